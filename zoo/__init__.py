@@ -1,0 +1,51 @@
+"""A model zoo for JAX: the classic convolutional networks as Flax NNX modules.
+
+>>> import zoo
+>>> model = zoo.create("resnet50", num_classes=10)           # doctest: +SKIP
+>>> logits = model(x)                # x: [N, H, W, 3] float, preprocessed
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .context import KERAS, TF, TORCH, Numerics
+    from .errors import ZooError
+    from .layers import Network, features
+    from .preprocess import Preprocess
+    from .registry import create, list_models
+    from .report.count import Count, count
+    from .weights.store import load, save
+
+# Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
+_HOME = {
+    "KERAS": "context",
+    "TF": "context",
+    "TORCH": "context",
+    "Numerics": "context",
+    "ZooError": "errors",
+    "Network": "layers",
+    "features": "layers",
+    "Preprocess": "preprocess",
+    "create": "registry",
+    "list_models": "registry",
+    "Count": "report.count",
+    "count": "report.count",
+    "load": "weights.store",
+    "save": "weights.store",
+}
+
+__all__ = [*_HOME]  # noqa: PLE0604
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,152 @@
+"""What a network is built with that is not its architecture.
+
+`Numerics` holds how a source of weights computes what the papers leave open; `Context` adds the
+precision and the switches of the article (initialiser, normaliser, activation, dropout). Layers
+read both; no architecture file does.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .errors import ZooError, unknown
+from .init import INITIALIZERS
+
+Activation = Callable[[jax.Array], jax.Array]
+
+# --- padding rules: (input length, kernel, stride) -> (before, after) -----------------------------
+
+
+def _symmetric(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    return (kernel - 1) // 2, (kernel - 1) // 2
+
+
+def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
+
+
+def _same_even(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    return _same(stride * kernel, kernel, stride)
+
+
+def _valid(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    return 0, 0
+
+
+PADDINGS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
+    "symmetric": _symmetric,  # PyTorch: (kernel - 1) // 2 on both sides
+    "same": _same,  # TensorFlow: at stride 2 an even length gets the odd pixel at its end
+    "same_even": _same_even,  # what "same" gives a length that the stride divides, at any length
+    "valid": _valid,
+}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How one source of weights computes the same architecture; see `TORCH`, `TF`, `KERAS`.
+
+    `bn_momentum` is Flax's: the share of the old running statistics kept at a step
+    (PyTorch's 0.1 is 0.9 here).
+    """
+
+    padding: str = "symmetric"  # a key of PADDINGS
+    depthwise_padding: str = "symmetric"  # of depthwise convolutions
+    bn_epsilon: float = 1e-5
+    bn_momentum: float = 0.9
+
+
+TORCH = Numerics()
+TF = Numerics(padding="same", depthwise_padding="same", bn_epsilon=1e-3, bn_momentum=0.9997)
+# keras.applications.MobileNet pads strided depthwise convolutions ((0, 1), (0, 1)) at any size.
+KERAS = Numerics(padding="same", depthwise_padding="same_even", bn_epsilon=1e-3, bn_momentum=0.99)
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that rebuilds a network: what `zoo.create` was asked for. JSON-able, kept on the model.
+
+    Raises:
+      ZooError: an activation, initialiser, normaliser or padding that does not exist.
+    """
+
+    name: str
+    num_classes: int = 1000  # 0: no classifier, the pooled features are the output
+    dtype: str = "float32"  # of the computation
+    param_dtype: str = "float32"
+    numerics: Numerics = TORCH
+    init: str = "he_normal"
+    norm: str = "batch"  # "batch" or "none"
+    act: str | None = None  # None: the paper's own
+    dropout: float | None = None  # None: the paper's own
+
+    def __post_init__(self) -> None:
+        for kind, got, choices in (
+            ("initialiser", self.init, INITIALIZERS),
+            ("normaliser", self.norm, ("batch", "none")),
+            ("activation", self.act or "relu", ACTIVATIONS),
+            ("padding", self.numerics.padding, PADDINGS),
+            ("padding", self.numerics.depthwise_padding, PADDINGS),
+            ("dtype", self.dtype, ("float32", "bfloat16", "float16")),
+            ("param_dtype", self.param_dtype, ("float32", "bfloat16", "float16")),
+        ):
+            if got not in choices:
+                raise unknown(kind, got, choices)
+        if self.num_classes < 0:
+            raise ZooError(f"num_classes: got {self.num_classes}, expected 0 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ZooError(f"dropout: got {self.dropout}, expected 0 <= rate < 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Spec":
+        return cls(**{**values, "numerics": Numerics(**values["numerics"])})
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every row of a table is built with: a `Spec`, and the random streams to draw from.
+
+    `rngs` names the streams `params` and `dropout`: a mask that is to be reseeded needs its own.
+    """
+
+    spec: Spec
+    rngs: nnx.Rngs
+
+    @property
+    def numerics(self) -> Numerics:
+        return self.spec.numerics
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.spec.dtype)
+
+    @property
+    def param_dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.spec.param_dtype)
+
+    @property
+    def has_norm(self) -> bool:
+        return self.spec.norm != "none"
+
+    def act(self, paper: str | None) -> Activation:
+        """The activation to use where the paper has `paper` (None: no activation there)."""
+        return ACTIVATIONS["identity" if paper is None else self.spec.act or paper]
+
+    def dropout(self, paper: float) -> float:
+        """The dropout rate to use where the paper has `paper`."""
+        return paper if self.spec.dropout is None else self.spec.dropout

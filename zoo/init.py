@@ -1,0 +1,105 @@
+"""Fresh parameters, drawn by NumPy: nothing is compiled, and every value follows from its name.
+
+A parameter's values depend on the seed and on its own path alone, so that a new head, or one more
+layer, changes no other parameter.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+# --- initialisers of kernels: shape -> standard deviation, then how it is drawn -------------------
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Inputs and outputs of one unit: kernels are [kh, kw, C_in / groups, F] or [C_in, F]."""
+    area = math.prod(shape[:-2])
+    return area * shape[-2], area * shape[-1]
+
+
+def _he(shape: tuple[int, ...]) -> float:
+    return math.sqrt(2 / _fans(shape)[0])
+
+
+def _lecun(shape: tuple[int, ...]) -> float:
+    return math.sqrt(1 / _fans(shape)[0])
+
+
+def _glorot(shape: tuple[int, ...]) -> float:
+    return math.sqrt(2 / sum(_fans(shape)))
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32) * np.float32(std)
+
+
+def _truncated(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
+    """Normal values beyond two deviations drawn again, as TensorFlow's `truncated_normal`."""
+    x = rng.standard_normal(math.prod(shape), np.float32)
+    while len(outside := np.flatnonzero(np.abs(x) > 2)):
+        x[outside] = rng.standard_normal(len(outside), np.float32)
+    return x.reshape(shape) * np.float32(std)
+
+
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
+    limit = math.sqrt(3) * std
+    return rng.uniform(-limit, limit, shape).astype(np.float32)
+
+
+_TRUNCATION = 0.87962566103423978  # deviation of a unit normal cut off at two
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+INITIALIZERS: dict[str, Initializer] = {
+    # He et al., 2015, arXiv:1502.01852, equation 10
+    "he_normal": lambda rng, shape: _truncated(rng, shape, _he(shape) / _TRUNCATION),
+    # Glorot and Bengio, 2010, equation 16
+    "glorot_uniform": lambda rng, shape: _uniform(rng, shape, _glorot(shape)),
+    "lecun_normal": lambda rng, shape: _truncated(rng, shape, _lecun(shape) / _TRUNCATION),
+    # one deviation everywhere, as in the first networks: AlexNet (section 5), Inception in slim
+    "truncated_normal": lambda rng, shape: _truncated(rng, shape, 0.01),
+    "normal": lambda rng, shape: _normal(rng, shape, 0.01),
+}
+
+# What a leaf that is not a kernel starts from, by its name.
+CONSTANTS = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "count": 0}  # count: of random draws
+
+
+def materialize(
+    model: Any, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
+) -> Any:
+    """An abstract network with arrays for its shapes: from `values` by path, fresh for the rest.
+
+    Args:
+      model: a network from `zoo.registry.abstract`.
+      init: the initialiser of kernels, a key of `INITIALIZERS`.
+      seed: of every fresh value.
+      values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
+    """
+    values = values or {}
+    graphdef, state = nnx.split(model)
+    leaves = flatten_dict(nnx.to_pure_dict(state), sep=".")
+    streams = (path for path in leaves if path.endswith(".key"))
+    stream_of = {path: i for i, path in enumerate(streams)}
+
+    def fill(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path in stream_of:  # random streams of dropout
+            return jax.random.fold_in(jax.random.key(seed), stream_of[path])
+        if path in values:
+            return jnp.array(values[path], leaf.dtype)
+        name = path.rpartition(".")[2]
+        if name == "kernel":
+            rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
+            return jnp.array(INITIALIZERS[init](rng, leaf.shape), leaf.dtype)
+        return jnp.array(np.full(leaf.shape, CONSTANTS[name]), leaf.dtype)
+
+    filled = {path: fill(path, leaf) for path, leaf in leaves.items()}
+    nnx.replace_by_pure_dict(state, unflatten_dict(filled, sep="."))
+    return nnx.merge(graphdef, state)

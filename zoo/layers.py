@@ -1,0 +1,408 @@
+"""The rows that architecture tables are made of, and the layers that they build.
+
+A row is a frozen dataclass with `build(channels, ctx) -> (layer, channels_out)`. A layer maps
+images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets the mode.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from . import ops
+from .context import PADDINGS, Context, Spec
+from .errors import ZooError
+from .preprocess import IMAGENET
+
+Layer = Callable[[jax.Array], jax.Array]
+Kernel = int | tuple[int, int]  # a square, or (height, width)
+
+
+class Row(Protocol):
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]: ...
+
+
+Table = Mapping[str, Row]
+
+
+def pair(k: Kernel) -> tuple[int, int]:
+    return (k, k) if isinstance(k, int) else k
+
+
+def pads_for(rule: str, x: jax.Array, kernel: tuple[int, int], stride: int) -> ops.Pads:
+    """The padding ((top, bottom), (left, right)) that a rule of `PADDINGS` gives `x` [N, H, W, C]."""
+    height, width = x.shape[1:3]
+    pad = PADDINGS[rule]
+    return pad(height, kernel[0], stride), pad(width, kernel[1], stride)
+
+
+# --- layers with parameters ----------------------------------------------------------------------
+
+
+class Conv2d(nnx.Module):
+    """A convolution: `kernel` [kh, kw, C / groups, F] and, if asked for, `bias` [F]."""
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        kernel: tuple[int, int],
+        ctx: Context,
+        *,
+        stride: int,
+        groups: int,
+        padding: str,
+        bias: bool,
+    ):
+        shape = (*kernel, channels // groups, features)
+        self.kernel = nnx.Param(jnp.zeros(shape, ctx.param_dtype))  # zoo/init.py has the values
+        self.bias = nnx.Param(jnp.zeros(features, ctx.param_dtype)) if bias else None
+        self.stride, self.groups, self.padding, self.dtype = stride, groups, padding, ctx.dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        y = ops.conv2d(
+            x.astype(self.dtype),
+            kernel,
+            stride=pair(self.stride),
+            pads=pads_for(self.padding, x, kernel.shape[:2], self.stride),
+            groups=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class ConvNormAct(nnx.Module):
+    """A convolution, then its normaliser and its activation, each where there is one."""
+
+    def __init__(self, conv: Conv2d, norm: nnx.BatchNorm | None, act: Layer):
+        self.conv, self.norm, self.act = conv, norm, act
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x).astype(x.dtype)  # statistics and normalisation are float32
+        return self.act(x)
+
+
+class LinearAct(nnx.Module):
+    """A fully connected layer and its activation: `[N, C] -> [N, F]`."""
+
+    def __init__(self, linear: nnx.Linear, act: Layer):
+        self.linear, self.act = linear, act
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.act(self.linear(x))
+
+
+class Stack(nnx.Module):
+    """The rows of a table, built and applied in table order."""
+
+    def __init__(self, channels: int, table: Table, ctx: Context):
+        self.order = tuple(table)  # the table owns the order: NNX sorts attributes
+        for name, row in table.items():
+            layer, channels = row.build(channels, ctx)
+            setattr(self, name, layer)
+        self.channels = channels
+
+    def layers(self) -> Iterator[tuple[str, Any]]:
+        """Each row's name and layer, in order."""
+        return ((name, getattr(self, name)) for name in self.order)
+
+    def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+        """Each row's name and its output, one after the other."""
+        for name, layer in self.layers():
+            with jax.named_scope(name):
+                x = layer(x)
+            yield name, x
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _, x in self.steps(x):  # noqa: B007 (the last output is the result)
+            pass
+        return x
+
+
+class Residual(Stack):
+    """`act(table(x) + shortcut(x))`: the branch is the table, the shortcut its input or a row."""
+
+    def __init__(
+        self, channels: int, table: Table, ctx: Context, *, shortcut: Row | None, act: str | None
+    ):
+        super().__init__(channels, table, ctx)
+        self.shortcut = None if shortcut is None else shortcut.build(channels, ctx)[0]
+        self.act = ctx.act(act)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = super().__call__(x)
+        if self.shortcut is not None:
+            with jax.named_scope("shortcut"):
+                x = self.shortcut(x)
+        return self.act(y + x)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution -> batch norm -> activation. Without a normaliser it has a bias instead."""
+
+    kernel: Kernel
+    features: int
+    stride: int = 1
+    groups: int = 1
+    norm: bool = True
+    act: str | None = "relu"
+    bias: bool | None = None  # None: only where no normaliser follows
+    padding: str | None = None  # None: as the source of the weights pads
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        depthwise = self.groups == channels > 1
+        source = ctx.numerics.depthwise_padding if depthwise else ctx.numerics.padding
+        norm = self.norm and ctx.has_norm
+        conv = Conv2d(
+            channels,
+            self.features,
+            pair(self.kernel),
+            ctx,
+            stride=self.stride,
+            groups=self.groups,
+            padding=self.padding or source,
+            bias=not norm if self.bias is None else self.bias or not norm,
+        )
+        return ConvNormAct(
+            conv, batch_norm(self.features, ctx) if norm else None, ctx.act(self.act)
+        ), self.features
+
+
+def batch_norm(features: int, ctx: Context) -> nnx.BatchNorm:
+    return nnx.BatchNorm(
+        features,
+        use_running_average=True,
+        momentum=ctx.numerics.bn_momentum,
+        epsilon=ctx.numerics.bn_epsilon,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs=ctx.rngs,
+    )
+
+
+@dataclass(frozen=True)
+class Separable:
+    """Depthwise 3x3 convolution, then 1x1 (MobileNet, arXiv:1704.04861, figure 3)."""
+
+    features: int
+    stride: int = 1
+    act: str = "relu6"
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table = dict(
+            depthwise=Conv(3, channels, self.stride, groups=channels, act=self.act),
+            pointwise=Conv(1, self.features, act=self.act),
+        )
+        return Stack(channels, table, ctx), self.features
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Rows under names of their own: one stage of a network."""
+
+    table: Table
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        stack = Stack(channels, self.table, ctx)
+        return stack, stack.channels
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Fully connected layer with bias: `[N, C] -> [N, features]`."""
+
+    features: int
+    act: str | None = "relu"
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        linear = nnx.Linear(
+            channels,
+            self.features,
+            kernel_init=nnx.initializers.zeros,
+            dtype=ctx.dtype,
+            param_dtype=ctx.param_dtype,
+            rngs=ctx.rngs,
+        )
+        return LinearAct(linear, ctx.act(self.act)), self.features
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout at the paper's rate, unless `Spec.dropout` says otherwise."""
+
+    rate: float
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return nnx.Dropout(ctx.dropout(self.rate), deterministic=True, rngs=ctx.rngs), channels
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    kernel: int
+    stride: int
+    padding: str | None = None  # None: as the source of the weights pads
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return Pool(self.kernel, self.stride, self.padding or ctx.numerics.padding), channels
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The layer that `MaxPool` builds: its padding settled."""
+
+    kernel: int
+    stride: int
+    padding: str
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        window = pair(self.kernel)
+        pads = pads_for(self.padding, x, window, self.stride)
+        return ops.max_pool(x, window, stride=pair(self.stride), pads=pads)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    """Mean over height and width: `[N, H, W, C] -> [N, C]` (Network in Network, section 3.2)."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return self, channels
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.mean((1, 2))
+
+
+@dataclass(frozen=True)
+class FlattenAt:
+    """`[N, H, W, C] -> [N, size * size * C]`, another H or W averaged to `size` cells first.
+
+    Cell i of n averages rows floor(i H / n) to ceil((i + 1) H / n), as torch's AdaptiveAvgPool2d,
+    so that fully connected layers accept any input size.
+    """
+
+    size: int
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return self, self.size**2 * channels
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for axis in (1, 2):
+            if x.shape[axis] != self.size:
+                cells = jnp.asarray(self._cells(x.shape[axis]), x.dtype)
+                x = jnp.moveaxis(jnp.tensordot(x, cells, (axis, 0)), -1, axis)
+        return x.reshape(len(x), -1)
+
+    def _cells(self, length: int) -> np.ndarray:
+        """Averaging matrix [length, size]."""
+        rows, cell = np.arange(length)[:, None], np.arange(self.size)
+        inside = (rows >= cell * length // self.size) & (
+            rows < -(-(cell + 1) * length // self.size)
+        )
+        return inside / inside.sum(0)
+
+
+# --- the whole network ---------------------------------------------------------------------------
+
+
+class Network(nnx.Module):
+    """A body (rows on images), a head (rows down to one vector an image) and a classifier.
+
+    Calling it maps preprocessed images `[N, H, W, 3]`, float, to logits `[N, num_classes]`,
+    float32; with `num_classes=0` to the head's features. Outside of a transformation the call
+    compiles itself, once for each input shape.
+
+    Raises (on call):
+      ZooError: another rank, channel count or dtype, or images below `min_size`.
+    """
+
+    def __init__(self, body: Table, head: Table, ctx: Context, *, min_size: int):
+        self.body = Stack(3, body, ctx)
+        self.head = Stack(self.body.channels, head, ctx)
+        classes = ctx.spec.num_classes
+        self.classifier = (
+            Dense(classes, act=None).build(self.head.channels, ctx)[0] if classes else None
+        )
+        self.spec: Spec = ctx.spec
+        self.min_size = min_size
+        self.preprocess = IMAGENET  # what its weights expect
+        self.classes: tuple[str, ...] = ()  # names of the outputs, where they are known
+
+    def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+        """Each stage's name and its activation, in order; the last one is the output."""
+        with jax.named_scope("body"):
+            for name, x in self.body.steps(x):  # noqa: B020
+                yield name, x
+        with jax.named_scope("head"):
+            for name, x in self.head.steps(x):  # noqa: B020
+                yield name, x
+        if self.classifier is not None:
+            with jax.named_scope("classifier"):
+                x = self.classifier(x)
+            yield "classifier", x
+
+    def forward(self, x: jax.Array) -> jax.Array:
+        for _, x in self.steps(x):  # noqa: B007, B020
+            pass
+        return x.astype(jnp.float32)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _run(self, x, _forward)
+
+    def check_input(self, x: Any) -> None:
+        want = f"expected preprocessed float images [N, H, W, 3], H and W >= {self.min_size}"
+        if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ZooError(f"{self.spec.name}: got {x.dtype} {list(x.shape)}, {want}")
+        if min(x.shape[1:3]) < self.min_size:
+            raise ZooError(f"{self.spec.name}: got images of {x.shape[1]}x{x.shape[2]}, {want}")
+
+
+def features(model: Network, x: jax.Array) -> dict[str, jax.Array]:
+    """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, 3].
+
+    >>> feats = zoo.features(zoo.create("resnet18"), x)      # doctest: +SKIP
+    >>> feats["stage4"].shape                                # doctest: +SKIP
+    (1, 7, 7, 512)
+    """
+    return dict(zip(model_stages(model), _run(model, x, _features), strict=True))
+
+
+def model_stages(model: Network) -> tuple[str, ...]:
+    """The names of a network's stages, in order."""
+    last = ("classifier",) if model.classifier is not None else ()
+    return (*model.body.order, *model.head.order, *last)
+
+
+def _forward(model: Network, x: jax.Array) -> jax.Array:
+    return model.forward(x)
+
+
+def _features(model: Network, x: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(y for _, y in model.steps(x))  # a tuple: jax sorts the keys of a dict
+
+
+def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:
+    model.check_input(x)
+    if isinstance(x, jax.core.Tracer):  # the caller is compiling already
+        return method(model, x)
+    graphdef, state = nnx.split(model)
+    y, state = _compiled(method, graphdef, state, x)
+    nnx.update(model, state)  # BN statistics, in training mode
+    return y
+
+
+def _apply(method, graphdef, state, x):
+    model = nnx.merge(graphdef, state)
+    y = method(model, x)
+    return y, nnx.state(model)
+
+
+_compiled = jax.jit(_apply, static_argnums=(0, 1))

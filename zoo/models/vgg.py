@@ -1,0 +1,51 @@
+"""VGG (Simonyan and Zisserman, 2014), https://arxiv.org/abs/1409.1556."""
+
+from functools import partial
+
+from ..context import Context
+from ..layers import Conv, Dense, Dropout, FlattenAt, MaxPool, Network, Row, Sequence, Table
+from ..registry import Variant
+
+PAPER = "https://arxiv.org/abs/1409.1556"
+
+# Table 1: the number of 3x3 convolutions before each max pool, at 64 to 512 channels.
+# fmt: off
+WIDTHS =        (64, 128, 256, 512, 512)
+DEPTHS = dict(
+    vgg11=      ( 1,   1,   2,   2,   2),                # column A
+    vgg13=      ( 2,   2,   2,   2,   2),                # column B
+    vgg16=      ( 2,   2,   3,   3,   3),                # column D
+    vgg19=      ( 2,   2,   4,   4,   4),                # column E
+)
+# fmt: on
+
+
+def stage(width: int, depth: int, norm: bool) -> Row:
+    # torchvision's VGG keeps the biases beside batch norm
+    convs = {f"conv{i}": Conv(3, width, norm=norm, bias=True) for i in range(1, depth + 1)}
+    return Sequence({**convs, "pool": MaxPool(2, 2)})
+
+
+def table_1(depths: tuple[int, ...], norm: bool) -> Table:
+    rows = zip(WIDTHS, depths, strict=True)
+    return {f"stage{i}": stage(width, depth, norm) for i, (width, depth) in enumerate(rows, 1)}
+
+
+HEAD = dict(
+    flatten=FlattenAt(7),
+    fc1=Dense(4096),
+    drop1=Dropout(0.5),
+    fc2=Dense(4096),
+    drop2=Dropout(0.5),
+)
+
+
+def vgg(ctx: Context, depths: tuple[int, ...], norm: bool) -> Network:
+    return Network(table_1(depths, norm), HEAD, ctx, min_size=32)
+
+
+VARIANTS = [
+    Variant(name + suffix, partial(vgg, depths=depths, norm=norm), PAPER)
+    for name, depths in DEPTHS.items()
+    for suffix, norm in (("", False), ("_bn", True))
+]

@@ -1,0 +1,134 @@
+"""The networks by name: each file of `models/` lists its `VARIANTS`; `create` builds one."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import cache
+
+import jax
+from flax import nnx
+
+from . import models
+from .context import TORCH, Context, Numerics, Spec
+from .errors import ZooError, unknown
+from .init import materialize
+from .layers import Network
+from .preprocess import IMAGENET
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network of a family: its name, how to build it, and where it was published."""
+
+    name: str
+    build: Callable[[Context], Network]
+    paper: str  # URL
+    input_size: int = 224  # of the published figures
+    aliases: tuple[str, ...] = ()
+    numerics: Numerics = TORCH  # of random weights; published ones bring their own
+    family: str = ""  # the name of its file, entered when it is found
+
+
+@cache
+def variants() -> dict[str, Variant]:
+    """All variants by name, families in alphabetical order, each in its file's order."""
+    found: dict[str, Variant] = {}
+    for module in sorted(pkgutil.iter_modules(models.__path__), key=lambda m: m.name):
+        for variant in importlib.import_module(f"{models.__name__}.{module.name}").VARIANTS:
+            add(found, replace(variant, family=module.name))
+    return found
+
+
+def add(found: dict[str, Variant], variant: Variant) -> None:
+    """Enter a variant, refusing a name or alias that another one has."""
+    taken = {name: v for v in found.values() for name in (v.name, *v.aliases)}
+    for name in (variant.name, *variant.aliases):
+        if name in taken:
+            raise ZooError(f"model name {name!r} is taken by {taken[name].name!r}")
+    found[variant.name] = variant
+
+
+def find(name: str) -> Variant:
+    """The variant called `name`, or known by that alias.
+
+    Raises:
+      ZooError: no such network; the line offers the nearest names.
+    """
+    names = {n: v for v in variants().values() for n in (v.name, *v.aliases)}
+    if name not in names:
+        raise unknown("model", name, names)
+    return names[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the networks that match a shell pattern.
+
+    >>> zoo.list_models("resnet1*")                          # doctest: +SKIP
+    ['resnet18', 'resnet101', 'resnet152']
+    """
+    return [name for name in variants() if fnmatch(name, pattern)]
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    seed: int = 0,
+    dtype: jax.typing.DTypeLike = "float32",
+    param_dtype: jax.typing.DTypeLike = "float32",
+    numerics: Numerics | None = None,
+    init: str = "he_normal",
+    norm: str = "batch",
+    act: str | None = None,
+    dropout: float | None = None,
+) -> Network:
+    """A network with random weights, in inference mode.
+
+    Args:
+      name: one of `list_models()`, or an alias.
+      num_classes: outputs of the classifier; 0 leaves it out, and the pooled features come out.
+      seed: of the initial weights.
+      dtype: of the computation; logits and BN statistics are float32 always.
+      param_dtype: of the stored parameters.
+      numerics: padding and batch-norm constants (`zoo.context`); None takes the variant's own.
+      init: initialiser of every kernel (`zoo.context.INITIALIZERS`).
+      norm: "batch", or "none" to build the network as before batch norm, with biases instead.
+      act: activation to use wherever the paper has one; None keeps the paper's.
+      dropout: rate to use wherever the paper has one; None keeps the paper's.
+
+    Returns:
+      A callable: preprocessed images [N, H, W, 3] -> logits [N, num_classes] float32.
+
+    Raises:
+      ZooError: an unknown name or switch; the line offers the nearest.
+
+    >>> model = zoo.create("resnet50", num_classes=10)       # doctest: +SKIP
+    """
+    variant = find(name)
+    spec = Spec(
+        variant.name,
+        num_classes=num_classes,
+        dtype=jax.numpy.dtype(dtype).name,
+        param_dtype=jax.numpy.dtype(param_dtype).name,
+        numerics=numerics or variant.numerics,
+        init=init,
+        norm=norm,
+        act=act,
+        dropout=dropout,
+    )
+    return from_spec(spec, seed=seed)
+
+
+def from_spec(spec: Spec, *, seed: int = 0) -> Network:
+    """A network with random weights."""
+    return materialize(abstract(spec), init=spec.init, seed=seed)
+
+
+def abstract(spec: Spec) -> Network:
+    """The network with shapes in place of arrays: nothing is computed or allocated."""
+    variant = find(spec.name)
+    model = nnx.eval_shape(lambda: variant.build(Context(spec, nnx.Rngs(params=0, dropout=0))))
+    model.preprocess = IMAGENET.at_size(variant.input_size)
+    return model

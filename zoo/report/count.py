@@ -1,0 +1,135 @@
+"""What a network costs, counted on the network itself without computing or allocating anything.
+
+Parameters come from the abstract model; multiply-accumulates (MACs) from a walk over its jaxpr:
+one for each product that enters a convolution's or a matrix product's output, padding counted, as
+in the papers. Batch norm, activations, pooling and additions count nothing.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.traverse_util import flatten_dict
+from jax.extend import core
+
+from ..context import Spec
+from ..errors import ZooError
+from ..layers import Network
+from ..registry import abstract, find
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One row of an architecture's table: a convolution or fully connected layer with its norm."""
+
+    name: str  # dotted path, "body.stage1.block0.conv1"
+    params: int  # trainable
+    batch_stats: int  # running means and variances
+    macs: int  # for one image
+    output: tuple[int, ...]  # shape for one image: (H, W, C) or (C,)
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of a network for one image of `input_size` x `input_size` pixels."""
+
+    name: str
+    input_size: int
+    params: int  # trainable parameters, head included
+    batch_stats: int  # BatchNorm running statistics; peers that say "total" add them
+    head: int  # parameters after the last feature map; "no top" weights lack them
+    aux: int  # parameters of auxiliary heads, not in `params`
+    macs: int
+    activations: int  # elements of all convolution and fully connected outputs together
+    largest_activation: int  # elements of the largest of them
+    layers: tuple[LayerCount, ...]
+
+
+def count(
+    model: str | Network, *, input_size: int | None = None, num_classes: int | None = None
+) -> Count:
+    """Count a network's parameters and costs.
+
+    Args:
+      model: a name of `zoo.list_models()`, or a network.
+      input_size: side of the square input; None takes the published one.
+      num_classes: of a name; None counts the 1000 ImageNet classes.
+
+    Raises:
+      ZooError: an unknown name, or an input below the network's minimum.
+
+    >>> zoo.count("resnet50").params
+    25557032
+    """
+    if isinstance(model, str):
+        spec = Spec(find(model).name, num_classes=1000 if num_classes is None else num_classes)
+        model = abstract(spec)
+    elif num_classes is not None:
+        raise ZooError("num_classes: expected with a name, got a network, which has its own")
+    input_size = input_size or find(model.spec.name).input_size
+    graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    param_rows, stat_rows = _by_row(params), _by_row(stats)
+
+    image = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
+    model.check_input(image)
+    jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, *state).forward(x))(
+        (params, stats, rest), image
+    )
+    macs: dict[str, int] = defaultdict(int)
+    outputs: dict[str, tuple[int, ...]] = {}
+    for name, products, shape in _products(jaxpr.jaxpr):
+        macs[name] += products
+        outputs[name] = shape[1:]
+    layers = tuple(
+        LayerCount(name, param_rows.get(name, 0), stat_rows.get(name, 0), macs[name], output)
+        for name, output in outputs.items()
+    )
+    sizes = [math.prod(layer.output) for layer in layers]
+    return Count(
+        name=model.spec.name,
+        input_size=input_size,
+        params=sum(param_rows.values()),
+        batch_stats=sum(stat_rows.values()),
+        head=sum(n for name, n in param_rows.items() if not name.startswith("body.")),
+        aux=0,
+        macs=sum(macs.values()),
+        activations=sum(sizes),
+        largest_activation=max(sizes, default=0),
+        layers=layers,
+    )
+
+
+def _by_row(state: nnx.State) -> dict[str, int]:
+    """Sizes by table row: "body.stem.conv.kernel" belongs to the row "body.stem"."""
+    rows: dict[str, int] = defaultdict(int)
+    for path, leaf in flatten_dict(nnx.to_pure_dict(state)).items():
+        rows[".".join(path[:-2])] += math.prod(leaf.shape)
+    return rows
+
+
+def _products(jaxpr: core.Jaxpr, scope: str = "") -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """(row, MACs, output shape) of every convolution and matrix product, in order."""
+    for eqn in jaxpr.eqns:
+        here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
+        shape = eqn.outvars[0].aval.shape
+        if eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape
+            features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+            yield here.replace("/", "."), math.prod(shape) * math.prod(kernel) // features, shape
+        elif eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            lhs = eqn.invars[0].aval.shape
+            depth = math.prod(lhs[i] for i in contracted)
+            yield here.replace("/", "."), math.prod(shape) * depth, shape
+        elif eqn.primitive.name == "cond":
+            # `platform_dependent`: the same layer lowered in several ways; the native one comes
+            # last, and its products are the layer's.
+            yield from _products(eqn.params["branches"][-1].jaxpr, here)
+        else:
+            for value in eqn.params.values():
+                if isinstance(value, core.ClosedJaxpr):
+                    yield from _products(value.jaxpr, here)

@@ -1,0 +1,142 @@
+"""Load a network with weights from a file, and save one."""
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict
+
+from ..context import Spec
+from ..errors import ZooError, unknown
+from ..init import materialize
+from ..layers import Network
+from ..preprocess import Preprocess
+from ..registry import abstract, find
+from . import convert, files
+from .names import LAYOUTS
+
+_METADATA = "zoo"  # the key of our own description in a safetensors file
+
+
+def load(
+    name: str,
+    *,
+    file: str | Path | None = None,
+    layout: str | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> Network:
+    """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
+
+    Args:
+      name: one of `zoo.list_models()`, or the path of a file that `zoo.save` wrote.
+      file: weights of that network: `.safetensors` or Keras' `.h5`.
+      layout: how the file names its tensors: "torchvision", "keras" or "zoo". None: "zoo" for
+        files that `zoo.save` wrote, "keras" for `.h5`.
+      num_classes: None keeps the file's classifier; another number than the file's puts a fresh
+        one in its place; 0 leaves it out. Everything else is loaded always.
+      seed: of a fresh classifier.
+      dtype: of the computation.
+
+    Raises:
+      ZooError: an unknown name or layout, an unreadable file, or tensors that do not fit, which
+        are all listed.
+
+    >>> model = zoo.load("resnet50", file="resnet50.safetensors", layout="torchvision",
+    ...                  num_classes=37)                     # doctest: +SKIP
+    >>> model = zoo.load("runs/digits/model.safetensors")    # doctest: +SKIP
+    """
+    if file is None:
+        if not Path(name).suffix:
+            raise ZooError(f"load: got no file of weights for {find(name).name}, expected file=...")
+        file = name
+    arrays, metadata = files.read(file)
+    source = LAYOUTS[_layout_name(Path(file), layout, metadata)]
+    if source.name == "zoo":
+        about = _about(Path(file), metadata)
+        spec, preprocess = Spec.from_dict(about["spec"]), Preprocess.from_dict(about["preprocess"])
+        if name != str(file) and find(name).name != spec.name:
+            raise ZooError(f"load: {file} holds {spec.name}, asked for {find(name).name}")
+    else:
+        about = {"classes": ()}
+        spec = Spec(find(name).name, numerics=source.numerics)
+        preprocess = source.preprocess.at_size(find(name).input_size)
+
+    had = convert.classes_in(abstract(spec), arrays, source)
+    if num_classes is None and not had and source.name != "zoo":
+        raise ZooError(
+            f"load: {file} has no classifier: expected num_classes=N for a fresh one, "
+            "or 0 for pooled features"
+        )
+    classes = had if num_classes is None else num_classes
+    whole = abstract(replace(spec, num_classes=had or 1))
+    keep_head = 0 < classes == had
+    values = convert.convert(whole, arrays, source, new_head=not keep_head)
+    model = abstract(replace(spec, num_classes=classes, dtype=dtype))
+    model = materialize(model, init=spec.init, seed=seed, values=values)
+    model.preprocess = preprocess
+    model.classes = tuple(about["classes"]) if keep_head else ()
+    return model
+
+
+def _layout_name(file: Path, asked: str | None, metadata: dict[str, str]) -> str:
+    if asked is not None:
+        if asked not in LAYOUTS:
+            raise unknown("layout", asked, LAYOUTS)
+        return asked
+    if _METADATA in metadata:
+        return "zoo"
+    if file.suffix == ".h5":
+        return "keras"
+    raise ZooError(
+        f"load: {file} does not say its layout: expected layout= one of {', '.join(LAYOUTS)}"
+    )
+
+
+def _about(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Our own description in a file: the spec, the preprocessing, the names of the classes."""
+    try:
+        about = json.loads(metadata[_METADATA])
+        return {key: about[key] for key in ("spec", "preprocess", "classes")}
+    except (KeyError, ValueError, TypeError) as error:
+        raise ZooError(f"load: {file} was not written by zoo.save; name its layout") from error
+
+
+def save(model: Network, path: str | Path) -> None:
+    """Write a network as safetensors: every parameter and statistic, and all that rebuilds it.
+
+    The file appears whole or not at all.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    from safetensors.numpy import save as serialize
+
+    path = Path(path)
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    arrays = {
+        name: np.ascontiguousarray(leaf)  # save() writes strided arrays wrongly, without a word
+        for name, leaf in flatten_dict(state, sep=".").items()
+    }
+    about = {
+        "spec": model.spec.to_dict(),
+        "preprocess": model.preprocess.to_dict(),
+        "classes": list(model.classes),
+    }
+    data = serialize(arrays, metadata={_METADATA: json.dumps(about), "format": "np"})
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    Path(file.name).chmod(0o666 & ~_umask())
+    os.replace(file.name, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
