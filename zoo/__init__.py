@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .errors import ZooError
     from .layers import Network, features
     from .preprocess import Preprocess
+    from .pretrained.store import load, save
     from .registry import create, list_models
     from .report.count import Count, count
-    from .weights.store import load, save
 
 # Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
 _HOME = {
@@ -31,11 +31,11 @@ _HOME = {
     "list_models": "registry",
     "Count": "report.count",
     "count": "report.count",
-    "load": "weights.store",
-    "save": "weights.store",
+    "load": "pretrained.store",
+    "save": "pretrained.store",
 }
 
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = [*_HOME]
 __version__ = "0.1.0"
 
 

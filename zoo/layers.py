@@ -34,7 +34,7 @@ def pair(k: Kernel) -> tuple[int, int]:
 
 
 def pads_for(rule: str, x: jax.Array, kernel: tuple[int, int], stride: int) -> ops.Pads:
-    """The padding ((top, bottom), (left, right)) that a rule of `PADDINGS` gives `x` [N, H, W, C]."""
+    """The padding that a rule of `PADDINGS` gives images `x` [N, H, W, C]."""
     height, width = x.shape[1:3]
     pad = PADDINGS[rule]
     return pad(height, kernel[0], stride), pad(width, kernel[1], stride)
@@ -61,7 +61,8 @@ class Conv2d(nnx.Module):
         shape = (*kernel, channels // groups, features)
         self.kernel = nnx.Param(jnp.zeros(shape, ctx.param_dtype))  # zoo/init.py has the values
         self.bias = nnx.Param(jnp.zeros(features, ctx.param_dtype)) if bias else None
-        self.stride, self.groups, self.padding, self.dtype = stride, groups, padding, ctx.dtype
+        self.size, self.stride, self.groups = kernel, stride, groups
+        self.padding, self.dtype = padding, ctx.dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
@@ -69,7 +70,7 @@ class Conv2d(nnx.Module):
             x.astype(self.dtype),
             kernel,
             stride=pair(self.stride),
-            pads=pads_for(self.padding, x, kernel.shape[:2], self.stride),
+            pads=pads_for(self.padding, x, self.size, self.stride),
             groups=self.groups,
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
@@ -120,9 +121,13 @@ class Stack(nnx.Module):
             yield name, x
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        for _, x in self.steps(x):  # noqa: B007 (the last output is the result)
-            pass
-        return x
+        return last(self.steps(x))
+
+
+def last(steps: Iterator[tuple[str, jax.Array]]) -> jax.Array:
+    """The final activation of a walk through a stack."""
+    *_, (_, x) = steps
+    return x
 
 
 class Residual(Stack):
@@ -338,11 +343,10 @@ class Network(nnx.Module):
 
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each stage's name and its activation, in order; the last one is the output."""
-        with jax.named_scope("body"):
-            for name, x in self.body.steps(x):  # noqa: B020
-                yield name, x
-        with jax.named_scope("head"):
-            for name, x in self.head.steps(x):  # noqa: B020
+        for part in ("body", "head"):
+            for name, layer in getattr(self, part).layers():
+                with jax.named_scope(f"{part}/{name}"):
+                    x = layer(x)
                 yield name, x
         if self.classifier is not None:
             with jax.named_scope("classifier"):
@@ -350,9 +354,7 @@ class Network(nnx.Module):
             yield "classifier", x
 
     def forward(self, x: jax.Array) -> jax.Array:
-        for _, x in self.steps(x):  # noqa: B007, B020
-            pass
-        return x.astype(jnp.float32)
+        return last(self.steps(x)).astype(jnp.float32)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return _run(self, x, _forward)
@@ -377,8 +379,8 @@ def features(model: Network, x: jax.Array) -> dict[str, jax.Array]:
 
 def model_stages(model: Network) -> tuple[str, ...]:
     """The names of a network's stages, in order."""
-    last = ("classifier",) if model.classifier is not None else ()
-    return (*model.body.order, *model.head.order, *last)
+    classifier = ("classifier",) if model.classifier is not None else ()
+    return (*model.body.order, *model.head.order, *classifier)
 
 
 def _forward(model: Network, x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def table_1(width: float) -> Table:
 
 
 # The paper names no dropout; slim and Keras keep all but one in a thousand.
-HEAD = dict(pool=GlobalAvgPool(), drop=Dropout(0.001))
+HEAD: Table = dict(pool=GlobalAvgPool(), drop=Dropout(0.001))
 
 
 def mobilenet_v1(ctx: Context, width: float) -> Network:

@@ -31,7 +31,7 @@ def table_1(depths: tuple[int, ...], norm: bool) -> Table:
     return {f"stage{i}": stage(width, depth, norm) for i, (width, depth) in enumerate(rows, 1)}
 
 
-HEAD = dict(
+HEAD: Table = dict(
     flatten=FlattenAt(7),
     fc1=Dense(4096),
     drop1=Dropout(0.5),

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,14 +72,13 @@ def count(
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
     input_size = input_size or find(model.spec.name).input_size
-    graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
-    param_rows, stat_rows = _by_row(params), _by_row(stats)
+    graphdef, state = nnx.split(model)
+    param_rows = _by_row(nnx.filter_state(state, nnx.Param))
+    stat_rows = _by_row(nnx.filter_state(state, nnx.BatchStat))
 
     image = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
     model.check_input(image)
-    jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, *state).forward(x))(
-        (params, stats, rest), image
-    )
+    jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state).forward(x))(state, image)
     macs: dict[str, int] = defaultdict(int)
     outputs: dict[str, tuple[int, ...]] = {}
     for name, products, shape in _products(jaxpr.jaxpr):
@@ -115,14 +115,14 @@ def _products(jaxpr: core.Jaxpr, scope: str = "") -> Iterator[tuple[str, int, tu
     """(row, MACs, output shape) of every convolution and matrix product, in order."""
     for eqn in jaxpr.eqns:
         here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
-        shape = eqn.outvars[0].aval.shape
+        shape = _shape(eqn.outvars[0])
         if eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval.shape
+            kernel = _shape(eqn.invars[1])
             features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
             yield here.replace("/", "."), math.prod(shape) * math.prod(kernel) // features, shape
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
-            lhs = eqn.invars[0].aval.shape
+            lhs = _shape(eqn.invars[0])
             depth = math.prod(lhs[i] for i in contracted)
             yield here.replace("/", "."), math.prod(shape) * depth, shape
         elif eqn.primitive.name == "cond":
@@ -133,3 +133,7 @@ def _products(jaxpr: core.Jaxpr, scope: str = "") -> Iterator[tuple[str, int, tu
             for value in eqn.params.values():
                 if isinstance(value, core.ClosedJaxpr):
                     yield from _products(value.jaxpr, here)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape

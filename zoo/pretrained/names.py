@@ -8,6 +8,7 @@ expressions on our paths, one table a family.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,8 +109,7 @@ def _from_torch(path: str, array: np.ndarray, model: Network) -> np.ndarray:
 
 def _flattened_side(path: str, model: Network) -> int:
     """Height and width of the map that a fully connected kernel sees flattened; else 1."""
-    rows = list(model.head.layers())
-    for (_, layer), (after, _) in zip(rows, rows[1:], strict=False):
+    for (_, layer), (after, _) in pairwise(model.head.layers()):
         if isinstance(layer, FlattenAt) and path == f"head.{after}.linear.kernel":
             return layer.size
     return 1

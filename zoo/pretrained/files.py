@@ -1,4 +1,4 @@
-"""Weight files -> named NumPy arrays; nothing in a file is executed. The suffix picks the reader."""
+"""Weight files -> named NumPy arrays; nothing in them is executed. The suffix picks a reader."""
 
 from collections.abc import Callable
 from pathlib import Path

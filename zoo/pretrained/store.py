@@ -31,6 +31,7 @@ def load(
     num_classes: int | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    dropout: float | None = None,
 ) -> Network:
     """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
 
@@ -43,6 +44,7 @@ def load(
         one in its place; 0 leaves it out. Everything else is loaded always.
       seed: of a fresh classifier.
       dtype: of the computation.
+      dropout: rate to use wherever the network has dropout; None keeps its own.
 
     Raises:
       ZooError: an unknown name or layout, an unreadable file, or tensors that do not fit, which
@@ -78,7 +80,7 @@ def load(
     whole = abstract(replace(spec, num_classes=had or 1))
     keep_head = 0 < classes == had
     values = convert.convert(whole, arrays, source, new_head=not keep_head)
-    model = abstract(replace(spec, num_classes=classes, dtype=dtype))
+    model = abstract(replace(spec, num_classes=classes, dtype=dtype, dropout=dropout))
     model = materialize(model, init=spec.init, seed=seed, values=values)
     model.preprocess = preprocess
     model.classes = tuple(about["classes"]) if keep_head else ()
@@ -133,7 +135,7 @@ def save(model: Network, path: str | Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
     Path(file.name).chmod(0o666 & ~_umask())
-    os.replace(file.name, path)
+    Path(file.name).replace(path)
 
 
 def _umask() -> int:

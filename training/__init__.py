@@ -1,0 +1,40 @@
+"""Train, fine-tune and evaluate the networks of `zoo` on one CPU, several GPUs or a TPU pod.
+
+>>> from training import TrainConfig, fit
+>>> result = fit(TrainConfig(data="digits", out="runs/digits"))               # doctest: +SKIP
+>>> result.accuracy                                                           # doctest: +SKIP
+0.98...
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+    from .evaluation import Evaluation, evaluate
+    from .finetuning import finetune
+    from .loop import Interrupted, Result, fit
+
+_HOME = {  # imported when asked for: `zoo --help` needs none of them
+    "TrainConfig": "config",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "finetune": "finetuning",
+    "Interrupted": "loop",
+    "Result": "loop",
+    "fit": "loop",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'training' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,160 @@
+"""The command `zoo` with what trains: train, finetune, evaluate."""
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from typing import Any
+
+from zoo.cli import Commands, commands, table
+from zoo.errors import ZooError
+
+from .config import FINETUNE, TrainConfig
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continues the run
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
+    found = commands()
+    _add_training(found)
+    args = found.parser.parse_args(argv)
+    try:
+        args.run(args)
+    except ZooError as error:
+        print(f"zoo {args.command}: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `zoo list | head`
+        sys.stderr.close()
+
+
+def _add_training(found: Commands) -> None:
+    parser = found.add(
+        "train",
+        _train,
+        "train a network from random weights",
+        "zoo train mobilenet_v1_025 --data digits --out runs/digits",
+    )
+    parser.add_argument("model", help=_HELP["model"])
+    _add_settings(parser, TrainConfig().to_dict())
+
+    parser = found.add(
+        "finetune",
+        _finetune,
+        "fine-tune a pretrained network on your own pictures",
+        "zoo finetune mobilenet_v1_025 --weights mobilenet_2_5_224_tf_no_top.h5 "
+        "--data folder:photos/ --out runs/photos",
+    )
+    parser.add_argument("model", help=_HELP["model"])
+    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE})
+
+    parser = found.add(
+        "evaluate",
+        _evaluate,
+        "measure a trained network on a dataset",
+        "zoo evaluate runs/digits/model.safetensors --data digits",
+    )
+    parser.add_argument("model", help="file of a trained network")
+    parser.add_argument("--data", required=True, help=_HELP["data"])
+    parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
+    parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+
+_HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
+
+
+def _add_settings(parser: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
+    """An option for each field of `TrainConfig`, absent from the arguments unless given."""
+    hints = typing.get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        if field.name == "model":
+            continue
+        name = "--" + field.name.replace("_", "-")
+        default = defaults[field.name]
+        shown = "" if default is None else f" ({default})"
+        parser.add_argument(
+            name,
+            default=argparse.SUPPRESS,
+            help=(field.metadata["help"] + shown).replace("%", "%%"),
+            **_kind(hints[field.name]),
+        )
+
+
+def _kind(hint: Any) -> dict[str, Any]:
+    """How argparse reads a field of this type."""
+    if isinstance(hint, types.UnionType):  # int | None
+        hint = next(t for t in typing.get_args(hint) if t is not type(None))
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": hint, "metavar": hint.__name__.upper()}
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(args).items() if name in _HELP}
+
+
+def _train(args: argparse.Namespace) -> None:
+    settings = _settings(args)
+    settings.setdefault("out", _default_out(settings))
+    _fit(TrainConfig.from_dict(settings))
+
+
+def _finetune(args: argparse.Namespace) -> None:
+    from .finetuning import finetune_config
+
+    settings = _settings(args)
+    settings.setdefault("out", _default_out(settings))
+    _fit(finetune_config(**settings))
+
+
+def _fit(config: TrainConfig) -> None:
+    from .loop import Interrupted, fit
+
+    try:
+        result = fit(config)
+    except Interrupted as stopped:
+        print(f"zoo: {stopped}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    last = result.history[-1]
+    best = max(result.history, key=lambda record: record["val_accuracy"])
+    rows = [
+        ("validation accuracy", f"{last['val_accuracy']:.2%}"),
+        ("validation loss", f"{last['val_loss']:.4f}"),
+        ("training accuracy", f"{last['train_accuracy']:.2%}"),
+        ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
+        ("epochs", str(last["epoch"])),
+        ("training time", f"{sum(record['seconds'] for record in result.history):.0f} s"),
+        ("speed, last epoch", f"{last['images_per_second']:,.0f} img/s"),
+        ("waiting for input", f"{last['input_wait']:.0%}"),
+    ]
+    print(table((config.model, config.data), rows))
+    print(f"run: {result.out}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from .evaluation import evaluate
+
+    result = evaluate(
+        args.model,
+        args.data,
+        split=args.split,
+        batch_size=args.batch_size,
+        skip_unreadable=args.skip_unreadable,
+    )
+    rows = [
+        ("accuracy", f"{result.accuracy:.2%}"),
+        ("top-5 accuracy", f"{result.top5:.2%}"),
+        ("loss", f"{result.loss:.4f}"),
+        ("pictures", f"{result.count:,}"),
+    ]
+    print(table((args.model, args.data), rows))
+
+
+def _default_out(settings: dict[str, Any]) -> str:
+    data = settings.get("data", TrainConfig.data).rstrip("/")
+    return f"runs/{data.rpartition('/')[2].rpartition(':')[2]}-{settings['model']}"

@@ -1,0 +1,92 @@
+"""How a step runs on all devices: the only file that says `pmap`, or `shard_map`.
+
+Both engines run the same per-device function over the same mesh: the state is replicated, the
+batch split along its first axis. `shard_map` runs with `check_vma=False`, under which gradients
+are per device exactly as under `pmap`, so that one step body serves both.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import ZooError, unknown
+
+from .step import AXIS
+
+State = TypeVar("State")
+
+
+class Devices:
+    """All devices of a run, and how arrays get onto them.
+
+    Args:
+      engine: "pmap" or "shard_map".
+      devices: None takes all that JAX sees.
+    """
+
+    def __init__(self, engine: str = "pmap", devices: Sequence[jax.Device] | None = None):
+        if engine not in ("pmap", "shard_map"):
+            raise unknown("engine", engine, ("pmap", "shard_map"))
+        self.engine = engine
+        # a Mesh by hand: `jax.make_mesh` makes Explicit axes, which pmap does not take
+        self.mesh = Mesh(np.array(devices or jax.devices()), (AXIS,))
+        # pmap sees this host's devices, shard_map all of them
+        self.local = self.mesh.local_mesh if engine == "pmap" else self.mesh
+
+    def __len__(self) -> int:
+        return self.mesh.size
+
+    def check_batch(self, batch_size: int) -> None:
+        """
+        Raises:
+          ZooError: the devices cannot share out the batch evenly.
+        """
+        if batch_size % len(self):
+            low = batch_size // len(self) * len(self)
+            near = f"{low} or {low + len(self)}" if low else str(len(self))
+            raise ZooError(
+                f"batch size: {len(self)} devices cannot share out {batch_size} evenly: "
+                f"the nearest that they can is {near}"
+            )
+
+    def replicate(self, tree: State) -> State:
+        """A copy of every array on each device."""
+        copies = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), tree)
+        return jax.device_put(copies, NamedSharding(self.local, P()))
+
+    def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This host's part of a batch, split over its devices."""
+        sharding = NamedSharding(self.local, P(AXIS))
+        if self.engine == "shard_map":
+            return {
+                name: jax.make_array_from_process_local_data(sharding, array)
+                for name, array in batch.items()
+            }
+        n = self.local.size
+        return {
+            name: jax.device_put(array.reshape(n, len(array) // n, *array.shape[1:]), sharding)
+            for name, array in batch.items()
+        }
+
+    def compile(
+        self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
+    ) -> Callable[[State, Mapping[str, Any]], State]:
+        """`step(state, batch) -> state` for one device, as a function of the sharded batch.
+
+        Args:
+          donate: reuse the memory of the state given; the caller must not touch it again.
+        """
+        donated = (0,) if donate else ()
+        if self.engine == "pmap":
+            # out_axes=None takes device 0's copy: steps end in pmean or psum, so all are equal
+            return jax.pmap(
+                step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
+            )
+        mapped = jax.shard_map(
+            step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
+        )
+        return jax.jit(mapped, donate_argnums=donated)

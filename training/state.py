@@ -1,0 +1,96 @@
+"""What a step reads and writes, and how it becomes a network again.
+
+`TrainState` holds arrays only, under dotted paths; `Program` holds everything static.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from zoo.layers import Network
+
+Arrays = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that changes while training; the same on every device."""
+
+    step: jax.Array  # int32 [], steps done
+    params: Arrays  # being trained
+    frozen: Arrays  # parameters that this phase leaves alone
+    stats: Arrays  # BN running statistics
+    opt_state: optax.OptState
+    totals: Arrays  # sums over the epoch so far, see `no_totals`
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network taken apart so that pure functions of its arrays can run it."""
+
+    training: nnx.GraphDef[Network]  # BN on batch statistics, dropout on
+    inference: nnx.GraphDef[Network]
+    constants: dict[str, Any] = field(repr=False)  # dropout's random streams, reseeded each step
+
+    def network(self, params: Arrays, stats: Arrays, *, dropout: jax.Array | None) -> Network:
+        """The network around these arrays: in training mode if it gets a dropout key."""
+        state = unflatten_dict({**params, **stats, **self.constants}, sep=".")
+        if dropout is None:
+            return nnx.merge(self.inference, state)
+        model = nnx.merge(self.training, state)
+        nnx.reseed(model, dropout=dropout)
+        return model
+
+    @staticmethod
+    def stats(model: Network) -> Arrays:
+        """The BN statistics that a network holds after it ran."""
+        return flat(nnx.state(model, nnx.BatchStat))
+
+
+def take_apart(
+    model: Network, *, freeze_bn: bool = False, bn_axis: str | None = None, bn_momentum: float = 0.9
+) -> tuple[Program, Arrays, Arrays]:
+    """(program, parameters, BN statistics) of a network; the arrays under dotted paths.
+
+    Args:
+      freeze_bn: in training too, normalise with the running statistics and leave them alone.
+      bn_axis: the axis of devices to take batch statistics over; None: each device its own.
+      bn_momentum: share of the old running statistics that a step keeps.
+    """
+    inference, state = nnx.split(model)
+    twin = nnx.merge(inference, state, copy=True)
+    twin.set_attributes(nnx.Dropout, deterministic=False, raise_if_not_found=False)
+    if not freeze_bn:
+        twin.set_attributes(
+            nnx.BatchNorm,
+            use_running_average=False,
+            axis_name=bn_axis,
+            momentum=bn_momentum,
+            raise_if_not_found=False,
+        )
+    params = flat(nnx.filter_state(state, nnx.Param))
+    stats = flat(nnx.filter_state(state, nnx.BatchStat))
+    constants = {p: x for p, x in flat(state).items() if p not in params and p not in stats}
+    return Program(nnx.graphdef(twin), inference, constants), params, stats
+
+
+def put_together(model: Network, params: Arrays, stats: Arrays) -> None:
+    """Give a network these arrays."""
+    state = nnx.state(model)
+    nnx.replace_by_pure_dict(state, unflatten_dict({**params, **stats}, sep="."))
+    nnx.update(model, state)
+
+
+def flat(state: nnx.State) -> Arrays:
+    return flatten_dict(nnx.to_pure_dict(state), sep=".")
+
+
+def no_totals() -> Arrays:
+    """Sums over nothing yet, to begin an epoch or an evaluation with."""
+    return {name: jnp.zeros(()) for name in ("loss", "correct", "top5", "count")}

@@ -1,0 +1,99 @@
+"""One optimisation step and one evaluation step: pure, and written for a single device of many.
+
+Both run under the axis name `AXIS`, which `parallel.py` provides; nothing else here knows how many
+devices there are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.preprocess import Preprocess
+
+from .augment import augment
+from .config import TrainConfig
+from .state import Arrays, Program, TrainState
+
+AXIS = "batch"
+
+Batch = Mapping[str, jax.Array]  # image: uint8 [B, H, W, 3], label: int32 [B], weight: float32 [B]
+
+
+def keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(augmentation key, dropout key) of this device at this step."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    augmenting, dropping = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
+    return augmenting, dropping
+
+
+def make_train_step(
+    program: Program,
+    preprocess: Preprocess,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    *,
+    flip: bool,
+) -> Callable[[TrainState, Batch], TrainState]:
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        augmenting, dropping = keys(config.seed, state.step)
+        images = augment(batch["image"], augmenting, flip=flip, shift=config.shift)
+        x, labels = preprocess.normalize(images), batch["label"]
+
+        def loss_of(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
+            model = program.network({**params, **state.frozen}, state.stats, dropout=dropping)
+            logits = model.forward(x)
+            targets = jax.nn.one_hot(labels, logits.shape[-1])
+            targets = optax.smooth_labels(targets, config.label_smoothing)
+            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            return loss, (logits, program.stats(model))
+
+        (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        # Replicas hold equal shares of the batch, so the mean of their means is the batch's.
+        loss, grads, stats = jax.lax.pmean((loss, grads, stats), AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        sums = measure(logits, labels, jnp.ones(len(labels)))
+        return replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            opt_state=opt_state,
+            totals=add(state.totals, sums),
+        )
+
+    return train_step
+
+
+def make_eval_step(
+    program: Program, preprocess: Preprocess
+) -> Callable[[tuple[Arrays, Arrays, Arrays], Batch], tuple[Arrays, Arrays, Arrays]]:
+    """(params, stats, totals), batch -> the same with the batch added to the totals."""
+
+    def eval_step(
+        state: tuple[Arrays, Arrays, Arrays], batch: Batch
+    ) -> tuple[Arrays, Arrays, Arrays]:
+        params, stats, totals = state
+        labels, weight = batch["label"], batch["weight"]  # weight 0: filling, not a picture
+        logits = program.network(params, stats, dropout=None).forward(
+            preprocess.normalize(batch["image"])
+        )
+        return params, stats, add(totals, measure(logits, labels, weight))
+
+    return eval_step
+
+
+def measure(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Arrays:
+    """Weighted sums over this device's pictures: loss, top-1 and top-5 hits, and the count."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    own = jnp.take_along_axis(logits, labels[:, None], -1)
+    rank = (logits > own).sum(-1)  # of the true class, 0 the best
+    sums = {"loss": losses, "correct": rank < 1, "top5": rank < 5, "count": jnp.ones(len(labels))}
+    return {name: (values * weight).sum() for name, values in sums.items()}
+
+
+def add(totals: Arrays, sums: Arrays) -> Arrays:
+    """The totals with the sums of all devices added."""
+    return jax.tree.map(jnp.add, totals, jax.lax.psum(sums, AXIS))

@@ -1,0 +1,238 @@
+"""From a picture to the input of a network, bound to the weights it belongs to.
+
+The host does the geometry in uint8 (decode, rotate, resize, crop), the device the arithmetic
+(`Preprocess.normalize`), so that what crosses to the device is a quarter of its float32 size.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ZooError, unknown
+
+if TYPE_CHECKING:  # both are slow to import, and building a record needs neither
+    import jax
+    from PIL import Image
+
+    Source = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pictures become the input that a set of weights was trained on.
+
+    >>> Preprocess(size=96, resize=None).image(np.zeros((50, 70, 3), np.uint8)).shape
+    (96, 96, 3)
+
+    Args:
+        size: side of the square network input, pixels.
+        resize: the shorter side is resized to this, keeping the aspect, and the centre `size` x
+            `size` is cut out; `None` squashes the whole picture to `size` x `size`.
+        interpolation: "bilinear" or "bicubic": Pillow's, which average when they shrink.
+        mean, std: per channel R, G, B, in units of 0..1.
+
+    Raises:
+        ZooError: a value that cannot be (a crop larger than the resized picture, a zero std, ...).
+    """
+
+    size: int = 224
+    resize: int | None = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ZooError(f"size must be a positive number of pixels, got {self.size!r}")
+        if self.resize is not None and (
+            not isinstance(self.resize, int) or self.resize < self.size
+        ):
+            raise ZooError(
+                f"resize must be None or at least size ({self.size}), got {self.resize!r}"
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise unknown("interpolation", str(self.interpolation), ("bilinear", "bicubic"))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            try:
+                value = tuple(float(v) for v in value)
+            except (TypeError, ValueError):
+                value = ()
+            if len(value) != 3 or (name == "std" and min(value) <= 0):
+                kind = "three numbers" if name == "mean" else "three positive numbers"
+                raise ZooError(f"{name} must be {kind} (R, G, B), got {getattr(self, name)!r}")
+            object.__setattr__(self, name, value)  # JSON gives lists, and a record is hashable
+
+    def at_size(self, size: int) -> "Preprocess":
+        """The same for another input size: the crop keeps its share of the picture.
+
+        Rounded down, as timm does (224/256 becomes 299/341; torchvision's Inception v3 says 342).
+        """
+        resize = None if self.resize is None else size * self.resize // self.size
+        return replace(self, size=size, resize=resize)
+
+    def image(self, source: "Source") -> np.ndarray:
+        """The host's part: decode, resize, crop.
+
+        Args:
+            source: a path, a PIL image, or a uint8 array [H, W, 3], [H, W, 1] or [H, W]. EXIF
+                rotation is applied, transparency is laid on white, 16 bits become 8.
+
+        Returns:
+            uint8 [size, size, 3], to the bit what torchvision's `Resize` and `CenterCrop` make of
+            the PIL image.
+
+        Raises:
+            ZooError: a file that cannot be read ("cannot read image PATH: reason"), or an array
+                of another type or shape.
+        """
+        from PIL import Image
+
+        filter = getattr(Image.Resampling, self.interpolation.upper())
+        picture = read_rgb(source)
+        if self.resize is None:
+            return np.array(picture.resize((self.size, self.size), filter))
+        width, height = picture.size
+        short = min(width, height)
+        # The truncation here and the rounding of the offsets below are torchvision's.
+        width, height = (int(self.resize * side / short) for side in (width, height))
+        picture = picture.resize((width, height), filter)  # a copy where the size stays
+        left, top = (round((side - self.size) / 2.0) for side in (width, height))
+        return np.array(picture.crop((left, top, left + self.size, top + self.size)))
+
+    def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
+        """The device's part, for use under `jit` too: uint8 [..., 3] to float32 [..., 3].
+
+        `(x / 255 - mean) / std`: with `INCEPTION` that is Keras' `x / 127.5 - 1`.
+
+        Raises:
+            ZooError: not uint8, or not three channels last.
+        """
+        import jax.numpy as jnp
+
+        if images.dtype != np.uint8 or images.ndim == 0 or images.shape[-1] != 3:
+            raise ZooError(
+                f"expected images uint8 0..255 [..., 3], got {images.dtype} {list(images.shape)}"
+            )
+        # Spelt out in full rank, so that it also runs where rank promotion is an error.
+        per_channel = (1,) * (images.ndim - 1) + (3,)
+        mean, std = (np.asarray(v, np.float32).reshape(per_channel) for v in (self.mean, self.std))
+        return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+
+    def __call__(self, sources: "Source | list[Source] | tuple[Source, ...]") -> "jax.Array":
+        """Both parts: one picture, a list or a uint8 array [N, H, W, 3] of them, to network input.
+
+        Returns:
+            float32 [N, size, size, 3].
+
+        Raises:
+            ZooError: as `image`; or no picture at all.
+        """
+        if not isinstance(sources, list | tuple):
+            sources = list(sources) if getattr(sources, "ndim", 0) == 4 else [sources]  # type: ignore
+        if not sources:
+            raise ZooError("expected at least one image, got none")
+        return self.normalize(np.stack([self.image(source) for source in sources]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-able values; `from_dict` reads them back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
+        """The record of `to_dict`; what is left out keeps its default.
+
+        Raises:
+            ZooError: a key that is no field, or a value that cannot be.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in names:
+                raise unknown("preprocess field", str(key), names)
+        return cls(**values)
+
+
+IMAGENET = Preprocess()  # torchvision's and most of timm's
+INCEPTION = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # -1..1: slim's, Keras' "tf" mode
+
+
+def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
+    """A picture as upright 8-bit RGB, whatever it is stored as.
+
+    Args:
+        source: as for `Preprocess.image`.
+        draft: JPEG files come at about an eighth of their size. All of the file is decoded still,
+            so this is the quick way to learn whether it can be read.
+
+    Raises:
+        ZooError: as `Preprocess.image`.
+    """
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        name, opened = getattr(source, "filename", "") or "given as a PIL image", source
+    elif isinstance(source, str | os.PathLike):
+        name, opened = os.fspath(source), None
+    else:
+        return Image.fromarray(_pixels(source)).convert("RGB")
+    try:
+        if opened is not None:
+            return _upright_rgb(opened)
+        with Image.open(name) as picture:
+            if draft:
+                picture.draft("RGB", (1, 1))
+            return _upright_rgb(picture)
+    except Exception as error:  # Pillow's many readers raise nearly every kind there is
+        raise ZooError(f"cannot read image {name}: {_reason(error, name)}") from error
+
+
+def _upright_rgb(picture: "Image.Image") -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    picture.load()  # before EXIF is touched, so that a damaged file is reported as such
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF says nothing about the pixels: take them as they lie
+        picture = picture.copy()
+    if picture.mode[0] in "IF":  # I;16 and its byte orders, I (32 bits), F (float)
+        values = np.asarray(picture)
+        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{picture.mode} pixels have no agreed range, store 8 or 16 bits")
+        # 65535 / 257 is 255. Pillow's own conversion of 16 bits clips instead of scaling.
+        picture = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    elif picture.has_transparency_data:
+        # As a browser shows it; the colour that a file keeps under full transparency is arbitrary.
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _pixels(source: Any) -> np.ndarray:
+    """The array [H, W, 3] or [H, W], or a ZooError where it is not uint8 of such a shape."""
+    expected = "expected a path, a PIL image or a uint8 array 0..255 [H, W, 3] or [H, W]"
+    if not hasattr(source, "__array__"):
+        raise ZooError(f"{expected}, got {type(source).__name__}")
+    pixels = np.asarray(source)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
+        raise ZooError(f"{expected}, got {pixels.dtype} {list(pixels.shape)}")
+    if not pixels.size:
+        raise ZooError(f"{expected}, got no pixels: {list(pixels.shape)}")
+    return np.ascontiguousarray(pixels)
+
+
+def _reason(error: Exception, path: str) -> str:
+    """Why a picture could not be read, in a few words on one line, without its path."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        empty = Path(path).stat().st_size == 0
+        return "the file is empty" if empty else "not a picture of any format known to Pillow"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
