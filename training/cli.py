@@ -18,9 +18,7 @@ EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continu
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
-    found = commands()
-    _add_training(found)
-    args = found.parser.parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         args.run(args)
     except ZooError as error:
@@ -30,6 +28,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # `zoo list | head`
         sys.stderr.close()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    found = commands()
+    _add_training(found)
+    return found.parser
 
 
 def _add_training(found: Commands) -> None:
@@ -99,17 +104,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> None:
-    settings = _settings(args)
-    settings.setdefault("out", _default_out(settings))
-    _fit(TrainConfig.from_dict(settings))
+    _fit(TrainConfig.from_dict(_settings(args)))
 
 
 def _finetune(args: argparse.Namespace) -> None:
     from .finetuning import finetune_config
 
-    settings = _settings(args)
-    settings.setdefault("out", _default_out(settings))
-    _fit(finetune_config(**settings))
+    _fit(finetune_config(**_settings(args)))
 
 
 def _fit(config: TrainConfig) -> None:
@@ -153,8 +154,3 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("pictures", f"{result.count:,}"),
     ]
     print(table((args.model, args.data), rows))
-
-
-def _default_out(settings: dict[str, Any]) -> str:
-    data = settings.get("data", TrainConfig.data).rstrip("/")
-    return f"runs/{data.rpartition('/')[2].rpartition(':')[2]}-{settings['model']}"

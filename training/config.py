@@ -31,7 +31,9 @@ class TrainConfig:
 
     model: str = option("mobilenet_v1_025", "network to train, see `zoo list`")
     data: str = option("digits", "digits (embedded), or folder:PATH of class folders")
-    out: str = option("runs/digits", "folder of the run; an interrupted run there is continued")
+    out: str | None = option(
+        None, "folder of the run; an interrupted run there is continued; default: runs/DATA-MODEL"
+    )
 
     # 30 passes bring mobilenet_v1_025 on the digits to 98 % in under a minute on two cores
     epochs: int = option(30, "passes over the training pictures")
@@ -49,6 +51,8 @@ class TrainConfig:
 
     flip: bool | None = option(None, "mirror half of the pictures; default: as the dataset allows")
     shift: int = option(2, "move each picture by up to this many pixels")
+
+    crop_scale: float = option(1.0, "random crops down to this share of a picture; 1: none")
 
     # The running average of a long schedule (0.99 in Keras) is still far off after 500 steps.
     bn_momentum: float = option(0.9, "share of the old BN statistics that a step keeps")
@@ -83,6 +87,7 @@ class TrainConfig:
             ("label_smoothing", 0, 0.99),
             ("bn_momentum", 0, 1),
             ("shift", 0, 10**4),
+            ("crop_scale", 0.01, 1),
             ("head_epochs", 0, self.epochs),
             ("unfreeze_scale", 0, 1),
             ("depth_decay", 0, 1),
@@ -90,6 +95,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ZooError(f"{name}: got {value}, expected {low} to {high}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its files."""
+        data = self.data.rstrip("/").replace(":", "/").rpartition("/")[2]
+        return Path(self.out or f"runs/{data}-{self.model}")
 
     @property
     def peak_learning_rate(self) -> float:
@@ -119,10 +130,11 @@ class TrainConfig:
 FINETUNE: dict[str, Any] = {
     "epochs": 10,
     "batch_size": 32,
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-3,
     "freeze_bn": True,  # statistics of a million pictures beat those of a few batches
     "depth_decay": 0.8,
-    "shift": 16,  # of 224 pixels
+    "shift": 0,
+    "crop_scale": 0.5,  # a few hundred pictures need stronger augmentation than a million
 }
 
 

@@ -101,6 +101,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    crop_scale: float = 1.0,
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
 ) -> grain.DatasetIterator:
@@ -108,7 +109,9 @@ def train_batches(
 
     Args:
         batch_size: pictures a batch for this host.
-        seed: of the order, which is another in each epoch.
+        seed: of the order, which is another in each epoch, and of random crops.
+        crop_scale: below 1, each picture is cropped at random, down to this share of its area and
+            to 3/4 .. 4/3 of its shape (Szegedy et al., 2014, arXiv:1409.4842, section 6).
         shard: (process index, process count). Hosts take turns in one common order, so that they
             share out each epoch exactly and together see the same batches however many they are.
         threads: that decode; by default one per core, 16 at most.
@@ -118,9 +121,12 @@ def train_batches(
         to the `set_state()` of another continues with the very next batch.
     """
     stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
+    if crop_scale < 1:
+        examples = stream.random_map(partial(_load_crop, preprocess, crop_scale))
+    else:
+        examples = stream.map(partial(_load, preprocess))
     process, processes = shard
-    examples = stream[process::processes].map(partial(_load, preprocess))
-    return iter(_batched(examples, batch_size, threads))
+    return iter(_batched(examples[process::processes], batch_size, threads))
 
 
 def eval_batches(
@@ -155,6 +161,34 @@ def eval_batches(
 
 def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
     return {"image": preprocess.image(example["image"]), "label": np.int32(example["label"])}
+
+
+def _load_crop(
+    preprocess: Preprocess,
+    crop_scale: float,
+    example: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    picture = read_rgb(example["image"])
+    box = random_box(picture.size, crop_scale, rng)
+    size = (preprocess.size, preprocess.size)
+    cropped = np.array(picture.resize(size, preprocess.filter, box=box))
+    return {"image": cropped, "label": np.int32(example["label"])}
+
+
+def random_box(
+    size: tuple[int, int], crop_scale: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of a random crop of a picture of `size` (width, height)."""
+    width, height = size
+    for _ in range(10):  # as torchvision's RandomResizedCrop: ten tries, then all of the picture
+        area = width * height * rng.uniform(crop_scale, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    return 0, 0, width, height
 
 
 def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:

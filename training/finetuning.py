@@ -8,14 +8,16 @@ from .config import FINETUNE, TrainConfig
 from .loop import Result, fit
 
 
-def finetune(model: str, data: str, *, epochs: int = 10, out: str, **settings: Any) -> Result:
+def finetune(
+    model: str, data: str, *, epochs: int = 10, out: str | None = None, **settings: Any
+) -> Result:
     """Fine-tune a pretrained network on your own pictures.
 
     Args:
       model: name of the network, see `zoo.list_models()`.
       data: "folder:PATH" or another dataset.
       epochs: passes over the training pictures, the first ones for the classifier alone.
-      out: folder of the run.
+      out: folder of the run; None: runs/DATA-MODEL.
       settings: anything else of `TrainConfig`; `weights` is the file to start from.
 
     Raises:

@@ -48,9 +48,9 @@ class Interrupted(Exception):
 
 
 def fit(config: TrainConfig) -> Result:
-    """Train a network, or continue the interrupted run in `config.out`.
+    """Train a network, or continue the interrupted run in `config.folder`.
 
-    Everything is checked before the first file is written. The run leaves in `config.out`:
+    Everything is checked before the first file is written. The run leaves in `config.folder`:
     `config.json`, `metrics.jsonl`, TensorBoard events, `curves.png`, `checkpoints/`,
     `model.safetensors` (the last epoch's) and `card.md`.
 
@@ -63,7 +63,7 @@ def fit(config: TrainConfig) -> Result:
     """
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size)
-    out = Path(config.out)
+    out = config.folder
     check_out(out, config)
     find(config.model)
     dataset = data.open_dataset(
@@ -94,7 +94,6 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
             file=config.weights,
             layout=config.layout,
             num_classes=classes,
-            seed=config.seed,
             dropout=config.dropout,
         )
     else:
@@ -146,7 +145,7 @@ class Run:
         self, config: TrainConfig, devices: Devices, dataset: data.Dataset, model: Network
     ):
         self.config, self.devices, self.dataset, self.model = config, devices, dataset, model
-        self.out = Path(config.out)
+        self.out = config.folder
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.phases = phases(config)
         self.batches: grain.DatasetIterator = data.train_batches(
@@ -154,6 +153,7 @@ class Run:
             model.preprocess,
             batch_size=config.batch_size // jax.process_count(),
             seed=config.seed,
+            crop_scale=config.crop_scale,
             shard=(jax.process_index(), jax.process_count()),
         )
         self.val_batches = data.eval_batches(
@@ -263,7 +263,8 @@ class Run:
         self.bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
         for _ in range(done, self.steps_per_epoch):
             if stop.is_set():
-                self.checkpoints.save(state, self.batches, accuracy=0.0)
+                if int(state.step) % self.steps_per_epoch:  # else the epoch's end has saved it
+                    self.checkpoints.save(state, self.batches, accuracy=0.0)
                 raise Interrupted(
                     f"stopped after step {int(state.step)}; the same command continues the run"
                 )

@@ -36,6 +36,7 @@ class Program:
 
     training: nnx.GraphDef[Network]  # BN on batch statistics, dropout on
     inference: nnx.GraphDef[Network]
+    freeze_bn: bool  # training leaves the BN statistics alone
     constants: dict[str, Any] = field(repr=False)  # dropout's random streams, reseeded each step
 
     def network(self, params: Arrays, stats: Arrays, *, dropout: jax.Array | None) -> Network:
@@ -77,7 +78,7 @@ def take_apart(
     params = flat(nnx.filter_state(state, nnx.Param))
     stats = flat(nnx.filter_state(state, nnx.BatchStat))
     constants = {p: x for p, x in flat(state).items() if p not in params and p not in stats}
-    return Program(nnx.graphdef(twin), inference, constants), params, stats
+    return Program(nnx.graphdef(twin), inference, freeze_bn, constants), params, stats
 
 
 def put_together(model: Network, params: Arrays, stats: Arrays) -> None:

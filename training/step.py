@@ -52,7 +52,9 @@ def make_train_step(
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         # Replicas hold equal shares of the batch, so the mean of their means is the batch's.
-        loss, grads, stats = jax.lax.pmean((loss, grads, stats), AXIS)
+        loss, grads = jax.lax.pmean((loss, grads), AXIS)
+        # The mean of eight equal numbers is not always that number: frozen statistics stay out.
+        stats = state.stats if program.freeze_bn else jax.lax.pmean(stats, AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         sums = measure(logits, labels, jnp.ones(len(labels)))
         return replace(

@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from .errors import ZooError
+
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -64,27 +66,27 @@ def commands() -> Commands:
     return found
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows under a head, the first column flush left, the others right."""
-    lines = [list(head), *map(list, rows)]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Rows under a head, the first `left` columns flush left, the others right."""
+    lines = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def cell(column: int, text: str) -> str:
+        return text.ljust(widths[column]) if column < left else text.rjust(widths[column])
+
     return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for line in lines
+        "  ".join(cell(i, text) for i, text in enumerate(line)).rstrip() for line in lines
     )
 
 
 def _list(args: argparse.Namespace) -> None:
     from .registry import list_models, variants
 
-    names = list_models(args.pattern)
-    rows = [(n, variants()[n].family, ", ".join(variants()[n].aliases)) for n in names]
-    width = max((len(name) for name in names), default=0)
-    for name, family, aliases in rows:
-        print(f"{name:{width}}  {family}{f'  ({aliases})' if aliases else ''}")
+    found = [variants()[name] for name in list_models(args.pattern)]
+    if not found:
+        raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
+    rows = [(v.name, ", ".join(v.aliases), v.paper) for v in found]
+    print(table(("network", "also called", "paper"), rows, left=3))
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -75,6 +75,13 @@ class Preprocess:
         resize = None if self.resize is None else size * self.resize // self.size
         return replace(self, size=size, resize=resize)
 
+    @property
+    def filter(self) -> "Image.Resampling":
+        """Pillow's name for the interpolation."""
+        from PIL import Image
+
+        return Image.Resampling[self.interpolation.upper()]
+
     def image(self, source: "Source") -> np.ndarray:
         """The host's part: decode, resize, crop.
 
@@ -90,17 +97,14 @@ class Preprocess:
             ZooError: a file that cannot be read ("cannot read image PATH: reason"), or an array
                 of another type or shape.
         """
-        from PIL import Image
-
-        filter = getattr(Image.Resampling, self.interpolation.upper())
         picture = read_rgb(source)
         if self.resize is None:
-            return np.array(picture.resize((self.size, self.size), filter))
+            return np.array(picture.resize((self.size, self.size), self.filter))
         width, height = picture.size
         short = min(width, height)
         # The truncation here and the rounding of the offsets below are torchvision's.
         width, height = (int(self.resize * side / short) for side in (width, height))
-        picture = picture.resize((width, height), filter)  # a copy where the size stays
+        picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return np.array(picture.crop((left, top, left + self.size, top + self.size)))
 

@@ -29,7 +29,6 @@ def load(
     file: str | Path | None = None,
     layout: str | None = None,
     num_classes: int | None = None,
-    seed: int = 0,
     dtype: str = "float32",
     dropout: float | None = None,
 ) -> Network:
@@ -41,8 +40,8 @@ def load(
       layout: how the file names its tensors: "torchvision", "keras" or "zoo". None: "zoo" for
         files that `zoo.save` wrote, "keras" for `.h5`.
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
-        one in its place; 0 leaves it out. Everything else is loaded always.
-      seed: of a fresh classifier.
+        one in its place, all zeros, so that training starts from the features alone; 0 leaves it
+        out. Everything else is loaded always.
       dtype: of the computation.
       dropout: rate to use wherever the network has dropout; None keeps its own.
 
@@ -81,7 +80,10 @@ def load(
     keep_head = 0 < classes == had
     values = convert.convert(whole, arrays, source, new_head=not keep_head)
     model = abstract(replace(spec, num_classes=classes, dtype=dtype, dropout=dropout))
-    model = materialize(model, init=spec.init, seed=seed, values=values)
+    if not keep_head:
+        fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
+        values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
+    model = materialize(model, init=spec.init, seed=0, values=values)
     model.preprocess = preprocess
     model.classes = tuple(about["classes"]) if keep_head else ()
     return model

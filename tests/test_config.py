@@ -1,0 +1,102 @@
+"""What a run can be told: `training.config`, `training.phases`, `training.optim`."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from training import optim
+from training.config import TrainConfig, differences
+from training.finetuning import finetune_config
+from training.phases import phases, rate_scales
+from zoo.errors import ZooError
+
+
+def test_survives_json():
+    config = TrainConfig(epochs=3, learning_rate=0.1)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_unknown_setting_offers_the_nearest():
+    with pytest.raises(ZooError, match="unknown setting 'learning_rat': did you mean 'learning_ra"):
+        TrainConfig.from_dict({"learning_rat": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "line"),
+    [
+        ("epochs", 0, "epochs: got 0, expected 1 to"),
+        ("batch_size", -1, "batch_size: got -1"),
+        ("learning_rate", -0.1, "learning_rate: got -0.1, expected 0 to"),
+        ("head_epochs", 31, "head_epochs: got 31, expected 0 to 30"),
+        ("optimizer", "adan", "unknown optimizer 'adan': did you mean 'adam'?"),
+        ("engine", "pmapp", "unknown engine 'pmapp': did you mean 'pmap'"),
+    ],
+)
+def test_impossible_values_are_refused(setting, value, line):
+    with pytest.raises(ZooError) as error:
+        TrainConfig(**{setting: value})
+    assert str(error.value).startswith(line)
+
+
+def test_differences_name_what_differs_but_not_where():
+    stored = TrainConfig(out="a", seed=1).to_dict()
+    assert differences(stored, TrainConfig(out="b", seed=1)) == []
+    assert differences(stored, TrainConfig(out="b", seed=2)) == ["seed 1 there, 2 asked"]
+
+
+def test_phases():
+    plain = phases(TrainConfig(epochs=5))
+    assert [(p.start, p.stop, p.head_only) for p in plain] == [(0, 5, False)]
+    config = TrainConfig(epochs=5, head_epochs=2, learning_rate=1.0, unfreeze_scale=0.25)
+    head, everything = phases(config)
+    assert (head.start, head.stop, head.head_only, head.learning_rate) == (0, 2, True, 1.0)
+    assert (everything.start, everything.stop, everything.learning_rate) == (2, 5, 0.25)
+    assert head.trains("classifier.linear.kernel")
+    assert not head.trains("body.stem.conv.kernel")
+    assert everything.trains("body.stem.conv.kernel")
+
+
+def test_finetuning_trains_the_head_for_a_third():
+    assert finetune_config(model="m", weights="w", epochs=10).head_epochs == 4
+    assert finetune_config(model="m", weights="w", epochs=10, head_epochs=0).head_epochs == 0
+    with pytest.raises(ZooError, match="expected weights=FILE"):
+        finetune_config(model="m")
+
+
+def test_rates_fall_towards_the_stem():
+    paths = ["body.stem.conv.kernel", "body.stage1.block0.conv1.conv.kernel", "classifier.linear.b"]
+    scales = rate_scales(("stem", "stage1", "avgpool", "classifier"), paths, 0.5)
+    assert list(scales.values()) == [0.125, 0.25, 1.0]
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    rate = optim.schedule(0.1, 100, warmup=0.1)
+    assert float(rate(0)) == 0
+    assert float(rate(5)) == pytest.approx(0.05)
+    assert float(rate(10)) == pytest.approx(0.1)
+    assert float(rate(55)) == pytest.approx(0.05)  # half way down the cosine
+    assert float(rate(100)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_decay_spares_biases_and_norms(name):
+    config = TrainConfig(optimizer=name, weight_decay=0.1)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    optimizer = optim.optimizer(config, optax.constant_schedule(0.5), dict.fromkeys(params, 1.0))
+    no_gradient = {name: jnp.zeros_like(p) for name, p in params.items()}
+    updates, _ = optimizer.update(no_gradient, optimizer.init(params), params)
+    assert updates["kernel"] == pytest.approx(-0.5 * 0.1)  # decoupled: rate x decay x weight
+    assert not updates["bias"].any()
+
+
+def test_sgd_is_nesterov_momentum_with_scaled_rates():
+    config = TrainConfig(optimizer="sgd", weight_decay=0)
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    optimizer = optim.optimizer(config, optax.constant_schedule(0.1), {"a": 1.0, "b": 0.5})
+    state, gradient = optimizer.init(params), {"a": jnp.ones(1), "b": jnp.ones(1)}
+    first, state = optimizer.update(gradient, state, params)
+    second, _ = optimizer.update(gradient, state, params)
+    # velocity 1, then 1.9; Nesterov looks one step ahead: 1 + 0.9 v
+    assert float(first["a"][0]) == pytest.approx(-0.1 * 1.9)
+    assert float(second["a"][0]) == pytest.approx(-0.1 * 2.71)
+    assert float(second["b"][0]) == pytest.approx(-0.05 * 2.71)

@@ -1,0 +1,436 @@
+"""Datasets by name, and the batches that come out of them: `training.data`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data import Dataset, eval_batches, open_dataset, train_batches
+from zoo.errors import ZooError
+from zoo.preprocess import IMAGENET, Preprocess
+
+ROOT = Path(__file__).parents[1]
+IMAGENETTE = Path(__file__).parents[2] / "shared" / "data" / "imagenette"
+TINY = Preprocess(size=4, resize=None)
+
+
+# --- digits
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def digits(cache, monkeypatch) -> Dataset:
+    monkeypatch.setenv("ZOO_CACHE", str(cache))
+    return open_dataset("digits")
+
+
+def split(source) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([e["image"] for e in source]), np.array([e["label"] for e in source])
+
+
+def test_digits_are_those_of_scikit_learn(digits):
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    (train, train_labels), (val, val_labels) = split(digits.train), split(digits.val)
+    assert train.dtype == np.uint8
+    assert (len(train), len(val)) == (1437, 360)
+    assert digits.classes == tuple("0123456789")
+
+    pixels, labels = load_digits(return_X_y=True)
+    # Each digit and its label once, in one split or the other: disjoint and complete.
+    ours = [
+        (tuple(np.round(p.ravel() / 255 * 16).astype(int)), int(label))
+        for p, label in zip([*train, *val], [*train_labels, *val_labels], strict=True)
+    ]
+    theirs = [(tuple(p.astype(int)), int(t)) for p, t in zip(pixels, labels, strict=True)]
+    assert sorted(ours) == sorted(theirs)
+    assert len(set(theirs)) == len(theirs)  # no digit twice, or the line above would prove less
+    for part in (ours[:1437], ours[1437:]):
+        known = set(part)
+        assert part == [digit for digit in theirs if digit in known]  # in the same order
+
+
+def test_digits_are_stratified(digits):
+    train = np.bincount(split(digits.train)[1])
+    val = np.bincount(split(digits.val)[1])
+    assert np.abs(val - 0.2 * (train + val)).max() <= 1
+
+
+def test_digits_use_the_whole_range_and_do_not_flip(digits):
+    pixels = split(digits.train)[0]
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert not digits.flip
+    assert digits.image_size == 48
+    assert digits.name == "digits"
+
+
+def test_digits_are_prepared_by_several_processes_at_once_and_in_silence(tmp_path):
+    code = "from training.data import open_dataset; print(len(open_dataset('digits').val))"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "ZOO_CACHE": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for run in runs:
+        assert run.communicate() == ("360\n", "")
+    assert [p.name for p in (tmp_path / "tfds" / "digits").iterdir()] == ["1.0.0"]
+
+
+def test_losing_the_race_to_prepare_is_no_error(tmp_path, monkeypatch):
+    from training.digits import Digits, sources
+
+    original = Digits.download_and_prepare
+
+    def slow(self, **kwargs):  # between our check and our rename, another one finishes
+        monkeypatch.setattr(Digits, "download_and_prepare", original)
+        sources(tmp_path)
+        raise FileExistsError("Cannot rename")
+
+    monkeypatch.setattr(Digits, "download_and_prepare", slow)
+    assert len(sources(tmp_path)["train"]) == 1437
+
+
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ZooError, match=r"cache folder .*file/tfds: Not a directory; .*ZOO_CACHE"):
+        open_dataset("digits")
+
+
+# --- folders
+
+
+def draw(path: Path, value: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+@pytest.fixture
+def pets(tmp_path) -> Path:
+    for name, count in (("dog", 10), ("cat", 5)):
+        for i in range(count):
+            draw(tmp_path / name / f"{i}.jpg", 10 * i)
+    return tmp_path
+
+
+def paths(source) -> set[str]:
+    return {source[i]["image"] for i in range(len(source))}
+
+
+def labels(source) -> list[int]:
+    return [source[i]["label"] for i in range(len(source))]
+
+
+def test_folder_is_split_by_class(pets):
+    data = open_dataset(f"folder:{pets}")
+    assert data.classes == ("cat", "dog")
+    assert labels(data.val) == [0, 1, 1]  # a fifth of 5 and of 10
+    assert labels(data.train) == [0] * 4 + [1] * 8
+    assert not paths(data.train) & paths(data.val)
+    assert paths(data.train) | paths(data.val) == set(map(str, pets.rglob("*.jpg")))
+    assert all(Path(e["image"]).parent.name == data.classes[e["label"]] for e in data.train)
+    assert data.flip
+    assert data.image_size is None
+    assert data.skipped == ()
+
+
+def test_split_is_fixed_by_its_seed(pets):
+    spec = f"folder:{pets}"
+    assert open_dataset(spec) == open_dataset(spec)
+    assert any(open_dataset(spec).val != open_dataset(spec, split_seed=s).val for s in (1, 2, 3))
+    assert len(open_dataset(spec, val_fraction=0.4).val) == 2 + 4
+    assert labels(open_dataset(spec, val_fraction=0.01).val) == [0, 1]  # never an empty class
+    assert labels(open_dataset(spec, val_fraction=0.99).train) == [0, 1]
+    with pytest.raises(ZooError, match="val_fraction must lie between 0 and 1, got 1"):
+        open_dataset(spec, val_fraction=1)
+
+
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "test"])
+def test_folder_with_train_and_val(val, tmp_path):
+    for name in ("train/a", "train/b", f"{val}/a", f"{val}/b"):
+        draw(tmp_path / name / "x.png")
+    draw(tmp_path / "train" / "b" / "y.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    assert labels(data.train) == [0, 1, 1]
+    assert paths(data.val) == {str(tmp_path / val / c / "x.png") for c in "ab"}
+
+
+def test_train_without_val_is_split(tmp_path):
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        draw(tmp_path / "train" / f"{name}.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    assert labels(data.train) == labels(data.val) == [0, 1]
+
+
+def test_train_may_be_a_class(tmp_path):
+    for name in ("train/1", "train/2", "plane/1", "plane/2"):
+        draw(tmp_path / f"{name}.png")
+    assert open_dataset(f"folder:{tmp_path}").classes == ("plane", "train")
+
+
+def test_every_suffix_any_depth_but_nothing_hidden(pets):
+    for name in ("A.JPEG", "b.PnG", "c.webp", "d.bmp", "e.gif", "f.tif", "g.TIFF", "h.ppm"):
+        draw(pets / "cat" / "deeper" / name)
+    hidden = [pets / "cat" / "._1.jpg", pets / ".git" / "x.jpg", pets / "cat" / ".thumbs" / "x.jpg"]
+    for path in hidden:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no picture")
+    (pets / "cat" / "notes.txt").write_text("no picture")
+    data = open_dataset(f"folder:{pets}")
+    assert data.classes == ("cat", "dog")
+    assert len(data.train) + len(data.val) == 15 + 8
+
+
+def test_home_is_found(pets, monkeypatch):
+    monkeypatch.setenv("HOME", str(pets.parent))
+    assert len(open_dataset(f"folder:~/{pets.name}").train) == 12
+
+
+def fails(root: Path, **options) -> str:
+    with pytest.raises(ZooError) as error:
+        open_dataset(f"folder:{root}", **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_folders_that_are_none(tmp_path):
+    assert fails(tmp_path / "no") == f"folder {tmp_path}/no does not exist"
+    file = draw(tmp_path / "x.png")
+    assert fails(file) == f"{file} is not a folder"
+    assert fails(tmp_path).startswith(f"folder {tmp_path} holds images but no class folders")
+    file.unlink()
+    assert fails(tmp_path).startswith(f"folder {tmp_path} holds no images")
+
+
+def test_classes_that_are_too_few_or_empty(tmp_path):
+    draw(tmp_path / "cat" / "1.png")
+    assert "single class, 'cat': a classifier needs at least 2" in fails(tmp_path)
+    (tmp_path / "dog").mkdir()
+    assert fails(tmp_path) == f"no images in the class folder {tmp_path}/dog"
+    (tmp_path / "emu").mkdir()
+    assert fails(tmp_path) == f"no images in the class folders {tmp_path}/dog, {tmp_path}/emu"
+
+
+def test_a_class_of_one_picture_cannot_be_split(pets):
+    draw(pets / "emu" / "1.png")
+    assert f"class folder {pets}/emu has one image" in fails(pets)
+
+
+def test_train_and_val_that_do_not_match(tmp_path):
+    for name in ("train/a", "train/b", "train/c", "val/a", "val/d"):
+        draw(tmp_path / name / "x.png")
+    line = fails(tmp_path)
+    assert f"{tmp_path}/train lacks 'd'" in line
+    assert f"{tmp_path}/val lacks 'b', 'c'" in line
+
+
+def test_val_without_train_or_without_classes(tmp_path):
+    draw(tmp_path / "val" / "a" / "x.png")
+    assert fails(tmp_path) == f"folder {tmp_path} has val/ but no train/"
+    draw(tmp_path / "train" / "x.png")  # pictures straight in train/ are not two classes
+    assert f"{tmp_path}/train holds images but no class folders" in fails(tmp_path)
+
+
+def spoil(root: Path) -> dict[Path, str]:
+    """Three files that cannot be read, and what is wrong with each."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    truncated, text, empty = (root / "cat" / f"{name}.jpg" for name in ("t", "u", "v"))
+    Image.fromarray(noise).save(truncated)
+    truncated.write_bytes(truncated.read_bytes()[:1500])
+    text.write_text("hello")
+    empty.touch()
+    return {truncated: "truncated", text: "not a picture", empty: "is empty"}
+
+
+def test_unreadable_images_are_counted_and_named(pets):
+    bad = spoil(pets)
+    line = fails(pets)
+    assert line.startswith(f"3 of 18 images in {pets} cannot be read: ")
+    for path, reason in bad.items():
+        assert f"{path}: " in line
+        assert reason in line
+    assert "--skip-unreadable" in line
+    assert "skip_unreadable=True" in line
+    for i in range(4):
+        (pets / "dog" / f"bad{i}.png").touch()
+    assert "; and 4 more" in fails(pets)
+
+
+def test_unreadable_images_are_skipped_on_demand(pets):
+    bad = spoil(pets)
+    data = open_dataset(f"folder:{pets}", skip_unreadable=True)
+    assert len(data.train) + len(data.val) == 15
+    assert not (paths(data.train) | paths(data.val)) & set(map(str, bad))
+    for skipped, (path, reason) in zip(data.skipped, bad.items(), strict=True):
+        assert skipped.startswith(f"{path}: ")
+        assert reason in skipped
+
+
+def test_a_class_with_nothing_readable(pets):
+    (pets / "emu").mkdir()
+    (pets / "emu" / "1.jpg").touch()
+    want = f"class folder {pets}/emu has no image that can be read"
+    assert fails(pets, skip_unreadable=True) == want
+
+
+def test_a_small_folder_needs_no_progress_bar(pets, capfd):
+    open_dataset(f"folder:{pets}")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("spec", ["digit", "photos/", "folder:", "folder", ""])
+def test_unknown_specs(spec):
+    with pytest.raises(ZooError, match=rf"unknown dataset '{spec}': .*(digits|folder:PATH)"):
+        open_dataset(spec)
+
+
+# --- batches
+
+
+def numbered(count: int) -> Dataset:
+    """`count` pictures, each of the brightness and with the label of its number."""
+    source = tuple({"image": np.full((5, 5), i, np.uint8), "label": i} for i in range(count))
+    return Dataset("numbered", tuple(map(str, range(count))), source, source, None, False)
+
+
+def take(batches, count: int) -> np.ndarray:
+    """The labels of the next `count` batches, [count, B]; their pictures must be theirs."""
+    out = []
+    for _ in range(count):
+        batch = next(batches)
+        assert batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == np.int32
+        assert batch["image"].shape == (*batch["label"].shape, 4, 4, 3)
+        assert (batch["image"] == batch["label"][:, None, None, None]).all()
+        out.append(batch["label"])
+    return np.stack(out)
+
+
+def test_epochs_are_permutations_and_differ():
+    batches = train_batches(numbered(60), TINY, batch_size=20, seed=3)
+    epochs = take(batches, 12).reshape(4, 60)
+    assert (np.sort(epochs) == np.arange(60)).all()
+    for i in range(4):
+        assert (epochs[i] != np.arange(60)).any()
+        for j in range(i):
+            assert (epochs[i] != epochs[j]).any()
+
+
+def test_the_seed_decides_the_order_and_the_threads_do_not():
+    def order(seed, threads=None):
+        return take(train_batches(numbered(60), TINY, batch_size=20, seed=seed, threads=threads), 6)
+
+    assert (order(0) == order(0)).all()
+    assert (order(0, threads=1) == order(0, threads=8)).all()
+    assert (order(0) != order(1)).any()
+    assert (order(0)[3:] != order(1)[:3]).any()  # seed 1 is not seed 0 an epoch later
+
+
+@pytest.mark.parametrize("done", [0, 1, 4, 7])  # an epoch is 60 / 16 = 3.75 batches
+def test_resume_is_exact(done):
+    def start():
+        return train_batches(numbered(60), TINY, batch_size=16, seed=5)
+
+    batches = start()
+    for _ in range(done):
+        next(batches)
+    state = batches.get_state()
+    want = take(batches, 6)
+    resumed = start()
+    resumed.set_state(state)
+    assert (take(resumed, 6) == want).all()
+
+
+def test_batches_may_be_larger_than_the_data():
+    labels = take(train_batches(numbered(3), TINY, batch_size=9, seed=0), 2)
+    assert (np.bincount(labels.ravel()) == 6).all()
+
+
+def test_hosts_share_out_each_epoch():
+    """Two hosts, and an odd epoch of 31 pictures: 62 in a row hold two whole epochs."""
+    hosts = [
+        take(train_batches(numbered(31), TINY, batch_size=31, seed=2, shard=(p, 2)), 1)[0]
+        for p in range(2)
+    ]
+    stream = np.stack(hosts, axis=1).ravel()
+    assert (np.sort(stream.reshape(2, 31)) == np.arange(31)).all()
+    alone = take(train_batches(numbered(31), TINY, batch_size=62, seed=2), 1)[0]
+    assert (stream == alone).all()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 17])
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+def test_evaluation_sees_every_picture_once(count, hosts):
+    data = numbered(count)
+    seen, lengths = [], set()
+    for p in range(hosts):
+        batches = list(eval_batches(data.val, TINY, batch_size=4, shard=(p, hosts)))
+        lengths.add(len(batches))
+        real = []
+        for batch in batches:
+            assert batch["image"].shape == (4, 4, 4, 3)
+            assert batch["weight"].dtype == np.float32
+            assert set(batch["weight"]) <= {0, 1}
+            blank = batch["weight"] == 0
+            assert (batch["image"][blank] == 0).all()
+            assert (batch["image"][~blank, 0, 0, 0] == batch["label"][~blank]).all()
+            real += batch["label"][~blank].tolist()
+        assert real == sorted(real)
+        seen += real
+    assert sorted(seen) == list(range(count))
+    assert lengths == {-(-count // (4 * hosts))}  # the same for all, and no batch too many
+
+
+def test_evaluation_can_be_run_again():
+    batches = eval_batches(numbered(6).val, TINY, batch_size=4)
+    first, second = ([b["label"].tolist() for b in batches] for _ in range(2))
+    assert first == second == [[0, 1, 2, 3], [4, 5, 0, 0]]
+
+
+def test_digits_in_batches(digits):
+    preprocess = Preprocess(size=digits.image_size, resize=None)
+    batch = next(train_batches(digits, preprocess, batch_size=8, seed=0))
+    assert batch["image"].shape == (8, 32, 32, 3)
+    weights = [b["weight"].sum() for b in eval_batches(digits.val, preprocess, batch_size=100)]
+    assert weights == [100, 100, 100, 60]
+
+
+def test_folder_in_batches_equals_preprocess(pets):
+    data = open_dataset(f"folder:{pets}")
+    small = IMAGENET.at_size(8)
+    (batch,) = eval_batches(data.train, small, batch_size=12)
+    for i in range(12):
+        want = small.image(data.train[i]["image"])
+        np.testing.assert_array_equal(batch["image"][i], want)
+
+
+def test_a_file_lost_on_the_way_is_named(pets):
+    data = open_dataset(f"folder:{pets}")
+    lost = data.val[0]["image"]
+    Path(lost).unlink()
+    with pytest.raises(ZooError, match=f"cannot read image {lost}: No such file"):
+        list(eval_batches(data.val, TINY, batch_size=2))
+
+
+@pytest.mark.skipif(not IMAGENETTE.is_dir(), reason="needs ../shared/data/imagenette")
+def test_imagenette():
+    data = open_dataset(f"folder:{IMAGENETTE}")
+    assert (len(data.train), len(data.val), len(data.classes)) == (1000, 500, 10)
+    assert data.classes[0] == "n01440764"
+    assert np.bincount(labels(data.val)).tolist() == [50] * 10
+    batch = next(train_batches(data, IMAGENET, batch_size=4, seed=0))
+    assert batch["image"].shape == (4, 224, 224, 3)

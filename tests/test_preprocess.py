@@ -1,0 +1,334 @@
+"""From pictures of every kind to network input: `zoo.preprocess`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.errors import ZooError
+from zoo.preprocess import IMAGENET, INCEPTION, Preprocess
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
+
+
+def noise(height: int, width: int, *channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), np.uint8)
+
+
+def torchvision_crop(picture: Image.Image, resize: int, size: int, filter) -> np.ndarray:
+    """Resize(resize) and CenterCrop(size) of torchvision on a PIL image, written out anew."""
+    w, h = picture.size
+    if w <= h:
+        w, h = resize, int(resize * h / w)
+    else:
+        w, h = int(resize * w / h), resize
+    pixels = np.asarray(picture.resize((w, h), filter))
+    top, left = round((h - size) / 2.0), round((w - size) / 2.0)
+    return pixels[top : top + size, left : left + size]
+
+
+# --- geometry
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("height", "width"), [(375, 500), (500, 333), (256, 256), (256, 301), (33, 97), (701, 299)]
+)
+def test_crop_equals_torchvision_rule(height, width, interpolation):
+    pixels = noise(height, width, 3)
+    filter = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
+    for resize, size in ((256, 224), (341, 299), (73, 64)):
+        ours = Preprocess(size=size, resize=resize, interpolation=interpolation).image(pixels)
+        want = torchvision_crop(Image.fromarray(pixels), resize, size, filter)
+        assert ours.dtype == np.uint8
+        np.testing.assert_array_equal(ours, want)
+
+
+def test_squash_keeps_all_of_the_picture():
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, 50:] = 200  # right half
+    out = Preprocess(size=20, resize=None).image(pixels)
+    assert out.shape == (20, 20, 3)
+    assert (out[:, :9] == 0).all()
+    assert (out[:, 11:] == 200).all()
+
+
+def test_interpolations_differ():
+    bilinear, bicubic = (
+        Preprocess(size=32, resize=32, interpolation=name).image(noise(50, 50, 3))
+        for name in ("bilinear", "bicubic")
+    )
+    assert (bilinear != bicubic).any()
+
+
+def test_at_size_keeps_the_crop_share():
+    assert (IMAGENET.at_size(299).size, IMAGENET.at_size(299).resize) == (299, 341)
+    assert IMAGENET.at_size(224) == IMAGENET
+    assert IMAGENET.at_size(32).resize == 36
+    assert Preprocess(resize=None).at_size(32) == Preprocess(size=32, resize=None)
+    assert INCEPTION.at_size(96).mean == INCEPTION.mean
+
+
+# --- pictures of every kind
+
+
+@pytest.fixture
+def plain() -> Preprocess:
+    return Preprocess(size=8, resize=8)
+
+
+def test_path_string_pil_and_array_agree(tmp_path, plain):
+    pixels = noise(8, 8, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels):
+        np.testing.assert_array_equal(plain.image(source), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_becomes_three_equal_channels(mode, tmp_path, plain):
+    grey = Image.fromarray(noise(8, 8)).convert(mode)
+    grey.save(tmp_path / "a.png")
+    want = np.repeat(np.asarray(grey.convert("L"))[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(plain.image(tmp_path / "a.png"), want)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
+def test_grey_arrays(shape, plain):
+    pixels = noise(*shape)
+    want = np.repeat(pixels.reshape(8, 8, 1), 3, axis=-1)
+    np.testing.assert_array_equal(plain.image(pixels), want)
+
+
+def test_palette_keeps_its_colours(tmp_path, plain):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4], pixels[4:] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(pixels).quantize(2).save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(plain.image(tmp_path / "a.gif"), pixels)
+
+
+def test_cmyk(tmp_path, plain):
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    cyan.save(tmp_path / "a.jpg", quality=100)
+    out = plain.image(tmp_path / "a.jpg").astype(int)
+    assert np.abs(out - (0, 255, 255)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_lies_on_white(mode, tmp_path, plain):
+    alpha = np.full((8, 8), 255, np.uint8)
+    alpha[:4] = 0
+    if mode == "P":
+        picture = Image.new("P", (8, 8), 1)
+        picture.putpalette([0, 0, 0, 90, 90, 90])
+        picture.paste(0, (0, 0, 8, 4))
+        picture.save(tmp_path / "a.png", transparency=0)
+    else:
+        picture = Image.new("RGB" if mode == "RGBA" else "L", (8, 8), "#5a5a5a")
+        picture.putalpha(Image.fromarray(alpha))
+        picture.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as stored:
+        assert stored.mode == mode
+    out = plain.image(tmp_path / "a.png")
+    assert (out[:4] == 255).all()
+    assert (out[4:] == 90).all()
+
+
+def test_opaque_alpha_changes_nothing(plain):
+    pixels = noise(8, 8, 4)
+    pixels[..., 3] = 255
+    np.testing.assert_array_equal(plain.image(Image.fromarray(pixels)), pixels[..., :3])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled(suffix, tmp_path, plain):
+    values = np.zeros((8, 8), np.uint16)
+    values[2:4], values[4:6], values[6:] = 257 * 100, 65535, 200
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    rows = plain.image(tmp_path / f"a.{suffix}")[:, 0, 0]
+    assert rows.tolist() == [0, 0, 100, 100, 255, 255, 1, 1]
+
+
+def test_pixels_without_an_agreed_range_are_an_error(tmp_path, plain):
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ZooError, match=r"a\.tif: F pixels have no agreed range"):
+        plain.image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, -1), (8, 1)], ids="1368"
+)
+def test_exif_rotation(orientation, quarter_turns, tmp_path, plain):
+    pixels = noise(8, 8, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    want = np.rot90(pixels, quarter_turns)
+    np.testing.assert_array_equal(plain.image(tmp_path / "a.png"), want)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_lose_the_picture(tmp_path, plain):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "b.jpg", exif=b"Exif\0\0neither II nor MM")
+    for name in ("a.jpg", "b.jpg"):
+        assert plain.image(tmp_path / name)[0, 0, 0] > 250
+
+
+def test_the_given_picture_is_left_as_it_was(plain):
+    picture = Image.fromarray(noise(20, 30, 3))
+    before = np.array(picture)
+    plain.image(picture)
+    np.testing.assert_array_equal(np.asarray(picture), before)
+
+
+# --- errors
+
+
+def damaged(folder: Path, kind: str) -> Path:
+    path = folder / "bad.jpg"
+    if kind == "truncated":
+        Image.fromarray(noise(64, 64, 3)).save(path)
+        path.write_bytes(path.read_bytes()[:1500])
+    elif kind == "text":
+        path.write_text("not a picture at all")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("truncated", "truncated"),
+        ("text", "not a picture of any format known to Pillow"),
+        ("empty", "the file is empty"),
+        ("missing", "No such file or directory"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_unreadable_files(kind, reason, tmp_path):
+    path = damaged(tmp_path, kind)
+    with pytest.raises(ZooError) as error:
+        IMAGENET.image(path)
+    line = str(error.value)
+    assert line.startswith(f"cannot read image {path}: ")
+    assert reason in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"uint8 array 0\.\.255 .*, got float32 \[8, 8, 3\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"got uint8 \[8, 8, 4\]"),
+        (np.zeros((3, 8, 8), np.uint8), r"got uint8 \[3, 8, 8\]"),
+        (np.zeros(8, np.uint8), r"got uint8 \[8\]"),
+        (np.zeros((0, 8, 3), np.uint8), r"got no pixels: \[0, 8, 3\]"),
+        (None, "got NoneType"),
+    ],
+)
+def test_sources_that_are_no_picture(source, got):
+    with pytest.raises(ZooError, match=got):
+        IMAGENET.image(source)
+    with pytest.raises(ZooError, match=got):
+        IMAGENET(source)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"size": 0}, "size must be a positive number of pixels, got 0"),
+        ({"size": 300}, r"resize must be None or at least size \(300\), got 256"),
+        ({"interpolation": "bilinar"}, "did you mean 'bilinear'"),
+        ({"mean": (0.5, 0.5)}, "mean must be three numbers"),
+        ({"std": (0.5, 0.5, 0)}, "std must be three positive numbers"),
+        ({"mean": 0.5}, "mean must be three numbers"),
+    ],
+)
+def test_impossible_values(field, message):
+    with pytest.raises(ZooError, match=message):
+        Preprocess(**field)
+
+
+# --- numbers
+
+
+def test_normalize_equals_keras_tf_mode():
+    x = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 3)
+    out = INCEPTION.normalize(x)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, x / 127.5 - 1, atol=2e-7)
+    assert float(out.min()) == -1
+    assert float(out.max()) == 1
+
+
+def test_normalize_equals_torchvision():
+    out = IMAGENET.normalize(np.array([[[0, 128, 255]]], np.uint8))
+    want = [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    np.testing.assert_allclose(np.ravel(out), want, rtol=1e-6)
+
+
+def test_normalize_under_jit_and_strict_ranks():
+    x = noise(2, 5, 4, 3)
+    with jax.numpy_rank_promotion("raise"):
+        compiled = jax.jit(IMAGENET.normalize)(x)
+        np.testing.assert_allclose(compiled, IMAGENET.normalize(jax.numpy.asarray(x)), atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, 3, 4), np.uint8)])
+def test_normalize_wants_uint8_channels_last(x):
+    with pytest.raises(ZooError, match=r"expected images uint8 0\.\.255 \[\.\.\., 3\], got"):
+        IMAGENET.normalize(x)
+
+
+def test_call_takes_one_or_many(tmp_path):
+    pixels = noise(2, 40, 50, 3)
+    Image.fromarray(pixels[1]).save(tmp_path / "a.png")
+    small = IMAGENET.at_size(24)
+    want = np.stack([small.normalize(small.image(p)) for p in pixels])
+    for many in (pixels, list(pixels), (pixels[0], tmp_path / "a.png")):
+        out = small(many)
+        assert isinstance(out, jax.Array)
+        np.testing.assert_array_equal(out, want)
+    for one in (pixels[1], tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels[1])):
+        np.testing.assert_array_equal(small(one), want[1:])
+    with pytest.raises(ZooError, match="at least one image"):
+        small([])
+
+
+# --- the record
+
+
+def test_round_trip_through_json():
+    record = Preprocess(299, None, "bicubic", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    again = Preprocess.from_dict(json.loads(json.dumps(record.to_dict())))
+    assert again == record
+    assert hash(again) == hash(record)
+    assert Preprocess.from_dict({}) == IMAGENET
+
+
+def test_unknown_key():
+    with pytest.raises(ZooError, match="unknown preprocess field 'sizes': did you mean 'size'"):
+        Preprocess.from_dict({"sizes": 3})
+
+
+def test_import_is_cheap():
+    code = "import sys, zoo.preprocess; print({'jax', 'PIL', 'flax'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "set()\n", run.stderr
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/data/photos")
+def test_real_photos_of_all_shapes():
+    for path in sorted(PHOTOS.iterdir()):
+        with Image.open(path) as picture:
+            want = torchvision_crop(picture.convert("RGB"), 256, 224, Image.BILINEAR)
+        np.testing.assert_array_equal(IMAGENET.image(path), want, err_msg=path.name)
