@@ -131,6 +131,7 @@ FINETUNE: dict[str, Any] = {
     "epochs": 10,
     "batch_size": 32,
     "learning_rate": 5e-3,
+    "unfreeze_scale": 0.02,  # the body has little to learn and much to forget
     "freeze_bn": True,  # statistics of a million pictures beat those of a few batches
     "depth_decay": 0.8,
     "shift": 0,

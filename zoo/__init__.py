@@ -1,8 +1,10 @@
 """A model zoo for JAX: the classic convolutional networks as Flax NNX modules.
 
 >>> import zoo
+>>> zoo.count("resnet50").params
+25557032
 >>> model = zoo.create("resnet50", num_classes=10)           # doctest: +SKIP
->>> logits = model(x)                # x: [N, H, W, 3] float, preprocessed
+>>> logits = model(images)                                   # doctest: +SKIP
 """
 
 import importlib
