@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import Dataset, eval_batches, open_dataset, train_batches
+from training.data import Dataset, eval_batches, open_dataset, random_box, train_batches
 from zoo.errors import ZooError
 from zoo.preprocess import IMAGENET, Preprocess
 
@@ -404,7 +404,7 @@ def test_evaluation_can_be_run_again():
 def test_digits_in_batches(digits):
     preprocess = Preprocess(size=digits.image_size, resize=None)
     batch = next(train_batches(digits, preprocess, batch_size=8, seed=0))
-    assert batch["image"].shape == (8, 32, 32, 3)
+    assert batch["image"].shape == (8, 48, 48, 3)
     weights = [b["weight"].sum() for b in eval_batches(digits.val, preprocess, batch_size=100)]
     assert weights == [100, 100, 100, 60]
 
@@ -434,3 +434,39 @@ def test_imagenette():
     assert np.bincount(labels(data.val)).tolist() == [50] * 10
     batch = next(train_batches(data, IMAGENET, batch_size=4, seed=0))
     assert batch["image"].shape == (4, 224, 224, 3)
+
+
+# --- random crops
+
+
+def test_random_boxes_keep_their_share_of_the_picture():
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(200):
+        left, top, right, bottom = random_box((500, 375), 0.25, rng)
+        assert 0 <= left < right <= 500
+        assert 0 <= top < bottom <= 375
+        assert 0.74 < (right - left) / (bottom - top) < 1.34
+        shares.append((right - left) * (bottom - top) / (500 * 375))
+    assert min(shares) >= 0.25 - 1e-9
+    assert np.std(shares) > 0.1
+
+
+def test_a_picture_too_narrow_for_them_is_cropped_in_the_middle():
+    assert random_box((40, 300), 0.9, np.random.default_rng(0)) == pytest.approx(
+        (0, 150 - 80 / 3, 40, 150 + 80 / 3)
+    )
+
+
+def test_random_crops_follow_from_the_seed_and_the_picture_alone(digits):
+    def crops(**settings) -> np.ndarray:
+        batches = train_batches(digits, TINY, seed=3, **settings)
+        return np.concatenate([next(batches)["image"] for _ in range(16 // settings["batch_size"])])
+
+    plain = crops(batch_size=16)
+    cropped = crops(batch_size=16, crop_scale=0.3)
+    assert (plain != cropped).any()
+    np.testing.assert_array_equal(cropped, crops(batch_size=8, crop_scale=0.3))
+    hosts = [crops(batch_size=8, crop_scale=0.3, shard=(i, 2))[:8] for i in (0, 1)]
+    np.testing.assert_array_equal(hosts[0], cropped[0::2])
+    np.testing.assert_array_equal(hosts[1], cropped[1::2])

@@ -179,16 +179,22 @@ def _load_crop(
 def random_box(
     size: tuple[int, int], crop_scale: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a random crop of a picture of `size` (width, height)."""
+    """(left, top, right, bottom) of a random crop of a picture of `size` (width, height).
+
+    Ten tries, then the largest box of an allowed shape from the middle, as torchvision's
+    RandomResizedCrop.
+    """
     width, height = size
-    for _ in range(10):  # as torchvision's RandomResizedCrop: ten tries, then all of the picture
+    for _ in range(10):
         area = width * height * rng.uniform(crop_scale, 1)
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
         w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left, top, left + w, top + h
-    return 0, 0, width, height
+    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
 
 
 def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:

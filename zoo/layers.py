@@ -361,7 +361,9 @@ class Network(nnx.Module):
 
     def check_input(self, x: Any) -> None:
         want = f"expected preprocessed float images [N, H, W, 3], H and W >= {self.min_size}"
-        if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise ZooError(f"{self.spec.name}: got {type(x).__name__}, {want}")
+        if len(x.shape) != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise ZooError(f"{self.spec.name}: got {x.dtype} {list(x.shape)}, {want}")
         if min(x.shape[1:3]) < self.min_size:
             raise ZooError(f"{self.spec.name}: got images of {x.shape[1]}x{x.shape[2]}, {want}")

@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
@@ -50,7 +49,7 @@ def convert(model: Network, arrays: Arrays, layout: Layout, *, new_head: bool) -
                 f"mis-shaped  {name}, {list(arrays[name].shape)}: gives {list(array.shape)} "
                 f"where {path} needs {list(shape)}"
             )
-        filled[path] = np.ascontiguousarray(array)
+        filled[path] = array
     problems += [f"unexpected  {name}, {list(arrays[name].shape)}" for name in sorted(rest)]
     if problems:
         raise ZooError(

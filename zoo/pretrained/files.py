@@ -46,8 +46,8 @@ def _keras_h5(path: Path) -> tuple[Arrays, dict[str, str]]:
 
     def visit(name: str, item: "h5py.Dataset | h5py.Group") -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith("optimizer_weights/"):
-            layer, leaf = name.split("/")[-2:]
-            arrays[f"{layer}/{leaf.removesuffix(':0')}"] = np.asarray(item)
+            layer_and_leaf = "/".join(name.split("/")[-2:])
+            arrays[layer_and_leaf.removesuffix(":0")] = np.asarray(item)
 
     try:
         with h5py.File(path, "r") as file:

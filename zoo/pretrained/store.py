@@ -5,7 +5,6 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -29,7 +28,7 @@ def load(
     file: str | Path | None = None,
     layout: str | None = None,
     num_classes: int | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     dropout: float | None = None,
 ) -> Network:
     """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
@@ -42,8 +41,8 @@ def load(
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
         one in its place, all zeros, so that training starts from the features alone; 0 leaves it
         out. Everything else is loaded always.
-      dtype: of the computation.
-      dropout: rate to use wherever the network has dropout; None keeps its own.
+      dtype: of the computation; None keeps the file's, or float32.
+      dropout: rate to use wherever the network has dropout; None keeps the file's, or its own.
 
     Raises:
       ZooError: an unknown name or layout, an unreadable file, or tensors that do not fit, which
@@ -60,12 +59,11 @@ def load(
     arrays, metadata = files.read(file)
     source = LAYOUTS[_layout_name(Path(file), layout, metadata)]
     if source.name == "zoo":
-        about = _about(Path(file), metadata)
-        spec, preprocess = Spec.from_dict(about["spec"]), Preprocess.from_dict(about["preprocess"])
+        spec, preprocess, names = _about(Path(file), metadata)
         if name != str(file) and find(name).name != spec.name:
             raise ZooError(f"load: {file} holds {spec.name}, asked for {find(name).name}")
     else:
-        about = {"classes": ()}
+        names = ()
         spec = Spec(find(name).name, numerics=source.numerics)
         preprocess = source.preprocess.at_size(find(name).input_size)
 
@@ -79,13 +77,15 @@ def load(
     whole = abstract(replace(spec, num_classes=had or 1))
     keep_head = 0 < classes == had
     values = convert.convert(whole, arrays, source, new_head=not keep_head)
-    model = abstract(replace(spec, num_classes=classes, dtype=dtype, dropout=dropout))
+    dropout = spec.dropout if dropout is None else dropout
+    spec = replace(spec, num_classes=classes, dtype=dtype or spec.dtype, dropout=dropout)
+    model = abstract(spec)
     if not keep_head:
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
         values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
     model = materialize(model, init=spec.init, seed=0, values=values)
     model.preprocess = preprocess
-    model.classes = tuple(about["classes"]) if keep_head else ()
+    model.classes = names if keep_head else ()
     return model
 
 
@@ -96,20 +96,23 @@ def _layout_name(file: Path, asked: str | None, metadata: dict[str, str]) -> str
         return asked
     if _METADATA in metadata:
         return "zoo"
-    if file.suffix == ".h5":
+    if file.suffix.lower() == ".h5":
         return "keras"
     raise ZooError(
         f"load: {file} does not say its layout: expected layout= one of {', '.join(LAYOUTS)}"
     )
 
 
-def _about(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _about(file: Path, metadata: dict[str, str]) -> tuple[Spec, Preprocess, tuple[str, ...]]:
     """Our own description in a file: the spec, the preprocessing, the names of the classes."""
     try:
         about = json.loads(metadata[_METADATA])
-        return {key: about[key] for key in ("spec", "preprocess", "classes")}
-    except (KeyError, ValueError, TypeError) as error:
-        raise ZooError(f"load: {file} was not written by zoo.save; name its layout") from error
+        spec, preprocess = Spec.from_dict(about["spec"]), Preprocess.from_dict(about["preprocess"])
+        return spec, preprocess, tuple(about["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ZooError(
+            f"load: {file} was not written by zoo.save ({error}): expected its layout"
+        ) from error
 
 
 def save(model: Network, path: str | Path) -> None:
@@ -135,9 +138,15 @@ def save(model: Network, path: str | Path) -> None:
     }
     data = serialize(arrays, metadata={_METADATA: json.dumps(about), "format": "np"})
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    Path(file.name).chmod(0o666 & ~_umask())
-    Path(file.name).replace(path)
+        whole = Path(file.name)
+        try:
+            file.write(data)
+            file.flush()
+            whole.chmod(0o666 & ~_umask())  # temporary files are private
+            whole.replace(path)
+        except BaseException:
+            whole.unlink()
+            raise
 
 
 def _umask() -> int:

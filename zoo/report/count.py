@@ -67,8 +67,9 @@ def count(
     25557032
     """
     if isinstance(model, str):
-        spec = Spec(find(model).name, num_classes=1000 if num_classes is None else num_classes)
-        model = abstract(spec)
+        variant = find(model)
+        classes = 1000 if num_classes is None else num_classes
+        model = abstract(Spec(variant.name, num_classes=classes, numerics=variant.numerics))
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
     input_size = input_size or find(model.spec.name).input_size
@@ -82,10 +83,12 @@ def count(
     macs: dict[str, int] = defaultdict(int)
     outputs: dict[str, tuple[int, ...]] = {}
     for name, products, shape in _products(jaxpr.jaxpr):
+        if name not in param_rows:
+            continue  # pooling as a matrix product
         macs[name] += products
         outputs[name] = shape[1:]
     layers = tuple(
-        LayerCount(name, param_rows.get(name, 0), stat_rows.get(name, 0), macs[name], output)
+        LayerCount(name, param_rows[name], stat_rows.get(name, 0), macs[name], output)
         for name, output in outputs.items()
     )
     sizes = [math.prod(layer.output) for layer in layers]

@@ -1,0 +1,80 @@
+"""What every test runs under. pytest imports this before any test file, and so before jax."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from zoo.layers import Network, Table
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"  # published weights and the peers' figures, not in the repository
+
+# Subprocesses of tests inherit all of this.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the 8 devices, and float32 without TF32
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("ZOO_TEST_CACHE") or str(
+    Path(tempfile.gettempdir()) / "zoo-test-cache"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def zoo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The zoo's own cache folder: a fresh one, never the user's."""
+    folder = tmp_path_factory.mktemp("zoo-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """`shared("reference/params.csv")`: that path beside the checkout, or the test is skipped."""
+
+    def find(path: str) -> Path:
+        if not (SHARED / path).exists():
+            pytest.skip(f"{SHARED / path}: not beside this checkout")
+        return SHARED / path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[..., "Network"]:
+    """`network(body, head, num_classes=3)`: a network of these tables, its weights random."""
+    from flax import nnx
+
+    from zoo.context import Context, Spec
+    from zoo.init import materialize
+    from zoo.layers import Network
+
+    def build(body: "Table", head: "Table", **switches: Any) -> Network:
+        # Only `zoo.load` and published input sizes look the name up.
+        spec = Spec("mobilenet_v1_025", **switches)
+        model = nnx.eval_shape(
+            lambda: Network(body, head, Context(spec, nnx.Rngs(params=0, dropout=0)), min_size=8)
+        )
+        return materialize(model, init=spec.init, seed=0)
+
+    return build
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A network that trains in seconds, known as "tiny" for as long as a test runs."""
+    from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
+    from zoo.registry import Variant, variants
+
+    def build(ctx):
+        body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))
+        return Network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.2)), ctx, min_size=8)
+
+    monkeypatch.setitem(variants(), "tiny", Variant("tiny", build, paper="", input_size=16))
