@@ -471,6 +471,8 @@ def test_create_passes_every_switch_on():
         norm="none",
         act="tanh",
         dropout=0.2,
+        aux=True,
+        remat=True,
     )
     assert set(inspect.signature(zoo.create).parameters) == {"name", "seed", *switches}
     spec = zoo.create("mobilenet_v1_025", **switches).spec

@@ -62,13 +62,14 @@ def test_eight_devices_equal_one(tiny, engine, optimizer):
 
 def test_eight_devices_equal_one_on_a_deep_network(tiny):
     # A deep network at random weights is chaotic: a shuffled batch on one device, equal on paper,
-    # is 0.01 away after four steps. So two steps, of which the warm-up makes one; and no Adam,
-    # which divides by the gradient where that is zero but for rounding: at the scales before
-    # depthwise convolutions that are normalised again.
-    settings = {"model": "mobilenet_v1_025", "optimizer": "sgd", "sync_bn": True, "steps": 2}
-    alone = train("pmap", 1, **settings)
+    # is 0.01 away after four steps. So one update, after the step that warms up, whose rounding
+    # is measured against its size; and no Adam, which divides by the gradient where that is zero
+    # but for rounding: at the scales before depthwise convolutions that are normalised again.
+    settings = {"model": "mobilenet_v1_025", "optimizer": "sgd", "sync_bn": True}
+    before, alone = (train("pmap", 1, **settings, steps=steps) for steps in (1, 2))
     for engine in ("pmap", "shard_map"):
-        assert difference(train(engine, 8, **settings), alone) < 1e-5
+        crew = train(engine, 8, **settings, steps=2)
+        assert difference(crew, alone) < 1e-3 * difference(before, alone)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

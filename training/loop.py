@@ -98,7 +98,11 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
         )
     else:
         model = zoo.create(
-            config.model, num_classes=classes, seed=config.seed, dropout=config.dropout
+            config.model,
+            num_classes=classes,
+            seed=config.seed,
+            dropout=config.dropout,
+            aux=True,
         )
     model.classes = dataset.classes
     model.preprocess = preprocessing(model.preprocess, config.image_size, dataset.image_size)

@@ -66,6 +66,7 @@ def take_apart(
     """
     inference, state = nnx.split(model)
     twin = nnx.merge(inference, state, copy=True)
+    twin.deterministic = False
     twin.set_attributes(nnx.Dropout, deterministic=False, raise_if_not_found=False)
     if not freeze_bn:
         twin.set_attributes(

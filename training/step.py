@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from zoo.layers import Output
 from zoo.preprocess import Preprocess
 
 from .augment import augment
@@ -18,6 +19,7 @@ from .config import TrainConfig
 from .state import Arrays, Program, TrainState
 
 AXIS = "batch"
+AUX_WEIGHT = 0.3  # of an auxiliary classifier's loss: Szegedy et al., 2014, section 5
 
 Batch = Mapping[str, jax.Array]  # image: uint8 [B, H, W, 3], label: int32 [B], weight: float32 [B]
 
@@ -44,10 +46,13 @@ def make_train_step(
 
         def loss_of(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
             model = program.network({**params, **state.frozen}, state.stats, dropout=dropping)
-            logits = model.forward(x)
+            output = model.forward(x)
+            logits, aux = output if isinstance(output, Output) else Output(output, {})
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             targets = optax.smooth_labels(targets, config.label_smoothing)
             loss = optax.softmax_cross_entropy(logits, targets).mean()
+            for inner in aux.values():
+                loss += AUX_WEIGHT * optax.softmax_cross_entropy(inner, targets).mean()
             return loss, (logits, program.stats(model))
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -79,7 +84,7 @@ def make_eval_step(
     ) -> tuple[Arrays, Arrays, Arrays]:
         params, stats, totals = state
         labels, weight = batch["label"], batch["weight"]  # weight 0: filling, not a picture
-        logits = program.network(params, stats, dropout=None).forward(
+        logits = program.network(params, stats, dropout=None).logits(
             preprocess.normalize(batch["image"])
         )
         return params, stats, add(totals, measure(logits, labels, weight))

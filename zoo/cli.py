@@ -125,7 +125,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     model = load(args.model)
     images = model.preprocess([Path(image) for image in args.images])
-    probabilities = np.asarray(jax.nn.softmax(model(images)))
+    probabilities = np.asarray(jax.nn.softmax(jax.jit(model.logits)(images)))
     names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]
     for image, row in zip(args.images, probabilities, strict=True):
         print(image)

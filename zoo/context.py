@@ -38,11 +38,16 @@ def _valid(length: int, kernel: int, stride: int) -> tuple[int, int]:
     return 0, 0
 
 
+def _ceil(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    return 0, max(-(length - kernel) % stride, kernel - length)
+
+
 PADDINGS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
     "symmetric": _symmetric,  # PyTorch: (kernel - 1) // 2 on both sides
     "same": _same,  # TensorFlow: at stride 2 an even length gets the odd pixel at its end
     "same_even": _same_even,  # what "same" gives a length that the stride divides, at any length
     "valid": _valid,
+    "ceil": _ceil,  # of pools, Caffe's and PyTorch's ceil_mode: the last window may stick out
 }
 
 
@@ -58,18 +63,42 @@ class Numerics:
     depthwise_padding: str = "symmetric"  # of depthwise convolutions
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
+    bn_scale: bool = True  # batch norm has a trainable scale
+    conv_bias: bool = False  # convolutions keep a bias beside batch norm
+    avg_pool_counts_padding: bool = True  # padded zeros enter the mean
 
 
 TORCH = Numerics()
-TF = Numerics(padding="same", depthwise_padding="same", bn_epsilon=1e-3, bn_momentum=0.9997)
+TF = Numerics(
+    padding="same",
+    depthwise_padding="same",
+    bn_epsilon=1e-3,
+    bn_momentum=0.9997,
+    avg_pool_counts_padding=False,
+)
 # keras.applications.MobileNet pads strided depthwise convolutions ((0, 1), (0, 1)) at any size.
-KERAS = Numerics(padding="same", depthwise_padding="same_even", bn_epsilon=1e-3, bn_momentum=0.99)
+KERAS = Numerics(
+    padding="same",
+    depthwise_padding="same_even",
+    bn_epsilon=1e-3,
+    bn_momentum=0.99,
+    avg_pool_counts_padding=False,
+)
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=False)
+
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "gelu": _gelu,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "hard_swish": jax.nn.hard_swish,
     "identity": lambda x: x,
 }
 
@@ -91,6 +120,8 @@ class Spec:
     norm: str = "batch"  # "batch" or "none"
     act: str | None = None  # None: the paper's own
     dropout: float | None = None  # None: the paper's own
+    aux: bool = False  # with the auxiliary classifiers that a network may have for training
+    remat: bool = False  # recompute activations in the backward pass instead of keeping them
 
     def __post_init__(self) -> None:
         for kind, got, choices in (

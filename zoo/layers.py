@@ -6,7 +6,7 @@ images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -104,10 +104,13 @@ class Stack(nnx.Module):
 
     def __init__(self, channels: int, table: Table, ctx: Context):
         self.order = tuple(table)  # the table owns the order: NNX sorts attributes
+        widths = [channels]
         for name, row in table.items():
-            layer, channels = row.build(channels, ctx)
+            layer, width = row.build(widths[-1], ctx)
             setattr(self, name, layer)
-        self.channels = channels
+            widths.append(width)
+        self.widths = tuple(widths[1:])  # channels after each row
+        self.channels = widths[-1]
 
     def layers(self) -> Iterator[tuple[str, Any]]:
         """Each row's name and layer, in order."""
@@ -148,6 +151,25 @@ class Residual(Stack):
         return self.act(y + x)
 
 
+class Concat(nnx.Module):
+    """Tables applied side by side to the same input, their outputs joined along the channels."""
+
+    def __init__(self, channels: int, branches: Mapping[str, Table], ctx: Context):
+        self.order = tuple(branches)
+        self.channels = 0
+        for name, table in branches.items():
+            stack = Stack(channels, table, ctx)
+            setattr(self, name, stack)
+            self.channels += stack.channels
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        outputs = []
+        for name in self.order:
+            with jax.named_scope(name):
+                outputs.append(getattr(self, name)(x))
+        return jnp.concatenate(outputs, -1)
+
+
 # --- rows ----------------------------------------------------------------------------------------
 
 
@@ -176,7 +198,7 @@ class Conv:
             stride=self.stride,
             groups=self.groups,
             padding=self.padding or source,
-            bias=not norm if self.bias is None else self.bias or not norm,
+            bias=not norm or (ctx.numerics.conv_bias if self.bias is None else self.bias),
         )
         return ConvNormAct(
             conv, batch_norm(self.features, ctx) if norm else None, ctx.act(self.act)
@@ -189,6 +211,7 @@ def batch_norm(features: int, ctx: Context) -> nnx.BatchNorm:
         use_running_average=True,
         momentum=ctx.numerics.bn_momentum,
         epsilon=ctx.numerics.bn_epsilon,
+        use_scale=ctx.numerics.bn_scale,
         dtype=jnp.float32,
         param_dtype=jnp.float32,
         rngs=ctx.rngs,
@@ -220,6 +243,17 @@ class Sequence:
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         stack = Stack(channels, self.table, ctx)
         return stack, stack.channels
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Tables side by side, joined along the channels (Inception)."""
+
+    branches: Mapping[str, Table]
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        concat = Concat(channels, self.branches, ctx)
+        return concat, concat.channels
 
 
 @dataclass(frozen=True)
@@ -258,13 +292,27 @@ class MaxPool:
     padding: str | None = None  # None: as the source of the weights pads
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        return Pool(self.kernel, self.stride, self.padding or ctx.numerics.padding), channels
+        padding = self.padding or ctx.numerics.padding
+        return Pool(ops.max_pool, self.kernel, self.stride, padding), channels
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    kernel: int
+    stride: int
+    padding: str | None = None
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        counting = ctx.numerics.avg_pool_counts_padding
+        pool = ops.avg_pool_counting_padding if counting else ops.avg_pool
+        return Pool(pool, self.kernel, self.stride, self.padding or ctx.numerics.padding), channels
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The layer that `MaxPool` builds: its padding settled."""
+    """The layer that `MaxPool` and `AvgPool` build: how it pools and pads is settled."""
 
+    pool: Callable[..., jax.Array]
     kernel: int
     stride: int
     padding: str
@@ -272,7 +320,29 @@ class Pool:
     def __call__(self, x: jax.Array) -> jax.Array:
         window = pair(self.kernel)
         pads = pads_for(self.padding, x, window, self.stride)
-        return ops.max_pool(x, window, stride=pair(self.stride), pads=pads)
+        return self.pool(x, window, stride=pair(self.stride), pads=pads)
+
+
+@dataclass(frozen=True)
+class LRN:
+    """Local response normalisation: x / (k + alpha / size * sum of x^2 over `size` channels)^beta.
+
+    AlexNet, section 3.3, whose alpha is not divided by `size`; Caffe's is, as here.
+    """
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return self, channels
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        side = self.size // 2
+        squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (side, self.size - 1 - side)))
+        total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
+        return x / (self.k + self.alpha / self.size * total) ** self.beta
 
 
 @dataclass(frozen=True)
@@ -318,24 +388,64 @@ class FlattenAt:
 # --- the whole network ---------------------------------------------------------------------------
 
 
+def classifier(channels: int, ctx: Context) -> Layer:
+    """The last fully connected layer: logits of `Spec.num_classes` classes."""
+    return Dense(ctx.spec.num_classes, act=None).build(channels, ctx)[0]
+
+
+class Auxiliary(nnx.Module):
+    """A classifier on an inner feature map, which feeds its gradient into the body's middle."""
+
+    def __init__(self, channels: int, table: Table, ctx: Context):
+        self.head = Stack(channels, table, ctx)
+        self.classifier = classifier(self.head.channels, ctx)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.classifier(self.head(x))
+
+
+class Output(NamedTuple):
+    """What a network with auxiliary classifiers gives in training mode."""
+
+    logits: jax.Array
+    aux: dict[str, jax.Array]  # by name, in order
+
+
 class Network(nnx.Module):
     """A body (rows on images), a head (rows down to one vector an image) and a classifier.
 
     Calling it maps preprocessed images `[N, H, W, 3]`, float, to logits `[N, num_classes]`,
-    float32; with `num_classes=0` to the head's features. Outside of a transformation the call
-    compiles itself, once for each input shape.
+    float32; with `num_classes=0` to the head's features. A network built with auxiliary classifiers
+    (`Spec.aux`) gives an `Output` in training mode. Outside of a transformation the call compiles
+    itself, once for each input shape.
+
+    Args:
+      body, head: the tables.
+      min_size: the smallest height and width that the body does not use up.
+      aux: auxiliary classifiers, each after the body's row of that name: their tables.
 
     Raises (on call):
       ZooError: another rank, channel count or dtype, or images below `min_size`.
     """
 
-    def __init__(self, body: Table, head: Table, ctx: Context, *, min_size: int):
+    def __init__(
+        self,
+        body: Table,
+        head: Table,
+        ctx: Context,
+        *,
+        min_size: int,
+        aux: Mapping[str, Table] | None = None,
+    ):
+        classes = ctx.spec.num_classes
         self.body = Stack(3, body, ctx)
         self.head = Stack(self.body.channels, head, ctx)
-        classes = ctx.spec.num_classes
-        self.classifier = (
-            Dense(classes, act=None).build(self.head.channels, ctx)[0] if classes else None
-        )
+        self.classifier = classifier(self.head.channels, ctx) if classes else None
+        self.aux_after = tuple(aux or ()) if ctx.spec.aux and classes else ()
+        for row, width in zip(self.body.order, self.body.widths, strict=True):
+            if aux and row in self.aux_after:
+                setattr(self, f"aux_{row}", Auxiliary(width, aux[row], ctx))
+        self.deterministic = True  # inference mode, as nnx names it
         self.spec: Spec = ctx.spec
         self.min_size = min_size
         self.preprocess = IMAGENET  # what its weights expect
@@ -346,18 +456,29 @@ class Network(nnx.Module):
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
                 with jax.named_scope(f"{part}/{name}"):
-                    x = layer(x)
+                    x = nnx.remat(_call)(layer, x) if self.spec.remat else layer(x)
                 yield name, x
         if self.classifier is not None:
             with jax.named_scope("classifier"):
                 x = self.classifier(x)
             yield "classifier", x
 
-    def forward(self, x: jax.Array) -> jax.Array:
+    def logits(self, x: jax.Array) -> jax.Array:
+        """The classifier's output alone, in any mode; for use under a transformation."""
         return last(self.steps(x)).astype(jnp.float32)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return _run(self, x, _forward)
+    def forward(self, x: jax.Array) -> "jax.Array | Output":
+        """What a call gives, for use under a transformation."""
+        aux = {}
+        for name, x in self.steps(x):  # noqa: B020
+            if name in self.aux_after and not self.deterministic:
+                with jax.named_scope(f"aux_{name}"):
+                    aux[name] = getattr(self, f"aux_{name}")(x).astype(jnp.float32)
+        logits = x.astype(jnp.float32)
+        return Output(logits, aux) if aux else logits
+
+    def __call__(self, x: jax.Array) -> "jax.Array | Output":
+        return _run(self, x, Network.forward)
 
     def check_input(self, x: Any) -> None:
         want = f"expected preprocessed float images [N, H, W, 3], H and W >= {self.min_size}"
@@ -385,8 +506,8 @@ def model_stages(model: Network) -> tuple[str, ...]:
     return (*model.body.order, *model.head.order, *classifier)
 
 
-def _forward(model: Network, x: jax.Array) -> jax.Array:
-    return model.forward(x)
+def _call(layer: Layer, x: jax.Array) -> jax.Array:
+    return layer(x)
 
 
 def _features(model: Network, x: jax.Array) -> tuple[jax.Array, ...]:

@@ -50,6 +50,9 @@ def avg_pool(
     return total / _reduce_window(ones, 0.0, lax.add, window, stride, pads)
 
 
+avg_pool_counting_padding = partial(avg_pool, count_padding=True)
+
+
 def _reduce_window(x, start, combine, window, stride, pads):
     # `start` must be a Python scalar: jax recognises the differentiable max and sum by its value.
     return lax.reduce_window(

@@ -83,6 +83,8 @@ def create(
     norm: str = "batch",
     act: str | None = None,
     dropout: float | None = None,
+    aux: bool = False,
+    remat: bool = False,
 ) -> Network:
     """A network with random weights, in inference mode.
 
@@ -97,6 +99,8 @@ def create(
       norm: "batch", or "none" to build the network as before batch norm, with biases instead.
       act: activation to use wherever the paper has one; None keeps the paper's.
       dropout: rate to use wherever the paper has one; None keeps the paper's.
+      aux: with the auxiliary classifiers of networks that have some; only training runs them.
+      remat: recompute activations in the backward pass: less memory, a third more time.
 
     Returns:
       A callable: preprocessed images [N, H, W, 3] -> logits [N, num_classes] float32.
@@ -117,6 +121,8 @@ def create(
         norm=norm,
         act=act,
         dropout=dropout,
+        aux=aux,
+        remat=remat,
     )
     return from_spec(spec, seed=seed)
 

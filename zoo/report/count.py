@@ -69,7 +69,9 @@ def count(
     if isinstance(model, str):
         variant = find(model)
         classes = 1000 if num_classes is None else num_classes
-        model = abstract(Spec(variant.name, num_classes=classes, numerics=variant.numerics))
+        model = abstract(
+            Spec(variant.name, num_classes=classes, numerics=variant.numerics, aux=True)
+        )
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
     input_size = input_size or find(model.spec.name).input_size
@@ -80,6 +82,7 @@ def count(
     image = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
     model.check_input(image)
     jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state).forward(x))(state, image)
+    aux = sum(n for name, n in param_rows.items() if name.startswith("aux_"))
     macs: dict[str, int] = defaultdict(int)
     outputs: dict[str, tuple[int, ...]] = {}
     for name, products, shape in _products(jaxpr.jaxpr):
@@ -95,10 +98,10 @@ def count(
     return Count(
         name=model.spec.name,
         input_size=input_size,
-        params=sum(param_rows.values()),
-        batch_stats=sum(stat_rows.values()),
-        head=sum(n for name, n in param_rows.items() if not name.startswith("body.")),
-        aux=0,
+        params=sum(param_rows.values()) - aux,
+        batch_stats=sum(n for name, n in stat_rows.items() if not name.startswith("aux_")),
+        head=sum(n for name, n in param_rows.items() if name.startswith(("head.", "classifier"))),
+        aux=aux,
         macs=sum(macs.values()),
         activations=sum(sizes),
         largest_activation=max(sizes, default=0),
@@ -136,6 +139,8 @@ def _products(jaxpr: core.Jaxpr, scope: str = "") -> Iterator[tuple[str, int, tu
             for value in eqn.params.values():
                 if isinstance(value, core.ClosedJaxpr):
                     yield from _products(value.jaxpr, here)
+                elif isinstance(value, core.Jaxpr):  # rematerialised
+                    yield from _products(value, here)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:
