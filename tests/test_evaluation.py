@@ -1,5 +1,6 @@
 """Measuring counts every picture once."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ import zoo
 from training import evaluate
 from training.data import open_dataset
 from training.evaluation import check_classes
+from training.step import measure
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 
@@ -32,6 +34,19 @@ def test_equals_what_the_network_says_picture_by_picture(model, engine, batch_si
     assert result.accuracy == pytest.approx((logits.argmax(-1) == labels).mean(), abs=1e-6)
     assert result.top5 == pytest.approx(((logits > own[:, None]).sum(-1) < 5).mean(), abs=1e-6)
     assert result.loss == pytest.approx(losses.mean(), rel=1e-4)
+
+
+def test_ties_and_nan_are_no_luck():
+    def hits(logits) -> tuple[float, float]:
+        logits = jnp.array(logits, jnp.float32)
+        labels = jnp.arange(len(logits))
+        sums = measure(logits, labels, jnp.ones(len(labels)))
+        return float(sums["correct"]), float(sums["top5"])
+
+    assert hits(np.zeros((7, 7))) == (1, 5)  # argmax says class 0, top 5 the first five
+    assert hits(np.full((7, 7), np.nan)) == (0, 0)
+    assert hits(np.eye(7)) == (7, 7)
+    assert hits(-np.eye(7)) == (0, 0)
 
 
 def test_training_split(model):

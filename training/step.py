@@ -96,7 +96,9 @@ def measure(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Arrays:
     """Weighted sums over this device's pictures: loss, top-1 and top-5 hits, and the count."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     own = jnp.take_along_axis(logits, labels[:, None], -1)
-    rank = (logits > own).sum(-1)  # of the true class, 0 the best
+    # Of equal logits the first class is taken, as argmax does; NaN is no hit.
+    first = jnp.arange(logits.shape[-1])[None] < labels[:, None]
+    rank = (~(logits <= own) | ((logits == own) & first)).sum(-1)  # of the true class, 0 the best
     sums = {"loss": losses, "correct": rank < 1, "top5": rank < 5, "count": jnp.ones(len(labels))}
     return {name: (values * weight).sum() for name, values in sums.items()}
 

@@ -455,8 +455,9 @@ class Network(nnx.Module):
         """Each stage's name and its activation, in order; the last one is the output."""
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
+                recompute = self.spec.remat and isinstance(layer, nnx.Module)
                 with jax.named_scope(f"{part}/{name}"):
-                    x = nnx.remat(_call)(layer, x) if self.spec.remat else layer(x)
+                    x = nnx.remat(_call)(layer, x) if recompute else layer(x)
                 yield name, x
         if self.classifier is not None:
             with jax.named_scope("classifier"):
