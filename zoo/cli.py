@@ -50,9 +50,10 @@ def commands() -> Commands:
         "count the parameters and costs of networks",
         "zoo params resnet50 vgg16",
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="network, see `zoo list`")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="network, see `zoo list`")
     parser.add_argument("--layers", action="store_true", help="a line for each layer")
     parser.add_argument("--size", type=int, help="side of the input, pixels")
+    parser.add_argument("--claims", action="store_true", help="the article's arithmetic, checked")
 
     parser = found.add(
         "predict",
@@ -93,6 +94,15 @@ def _params(args: argparse.Namespace) -> None:
     from .registry import find
     from .report.count import count
 
+    if args.claims:
+        from .report.claims import claims
+
+        for claim in claims():
+            print(f"{claim.says}\n  article {claim.article}; here {claim.ours:.3f}", end="")
+            print(f" = {claim.formula}")
+        return
+    if not args.names:
+        raise ZooError("expected the name of a network, or --claims")
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
     counts = [count(name, input_size=args.size) for name in names]
     head = ("network", "parameters", "of them head", "BN statistics", "MACs (G)", "input")

@@ -69,7 +69,14 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 # What a leaf that is not a kernel starts from, by its name.
-CONSTANTS = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "count": 0}  # count: of random draws
+CONSTANTS = {
+    "bias": 0,
+    "scale": 1,
+    "mean": 0,
+    "var": 1,
+    "gamma": 1e-6,  # layer scale: arXiv:2103.17239; 1e-6 in ConvNeXt
+    "count": 0,  # of random draws
+}
 
 
 def materialize(

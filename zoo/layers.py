@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from . import ops
-from .context import PADDINGS, Context, Spec
+from .context import ACTIVATIONS, PADDINGS, Context, Spec
 from .errors import ZooError
 from .preprocess import IMAGENET
 
@@ -151,6 +151,17 @@ class Residual(Stack):
         return self.act(y + x)
 
 
+class Gate(Stack):
+    """`x * gate(table(mean of x over height and width))`."""
+
+    def __init__(self, channels: int, table: Table, ctx: Context, gate: Layer):
+        super().__init__(channels, table, ctx)
+        self.gate = gate  # not a switch of the context: it has to stay between 0 and 1
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gate(super().__call__(x.mean((1, 2), keepdims=True)))
+
+
 class Concat(nnx.Module):
     """Tables applied side by side to the same input, their outputs joined along the channels."""
 
@@ -183,7 +194,7 @@ class Conv:
     groups: int = 1
     norm: bool = True
     act: str | None = "relu"
-    bias: bool | None = None  # None: only where no normaliser follows
+    bias: bool | None = None  # None: where no normaliser follows, or the source has one anyway
     padding: str | None = None  # None: as the source of the weights pads
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
@@ -198,7 +209,7 @@ class Conv:
             stride=self.stride,
             groups=self.groups,
             padding=self.padding or source,
-            bias=not norm or (ctx.numerics.conv_bias if self.bias is None else self.bias),
+            bias=(not norm or ctx.numerics.conv_bias) if self.bias is None else self.bias,
         )
         return ConvNormAct(
             conv, batch_norm(self.features, ctx) if norm else None, ctx.act(self.act)
@@ -232,6 +243,22 @@ class Separable:
             pointwise=Conv(1, self.features, act=self.act),
         )
         return Stack(channels, table, ctx), self.features
+
+
+@dataclass(frozen=True)
+class SqueezeExcite:
+    """Each channel times a gate that sees the mean of all channels (SENet, arXiv:1709.01507)."""
+
+    reduced: int  # channels between the two fully connected layers, which are 1x1 convolutions
+    act: str = "relu"
+    gate: str = "sigmoid"
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table = dict(
+            reduce=Conv(1, self.reduced, norm=False, act=self.act),
+            expand=Conv(1, channels, norm=False, act=None),
+        )
+        return Gate(channels, table, ctx, ACTIVATIONS[self.gate]), channels
 
 
 @dataclass(frozen=True)
@@ -303,9 +330,11 @@ class AvgPool:
     padding: str | None = None
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        counting = ctx.numerics.avg_pool_counts_padding
+        padding = self.padding or ctx.numerics.padding
+        # no source counts what sticks out in ceil mode
+        counting = ctx.numerics.avg_pool_counts_padding and padding != "ceil"
         pool = ops.avg_pool_counting_padding if counting else ops.avg_pool
-        return Pool(pool, self.kernel, self.stride, self.padding or ctx.numerics.padding), channels
+        return Pool(pool, self.kernel, self.stride, padding), channels
 
 
 @dataclass(frozen=True)
@@ -401,7 +430,10 @@ class Auxiliary(nnx.Module):
         self.classifier = classifier(self.head.channels, ctx)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.classifier(self.head(x))
+        with jax.named_scope("head"):
+            x = self.head(x)
+        with jax.named_scope("classifier"):
+            return self.classifier(x)
 
 
 class Output(NamedTuple):

@@ -65,8 +65,8 @@ def find(name: str) -> Variant:
 def list_models(pattern: str = "*") -> list[str]:
     """The names of the networks that match a shell pattern.
 
-    >>> zoo.list_models("resnet1*")                          # doctest: +SKIP
-    ['resnet18', 'resnet101', 'resnet152']
+    >>> list_models("vgg1?")
+    ['vgg11', 'vgg13', 'vgg16', 'vgg19']
     """
     return [name for name in variants() if fnmatch(name, pattern)]
 

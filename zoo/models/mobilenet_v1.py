@@ -44,6 +44,7 @@ def mobilenet_v1(ctx: Context, width: float) -> Network:
 
 
 VARIANTS = [
+    Variant("mobilenet_v1_125", partial(mobilenet_v1, width=1.25), PAPER),
     Variant("mobilenet_v1_100", partial(mobilenet_v1, width=1.0), PAPER, aliases=("mobilenet_v1",)),
     Variant("mobilenet_v1_075", partial(mobilenet_v1, width=0.75), PAPER),
     Variant("mobilenet_v1_050", partial(mobilenet_v1, width=0.5), PAPER),

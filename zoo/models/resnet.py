@@ -1,10 +1,11 @@
-"""ResNet (He et al., 2015), https://arxiv.org/abs/1512.03385.
+"""ResNet (He et al., 2015), https://arxiv.org/abs/1512.03385, on ImageNet.
 
-The bottleneck is "v1.5": its stride stands in the 3x3 convolution, not in the first 1x1 as in the
-paper. torchvision's and timm's weights need that (https://ngc.nvidia.com/catalog/resources,
-"ResNet v1.5", describes it; it gains about 0.5 % top-1).
+`resnet50` and deeper are "v1.5": the stride stands in the 3x3 convolution, not in the first 1x1 as
+in the paper. torchvision's and timm's weights need that (https://ngc.nvidia.com/catalog/resources,
+"ResNet v1.5", describes it; it gains about 0.5 % top-1). `resnet50_v1` is as in the paper.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,12 +16,18 @@ from ..registry import Variant
 PAPER = "https://arxiv.org/abs/1512.03385"
 
 
+def projection(features: int, stride: int) -> Row:
+    """Option B: a 1x1 convolution."""
+    return Conv(1, features, stride, act=None)
+
+
 @dataclass(frozen=True)
 class Block:
-    """A residual unit: `branch`, and a 1x1 shortcut where the shape changes (option B)."""
+    """A residual unit: `branch`, and a shortcut of its own where the shape changes."""
 
     width: int
     stride: int = 1
+    shortcut: Callable[[int, int], Row] = projection  # of (features, stride)
     expansion = 1
 
     def branch(self) -> Table:
@@ -32,9 +39,8 @@ class Block:
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         out = self.width * self.expansion
-        shortcut = None
-        if self.stride != 1 or channels != out:
-            shortcut = Conv(1, out, self.stride, act=None)
+        same = self.stride == 1 and channels == out
+        shortcut = None if same else self.shortcut(out, self.stride)
         return Residual(channels, self.branch(), ctx, shortcut=shortcut, act="relu"), out
 
 
@@ -52,33 +58,76 @@ class Bottleneck(Block):
         )
 
 
-def stage(block: type[Block], width: int, depth: int, stride: int = 1) -> Row:
-    first, rest = block(width, stride), block(width)
+@dataclass(frozen=True)
+class BottleneckV1(Bottleneck):
+    """The same with the paper's stride, in the first 1x1 (section 3.4, "Residual Network")."""
+
+    def branch(self) -> Table:
+        return {
+            **super().branch(),
+            "conv1": Conv(1, self.width, self.stride),
+            "conv2": Conv(3, self.width),
+        }
+
+
+@dataclass(frozen=True)
+class Plain(Block):
+    """The unit of the plain networks of section 3.3: no shortcut."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table = dict(conv1=Conv(3, self.width, self.stride), conv2=Conv(3, self.width))
+        return Sequence(table).build(channels, ctx)
+
+
+Unit = Callable[[int, int], Row]  # of (width, stride): `Block`, or a partial of it
+
+
+def stage(unit: Unit, width: int, depth: int, stride: int = 1) -> Row:
+    first, rest = unit(width, stride), unit(width, 1)
     return Sequence({f"block{i}": rest if i else first for i in range(depth)})
 
 
-def table_1(block: type[Block], depths: tuple[int, int, int, int]) -> Table:
+# fmt: off
+# Table 1 by its number of layers: the units of conv2_x to conv5_x.
+DEPTHS = {
+    18:  (2, 2,  2, 2),
+    34:  (3, 4,  6, 3),
+    50:  (3, 4,  6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+STEM = Conv(7, 64, stride=2)
+
+
+def table_1(unit: Unit, layers: int, stem: Row = STEM) -> Table:
     """Table 1; stage1 to stage4 are its conv2_x to conv5_x."""
-    # fmt: off
+    depths = DEPTHS[layers]
     return dict(
-        stem=Conv(7, 64, stride=2),                      # 112x112
+        stem=stem,                                       # 112x112
         pool=MaxPool(3, 2),                              # 56x56
-        stage1=stage(block, 64, depths[0]),
-        stage2=stage(block, 128, depths[1], stride=2),   # 28x28
-        stage3=stage(block, 256, depths[2], stride=2),   # 14x14
-        stage4=stage(block, 512, depths[3], stride=2),   # 7x7
+        stage1=stage(unit, 64, depths[0]),
+        stage2=stage(unit, 128, depths[1], stride=2),    # 28x28
+        stage3=stage(unit, 256, depths[2], stride=2),    # 14x14
+        stage4=stage(unit, 512, depths[3], stride=2),    # 7x7
     )
-    # fmt: on
+# fmt: on
+
+HEAD: Table = dict(avgpool=GlobalAvgPool())
 
 
-def resnet(ctx: Context, block: type[Block], depths: tuple[int, int, int, int]) -> Network:
-    return Network(table_1(block, depths), dict(avgpool=GlobalAvgPool()), ctx, min_size=32)
+def resnet(ctx: Context, unit: Unit, layers: int, stem: Row = STEM) -> Network:
+    return Network(table_1(unit, layers, stem), HEAD, ctx, min_size=32)
 
 
 VARIANTS = [
-    Variant("resnet18", partial(resnet, block=Block, depths=(2, 2, 2, 2)), PAPER),
-    Variant("resnet34", partial(resnet, block=Block, depths=(3, 4, 6, 3)), PAPER),
-    Variant("resnet50", partial(resnet, block=Bottleneck, depths=(3, 4, 6, 3)), PAPER),
-    Variant("resnet101", partial(resnet, block=Bottleneck, depths=(3, 4, 23, 3)), PAPER),
-    Variant("resnet152", partial(resnet, block=Bottleneck, depths=(3, 8, 36, 3)), PAPER),
+    Variant("resnet18", partial(resnet, unit=Block, layers=18), PAPER),
+    Variant("resnet34", partial(resnet, unit=Block, layers=34), PAPER),
+    Variant("resnet50", partial(resnet, unit=Bottleneck, layers=50), PAPER),
+    Variant("resnet101", partial(resnet, unit=Bottleneck, layers=101), PAPER),
+    Variant("resnet152", partial(resnet, unit=Bottleneck, layers=152), PAPER),
+    Variant("resnet50_v1", partial(resnet, unit=BottleneckV1, layers=50), PAPER),
+    Variant("resnet101_v1", partial(resnet, unit=BottleneckV1, layers=101), PAPER),
+    Variant("resnet152_v1", partial(resnet, unit=BottleneckV1, layers=152), PAPER),
+    Variant("plain18", partial(resnet, unit=Plain, layers=18), PAPER),
+    Variant("plain34", partial(resnet, unit=Plain, layers=34), PAPER),
 ]

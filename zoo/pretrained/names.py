@@ -117,7 +117,12 @@ def _flattened_side(path: str, model: Network) -> int:
 
 TORCHVISION = Layout(
     name="torchvision",
-    rules={"resnet": _torch_resnet, "vgg": _torch_vgg},
+    rules={
+        "resnet": _torch_resnet,
+        "resnext": _torch_resnet,
+        "wide_resnet": _torch_resnet,
+        "vgg": _torch_vgg,
+    },
     leaves={
         "conv.kernel": "weight",
         "norm.scale": "weight",

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from ..context import Spec
 from ..errors import ZooError, unknown
 from ..init import materialize
-from ..layers import Network
+from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
 from . import convert, files
@@ -39,8 +39,8 @@ def load(
       layout: how the file names its tensors: "torchvision", "keras" or "zoo". None: "zoo" for
         files that `zoo.save` wrote, "keras" for `.h5`.
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
-        one in its place, all zeros, so that training starts from the features alone; 0 leaves it
-        out. Everything else is loaded always.
+        one in its place, all zeros, so that training starts from the features alone (random where
+        an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded always.
       dtype: of the computation; None keeps the file's, or float32.
       dropout: rate to use wherever the network has dropout; None keeps the file's, or its own.
 
@@ -80,7 +80,7 @@ def load(
     dropout = spec.dropout if dropout is None else dropout
     spec = replace(spec, num_classes=classes, dtype=dtype or spec.dtype, dropout=dropout)
     model = abstract(spec)
-    if not keep_head:
+    if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
         values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
     model = materialize(model, init=spec.init, seed=0, values=values)

@@ -90,11 +90,14 @@ def count(
             continue  # pooling as a matrix product
         macs[name] += products
         outputs[name] = shape[1:]
+    rest = [name for name in param_rows if name not in outputs and not name.startswith("aux_")]
     layers = tuple(
-        LayerCount(name, param_rows[name], stat_rows.get(name, 0), macs[name], output)
-        for name, output in outputs.items()
+        LayerCount(
+            name, param_rows[name], stat_rows.get(name, 0), macs[name], outputs.get(name, ())
+        )
+        for name in (*outputs, *rest)  # rows without a product, a norm alone, come last
     )
-    sizes = [math.prod(layer.output) for layer in layers]
+    sizes = [math.prod(output) for output in outputs.values()]
     return Count(
         name=model.spec.name,
         input_size=input_size,

@@ -1,0 +1,113 @@
+"""ConvNeXt (Liu et al., 2022), https://arxiv.org/abs/2201.03545.
+
+Left out: stochastic depth (appendix A), which acts in training only.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..context import Context
+from ..layers import Conv, Dense, GlobalAvgPool, Layer, Network, Residual, Row, Sequence, Table
+from ..registry import Variant
+
+PAPER = "https://arxiv.org/abs/2201.03545"
+
+
+class Normalise(nnx.Module):
+    def __init__(self, norm: nnx.LayerNorm):
+        self.norm = norm
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(x).astype(x.dtype)  # float32 within
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Over the channels of every pixel (section 2.6)."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        if not ctx.has_norm:
+            return ctx.act(None), channels
+        norm = nnx.LayerNorm(
+            channels, epsilon=1e-6, dtype=jnp.float32, param_dtype=jnp.float32, rngs=ctx.rngs
+        )
+        return Normalise(norm), channels
+
+
+class Scaled(nnx.Module):
+    def __init__(self, channels: int, ctx: Context):
+        self.gamma = nnx.Param(jnp.ones(channels, ctx.param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gamma[...].astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """A factor for each channel, 1e-6 at the start (appendix A; arXiv:2103.17239)."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return Scaled(channels, ctx), channels
+
+
+@dataclass(frozen=True)
+class Block:
+    """Figure 4. Its 1x1 convolutions are fully connected layers on every pixel."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table: Table = dict(
+            depthwise=Conv(7, channels, groups=channels, norm=False, act=None),
+            norm=LayerNorm(),
+            expand=Dense(4 * channels, act="gelu"),
+            project=Dense(channels, act=None),
+            layerscale=LayerScale(),
+        )
+        return Residual(channels, table, ctx, shortcut=None, act=None), channels
+
+
+def stage(depth: int) -> Row:
+    return Sequence({f"block{i}": Block() for i in range(depth)})
+
+
+def patches(size: int, features: int) -> Row:
+    """A convolution of patches that do not overlap."""
+    return Conv(size, features, stride=size, norm=False, act=None, padding="valid")
+
+
+def down(features: int) -> Row:
+    return Sequence(dict(norm=LayerNorm(), conv=patches(2, features)))
+
+
+# fmt: off
+# Section 3: the channels C and the blocks B of the four stages.
+SETTINGS = dict(
+    convnext_tiny=  (( 96, 192,  384,  768), (3, 3,  9, 3)),
+    convnext_small= (( 96, 192,  384,  768), (3, 3, 27, 3)),
+    convnext_base=  ((128, 256,  512, 1024), (3, 3, 27, 3)),
+    convnext_large= ((192, 384,  768, 1536), (3, 3, 27, 3)),
+    convnext_xlarge=((256, 512, 1024, 2048), (3, 3, 27, 3)),
+)
+
+
+def body(c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Table:
+    return dict(
+        stem=Sequence(dict(conv=patches(4, c[0]), norm=LayerNorm())),
+        stage1=stage(b[0]),                                     # 56x56
+        down2=down(c[1]), stage2=stage(b[1]),                   # 28x28
+        down3=down(c[2]), stage3=stage(b[2]),                   # 14x14
+        down4=down(c[3]), stage4=stage(b[3]),                   # 7x7
+    )
+# fmt: on
+
+HEAD: Table = dict(avgpool=GlobalAvgPool(), norm=LayerNorm())
+
+
+def convnext(ctx: Context, c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Network:
+    return Network(body(c, b), HEAD, ctx, min_size=32)
+
+
+VARIANTS = [Variant(name, partial(convnext, c=c, b=b), PAPER) for name, (c, b) in SETTINGS.items()]

@@ -1,0 +1,47 @@
+"""ResNeXt (Xie et al., 2016), https://arxiv.org/abs/1611.05431: ResNet with grouped 3x3."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from ..layers import Conv, Table
+from ..registry import Variant
+from .resnet import Bottleneck, resnet
+
+PAPER = "https://arxiv.org/abs/1611.05431"
+
+
+@dataclass(frozen=True)
+class Aggregated(Bottleneck):
+    """Figure 3c: the bottleneck's 3x3 in C `groups` of d channels, d doubled stage by stage.
+
+    The stride stands in the 3x3 (section 4).
+    """
+
+    groups: int = 32  # the paper's C, the cardinality
+    d: int = 4  # channels of a group at width 64, in the first stage
+
+    def branch(self) -> Table:
+        inner = self.groups * self.d * self.width // 64
+        return dict(
+            conv1=Conv(1, inner),
+            conv2=Conv(3, inner, self.stride, groups=self.groups),
+            conv3=Conv(1, self.width * self.expansion, act=None),
+        )
+
+
+# fmt: off
+#                     layers  C  d
+SETTINGS = dict(
+    resnext50_32x4d=  ( 50,  32, 4),
+    resnext101_32x4d= (101,  32, 4),
+    resnext101_32x8d= (101,  32, 8),
+    resnext101_64x4d= (101,  64, 4),
+)
+# fmt: on
+
+VARIANTS = [
+    Variant(
+        name, partial(resnet, unit=partial(Aggregated, groups=groups, d=d), layers=layers), PAPER
+    )
+    for name, (layers, groups, d) in SETTINGS.items()
+]

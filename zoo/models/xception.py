@@ -1,0 +1,114 @@
+"""Xception (Chollet, 2016), https://arxiv.org/abs/1610.02357, figure 5."""
+
+from dataclasses import dataclass
+
+from ..context import Context
+from ..layers import (
+    Conv,
+    Conv2d,
+    ConvNormAct,
+    Dropout,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    Network,
+    Residual,
+    Sequence,
+    Stack,
+    Table,
+)
+from ..registry import Variant
+
+PAPER = "https://arxiv.org/abs/1610.02357"
+
+
+@dataclass(frozen=True)
+class ReLU:
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return ctx.act("relu"), channels
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """3x3 depthwise convolution alone: no bias, batch norm or (section 4.7) activation."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        padding = ctx.numerics.depthwise_padding
+        conv = Conv2d(
+            channels, channels, (3, 3), ctx, stride=1, groups=channels, padding=padding, bias=False
+        )
+        return ConvNormAct(conv, None, ctx.act(None)), channels
+
+
+@dataclass(frozen=True)
+class SeparableConv:
+    """Depthwise 3x3, then 1x1 with batch norm: "SeparableConv" of figure 5."""
+
+    features: int
+    act: str | None = None
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table: Table = dict(depthwise=Depthwise(), pointwise=Conv(1, self.features, act=self.act))
+        return Stack(channels, table, ctx), self.features
+
+
+@dataclass(frozen=True)
+class Down:
+    """A block of the entry or exit flow: two convolutions and a max pool that halves the image."""
+
+    inner: int
+    features: int
+    relu: bool = True  # before the first convolution
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table: Table = dict(
+            **(dict(relu1=ReLU()) if self.relu else {}),
+            conv1=SeparableConv(self.inner),
+            relu2=ReLU(),
+            conv2=SeparableConv(self.features),
+            pool=MaxPool(3, 2),
+        )
+        shortcut = Conv(1, self.features, stride=2, act=None)
+        return Residual(channels, table, ctx, shortcut=shortcut, act=None), self.features
+
+
+@dataclass(frozen=True)
+class Middle:
+    """A block of the middle flow: three convolutions that keep the shape."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table: Table = dict(
+            relu1=ReLU(),
+            conv1=SeparableConv(channels),
+            relu2=ReLU(),
+            conv2=SeparableConv(channels),
+            relu3=ReLU(),
+            conv3=SeparableConv(channels),
+        )
+        return Residual(channels, table, ctx, shortcut=None, act=None), channels
+
+
+# fmt: off
+FIGURE_5: Table = dict(
+    conv1=Conv(3, 32, stride=2, padding="valid"),        # 149x149, entry flow
+    conv2=Conv(3, 64, padding="valid"),                  # 147x147
+    entry1=Down(128, 128, relu=False),                   # 74x74
+    entry2=Down(256, 256),                               # 37x37
+    entry3=Down(728, 728),                               # 19x19
+    middle=Sequence({f"block{i}": Middle() for i in range(8)}),
+    exit=Down(728, 1024),                                # 10x10
+    conv3=SeparableConv(1536, act="relu"),
+    conv4=SeparableConv(2048, act="relu"),
+)
+# fmt: on
+
+HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.5))  # section 4.3
+
+
+def xception(ctx: Context) -> Network:
+    return Network(FIGURE_5, HEAD, ctx, min_size=7)
+
+
+VARIANTS = [
+    Variant("xception", xception, PAPER, input_size=299, aliases=("legacy_xception",)),
+]
