@@ -201,7 +201,7 @@ def refused(capsys, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["mobilenet_v1_25"], "unknown model 'mobilenet_v1_25': did you mean 'mobilenet_v1_025'"),
+        (["mobilenet_v1_25"], "unknown model 'mobilenet_v1_25': did you mean .*'mobilenet_v1_025'"),
         (["tiny", "--data", "digit"], "unknown dataset 'digit': did you mean 'digits'"),
         (["tiny", "--data", "folder:nowhere"], "nowhere does not exist"),
         (["tiny", "--batch-size", "30"], "8 devices cannot share out 30 evenly: .* 24 or 32"),

@@ -43,7 +43,7 @@ from zoo.models import (
 
 MODELS = zoo.list_models()
 # The first of each family stands for all in the checks below THE TABLE; `-m slow` checks the rest.
-FIRST = {v.family: v.name for v in reversed(registry.variants().values())}.values()
+FIRST = list({v.family: v.name for v in reversed(registry.variants().values())}.values())
 every_model = pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in FIRST else pytest.mark.slow) for n in MODELS],
@@ -229,21 +229,29 @@ PEERS = dict(
     densenet169=["torchvision densenet169", "timm densenet169", "keras DenseNet169"],
     densenet201=["torchvision densenet201", "timm densenet201", "keras DenseNet201"],
     efficientnet_b0=["torchvision efficientnet_b0", "timm efficientnet_b0",
-                     "timm tf_efficientnet_b0", "transformers google/efficientnet-b0"],
+                     "timm tf_efficientnet_b0", "transformers google/efficientnet-b0",
+                     "keras EfficientNetB0"],
     efficientnet_b1=["torchvision efficientnet_b1", "timm efficientnet_b1",
-                     "timm tf_efficientnet_b1", "transformers google/efficientnet-b1"],
+                     "timm tf_efficientnet_b1", "transformers google/efficientnet-b1",
+                     "keras EfficientNetB1"],
     efficientnet_b2=["torchvision efficientnet_b2", "timm efficientnet_b2",
-                     "timm tf_efficientnet_b2", "transformers google/efficientnet-b2"],
+                     "timm tf_efficientnet_b2", "transformers google/efficientnet-b2",
+                     "keras EfficientNetB2"],
     efficientnet_b3=["torchvision efficientnet_b3", "timm efficientnet_b3",
-                     "timm tf_efficientnet_b3", "transformers google/efficientnet-b3"],
+                     "timm tf_efficientnet_b3", "transformers google/efficientnet-b3",
+                     "keras EfficientNetB3"],
     efficientnet_b4=["torchvision efficientnet_b4", "timm efficientnet_b4",
-                     "timm tf_efficientnet_b4", "transformers google/efficientnet-b4"],
+                     "timm tf_efficientnet_b4", "transformers google/efficientnet-b4",
+                     "keras EfficientNetB4"],
     efficientnet_b5=["torchvision efficientnet_b5", "timm efficientnet_b5",
-                     "timm tf_efficientnet_b5", "transformers google/efficientnet-b5"],
+                     "timm tf_efficientnet_b5", "transformers google/efficientnet-b5",
+                     "keras EfficientNetB5"],
     efficientnet_b6=["torchvision efficientnet_b6", "timm efficientnet_b6",
-                     "timm tf_efficientnet_b6", "transformers google/efficientnet-b6"],
+                     "timm tf_efficientnet_b6", "transformers google/efficientnet-b6",
+                     "keras EfficientNetB6"],
     efficientnet_b7=["torchvision efficientnet_b7", "timm efficientnet_b7",
-                     "timm tf_efficientnet_b7", "transformers google/efficientnet-b7"],
+                     "timm tf_efficientnet_b7", "transformers google/efficientnet-b7",
+                     "keras EfficientNetB7"],
     efficientnet_v2_s=["torchvision efficientnet_v2_s", "timm efficientnetv2_s",
                        "timm tf_efficientnetv2_s", "keras EfficientNetV2S"],
     efficientnet_v2_m=["torchvision efficientnet_v2_m", "timm efficientnetv2_m",
@@ -408,7 +416,7 @@ def without_aux(theirs: dict[str, str]) -> tuple[int, int]:
     """A peer's parameters and BN statistics but those of its auxiliary classifiers."""
     return (
         int(theirs["params_trainable"]) - int(theirs["aux_params"] or 0),
-        int(theirs["params_nontrainable"]) - int(theirs["aux_bn_buffers"] or 0),
+        int(theirs["bn_buffers"]) - int(theirs["aux_bn_buffers"] or 0),
     )
 
 
@@ -566,6 +574,25 @@ def test_bfloat16_is_only_for_the_computation(name):
     )
     assert {y.dtype for y in stages} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_switches_reach_every_layer(name):
+    plain = abstract(name)
+    bare = abstract(name, norm="none", act="tanh", remat=True, dropout=0.3)
+    assert not leaves(bare, nnx.BatchStat)
+    assert output(bare, bare.min_size).shape == output(plain, plain.min_size).shape
+    rates = {m.rate for _, m in nnx.iter_modules(bare) if isinstance(m, nnx.Dropout)}
+    assert rates <= {0.3}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_stages_come_by_name_in_order(name):
+    model = abstract(name)
+    shapes = output(model, model.min_size, lambda m, x: dict(m.steps(x)))
+    assert set(shapes) == set(layers.model_stages(model))
+    assert list(layers.model_stages(model))[-1] == "classifier"
+    assert len(shapes) == len(layers.model_stages(model))  # no name twice
 
 
 # --- one small member of each family, concretely -------------------------------------------------

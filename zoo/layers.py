@@ -283,6 +283,11 @@ class Branches:
         return concat, concat.channels
 
 
+def branches(**tables: Table) -> Branches:
+    """`Branches` by keyword."""
+    return Branches(tables)
+
+
 @dataclass(frozen=True)
 class Dense:
     """Fully connected layer with bias: `[N, C] -> [N, features]`."""

@@ -11,7 +11,6 @@ import jax
 
 from ..context import TORCH, Context
 from ..layers import (
-    Branches,
     Conv,
     Dropout,
     GlobalAvgPool,
@@ -22,6 +21,7 @@ from ..layers import (
     Row,
     Sequence,
     Table,
+    branches,
 )
 from ..registry import Variant
 from .inception_v3 import AUX, STEM, figure_5, reduction_a
@@ -61,40 +61,34 @@ class Block:
 
 def branches_a(conv1: int, inner: int, conv3: int) -> Row:
     """Figure 16, 35x35."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            conv3x3=dict(reduce=Conv(1, conv1), conv=Conv(3, conv1)),
-            double3x3=dict(reduce=Conv(1, conv1), conv1=Conv(3, inner), conv2=Conv(3, conv3)),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        conv3x3=dict(reduce=Conv(1, conv1), conv=Conv(3, conv1)),
+        double3x3=dict(reduce=Conv(1, conv1), conv1=Conv(3, inner), conv2=Conv(3, conv3)),
     )
 
 
 def branches_bc(k: int, conv1: int, reduce: int, inner: int, last: int) -> Row:
     """Figures 17 and 19: a k x k convolution factorised, 7x7 at 17x17 and 3x3 at 8x8."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            factorised=dict(
-                reduce=Conv(1, reduce), conv1=Conv((1, k), inner), conv2=Conv((k, 1), last)
-            ),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        factorised=dict(
+            reduce=Conv(1, reduce), conv1=Conv((1, k), inner), conv2=Conv((k, 1), last)
+        ),
     )
 
 
 def reduction_b(reduce: int, conv1: int, conv2: int, conv3: int) -> Row:
     """Figure 18, 17x17 to 8x8."""
-    return Branches(
-        dict(
-            first3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv1, stride=2, padding="valid")),
-            second3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv2, stride=2, padding="valid")),
-            double3x3=dict(
-                reduce=Conv(1, reduce),
-                conv1=Conv(3, conv2),
-                conv2=Conv(3, conv3, stride=2, padding="valid"),
-            ),
-            pool=dict(pool=MaxPool(3, 2, padding="valid")),
-        )
+    return branches(
+        first3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv1, stride=2, padding="valid")),
+        second3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv2, stride=2, padding="valid")),
+        double3x3=dict(
+            reduce=Conv(1, reduce),
+            conv1=Conv(3, conv2),
+            conv2=Conv(3, conv3, stride=2, padding="valid"),
+        ),
+        pool=dict(pool=MaxPool(3, 2, padding="valid")),
     )
 
 

@@ -8,7 +8,7 @@ names of the authors' code, as the paper gives them none.
 from dataclasses import replace
 
 from ..context import TORCH, Context
-from ..layers import AvgPool, Branches, Conv, Dropout, GlobalAvgPool, MaxPool, Network, Row, Table
+from ..layers import AvgPool, Conv, Dropout, GlobalAvgPool, MaxPool, Network, Row, Table, branches
 from ..registry import Variant
 
 PAPER = "https://arxiv.org/abs/1512.00567"
@@ -21,84 +21,72 @@ def pool_conv(features: int) -> Table:
 
 def split(features: int) -> Row:
     """The two ends of a branch in figure 7: 1x3 and 3x1 side by side."""
-    return Branches(
-        dict(
-            conv1x3=dict(conv=Conv((1, 3), features)),
-            conv3x1=dict(conv=Conv((3, 1), features)),
-        )
+    return branches(
+        conv1x3=dict(conv=Conv((1, 3), features)),
+        conv3x1=dict(conv=Conv((3, 1), features)),
     )
 
 
 def figure_5(conv1: int, reduce5: int, conv5: int, reduce3: int, conv3: int, pool: int) -> Row:
     """35x35: the last branch of convolutions has two 3x3 in place of a 5x5."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            conv5x5=dict(reduce=Conv(1, reduce5), conv=Conv(5, conv5)),  # figure 5: two 3x3
-            double3x3=dict(reduce=Conv(1, reduce3), conv1=Conv(3, conv3), conv2=Conv(3, conv3)),
-            pool=pool_conv(pool),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        conv5x5=dict(reduce=Conv(1, reduce5), conv=Conv(5, conv5)),  # figure 5: two 3x3
+        double3x3=dict(reduce=Conv(1, reduce3), conv1=Conv(3, conv3), conv2=Conv(3, conv3)),
+        pool=pool_conv(pool),
     )
 
 
 def figure_6(reduce: int, features: int) -> Row:
     """17x17: 7x7 convolutions factorised into 1x7 and 7x1."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, features)),
-            conv7x7=dict(
-                reduce=Conv(1, reduce), conv1=Conv((1, 7), reduce), conv2=Conv((7, 1), features)
-            ),
-            double7x7=dict(
-                reduce=Conv(1, reduce),
-                conv1=Conv((7, 1), reduce),
-                conv2=Conv((1, 7), reduce),
-                conv3=Conv((7, 1), reduce),
-                conv4=Conv((1, 7), features),
-            ),
-            pool=pool_conv(features),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, features)),
+        conv7x7=dict(
+            reduce=Conv(1, reduce), conv1=Conv((1, 7), reduce), conv2=Conv((7, 1), features)
+        ),
+        double7x7=dict(
+            reduce=Conv(1, reduce),
+            conv1=Conv((7, 1), reduce),
+            conv2=Conv((1, 7), reduce),
+            conv3=Conv((7, 1), reduce),
+            conv4=Conv((1, 7), features),
+        ),
+        pool=pool_conv(features),
     )
 
 
 def figure_7(conv1: int, conv3: int, reduce: int, pool: int) -> Row:
     """8x8: filter banks made wider, not deeper."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            conv3x3=dict(reduce=Conv(1, conv3), split=split(conv3)),
-            double3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv3), split=split(conv3)),
-            pool=pool_conv(pool),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        conv3x3=dict(reduce=Conv(1, conv3), split=split(conv3)),
+        double3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv3), split=split(conv3)),
+        pool=pool_conv(pool),
     )
 
 
 def reduction_a(k: int, l: int, m: int, n: int) -> Row:  # noqa: E741
     """35x35 to 17x17 (figure 10); the letters are those of Inception v4's table 1."""
-    return Branches(
-        dict(
-            conv3x3=dict(conv=Conv(3, n, stride=2, padding="valid")),
-            double3x3=dict(
-                reduce=Conv(1, k), conv1=Conv(3, l), conv2=Conv(3, m, stride=2, padding="valid")
-            ),
-            pool=dict(pool=MaxPool(3, 2, padding="valid")),
-        )
+    return branches(
+        conv3x3=dict(conv=Conv(3, n, stride=2, padding="valid")),
+        double3x3=dict(
+            reduce=Conv(1, k), conv1=Conv(3, l), conv2=Conv(3, m, stride=2, padding="valid")
+        ),
+        pool=dict(pool=MaxPool(3, 2, padding="valid")),
     )
 
 
 def reduction_b(conv7: int, conv3: int) -> Row:
     """17x17 to 8x8."""
-    return Branches(
-        dict(
-            conv3x3=dict(reduce=Conv(1, conv7), conv=Conv(3, conv3, stride=2, padding="valid")),
-            conv7x7=dict(
-                reduce=Conv(1, conv7),
-                conv1=Conv((1, 7), conv7),
-                conv2=Conv((7, 1), conv7),
-                conv3=Conv(3, conv7, stride=2, padding="valid"),
-            ),
-            pool=dict(pool=MaxPool(3, 2, padding="valid")),
-        )
+    return branches(
+        conv3x3=dict(reduce=Conv(1, conv7), conv=Conv(3, conv3, stride=2, padding="valid")),
+        conv7x7=dict(
+            reduce=Conv(1, conv7),
+            conv1=Conv((1, 7), conv7),
+            conv2=Conv((7, 1), conv7),
+            conv3=Conv(3, conv7, stride=2, padding="valid"),
+        ),
+        pool=dict(pool=MaxPool(3, 2, padding="valid")),
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ..context import TORCH, Context
 from ..layers import (
-    Branches,
     Conv,
     Dropout,
     GlobalAvgPool,
@@ -16,6 +15,7 @@ from ..layers import (
     Row,
     Sequence,
     Table,
+    branches,
 )
 from ..registry import Variant
 from .inception_v3 import AUX, pool_conv, reduction_a, split
@@ -23,93 +23,77 @@ from .inception_v3 import AUX, pool_conv, reduction_a, split
 PAPER = "https://arxiv.org/abs/1602.07261"
 
 # Figure 3: its three joins. All that halves or trims the image is unpadded ("V").
-STEM_3A = Branches(
-    dict(
-        pool=dict(pool=MaxPool(3, 2, padding="valid")),
-        conv3x3=dict(conv=Conv(3, 96, stride=2, padding="valid")),
-    )
+STEM_3A = branches(
+    pool=dict(pool=MaxPool(3, 2, padding="valid")),
+    conv3x3=dict(conv=Conv(3, 96, stride=2, padding="valid")),
 )
-STEM_4A = Branches(
-    dict(
-        conv3x3=dict(reduce=Conv(1, 64), conv=Conv(3, 96, padding="valid")),
-        conv7x7=dict(
-            reduce=Conv(1, 64),
-            conv1=Conv((1, 7), 64),
-            conv2=Conv((7, 1), 64),
-            conv3=Conv(3, 96, padding="valid"),
-        ),
-    )
+STEM_4A = branches(
+    conv3x3=dict(reduce=Conv(1, 64), conv=Conv(3, 96, padding="valid")),
+    conv7x7=dict(
+        reduce=Conv(1, 64),
+        conv1=Conv((1, 7), 64),
+        conv2=Conv((7, 1), 64),
+        conv3=Conv(3, 96, padding="valid"),
+    ),
 )
-STEM_5A = Branches(
-    dict(
-        conv3x3=dict(conv=Conv(3, 192, stride=2, padding="valid")),
-        pool=dict(pool=MaxPool(3, 2, padding="valid")),
-    )
+STEM_5A = branches(
+    conv3x3=dict(conv=Conv(3, 192, stride=2, padding="valid")),
+    pool=dict(pool=MaxPool(3, 2, padding="valid")),
 )
 
 
 def inception_a(conv1: int, reduce: int, conv3: int, pool: int) -> Row:
     """Figure 4, 35x35."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            conv3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv3)),
-            double3x3=dict(reduce=Conv(1, reduce), conv1=Conv(3, conv3), conv2=Conv(3, conv3)),
-            pool=pool_conv(pool),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        conv3x3=dict(reduce=Conv(1, reduce), conv=Conv(3, conv3)),
+        double3x3=dict(reduce=Conv(1, reduce), conv1=Conv(3, conv3), conv2=Conv(3, conv3)),
+        pool=pool_conv(pool),
     )
 
 
 def inception_b(conv1: int, reduce: int, inner: int, conv7: int, pool: int) -> Row:
     """Figure 5, 17x17."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, conv1)),
-            conv7x7=dict(
-                reduce=Conv(1, reduce), conv1=Conv((1, 7), inner), conv2=Conv((7, 1), conv7)
-            ),
-            double7x7=dict(
-                reduce=Conv(1, reduce),
-                conv1=Conv((7, 1), reduce),
-                conv2=Conv((1, 7), inner),
-                conv3=Conv((7, 1), inner),
-                conv4=Conv((1, 7), conv7),
-            ),
-            pool=pool_conv(pool),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, conv1)),
+        conv7x7=dict(reduce=Conv(1, reduce), conv1=Conv((1, 7), inner), conv2=Conv((7, 1), conv7)),
+        double7x7=dict(
+            reduce=Conv(1, reduce),
+            conv1=Conv((7, 1), reduce),
+            conv2=Conv((1, 7), inner),
+            conv3=Conv((7, 1), inner),
+            conv4=Conv((1, 7), conv7),
+        ),
+        pool=pool_conv(pool),
     )
 
 
 def inception_c(each: int, reduce: int, inner1: int, inner2: int) -> Row:
     """Figure 6, 8x8."""
-    return Branches(
-        dict(
-            conv1x1=dict(conv=Conv(1, each)),
-            conv3x3=dict(reduce=Conv(1, reduce), split=split(each)),
-            double3x3=dict(
-                reduce=Conv(1, reduce),
-                conv1=Conv((3, 1), inner1),
-                conv2=Conv((1, 3), inner2),
-                split=split(each),
-            ),
-            pool=pool_conv(each),
-        )
+    return branches(
+        conv1x1=dict(conv=Conv(1, each)),
+        conv3x3=dict(reduce=Conv(1, reduce), split=split(each)),
+        double3x3=dict(
+            reduce=Conv(1, reduce),
+            conv1=Conv((3, 1), inner1),
+            conv2=Conv((1, 3), inner2),
+            split=split(each),
+        ),
+        pool=pool_conv(each),
     )
 
 
 def reduction_b(conv3: int, reduce: int, conv7: int) -> Row:
     """Figure 8, 17x17 to 8x8."""
-    return Branches(
-        dict(
-            conv3x3=dict(reduce=Conv(1, conv3), conv=Conv(3, conv3, stride=2, padding="valid")),
-            conv7x7=dict(
-                reduce=Conv(1, reduce),
-                conv1=Conv((1, 7), reduce),
-                conv2=Conv((7, 1), conv7),
-                conv3=Conv(3, conv7, stride=2, padding="valid"),
-            ),
-            pool=dict(pool=MaxPool(3, 2, padding="valid")),
-        )
+    return branches(
+        conv3x3=dict(reduce=Conv(1, conv3), conv=Conv(3, conv3, stride=2, padding="valid")),
+        conv7x7=dict(
+            reduce=Conv(1, reduce),
+            conv1=Conv((1, 7), reduce),
+            conv2=Conv((7, 1), conv7),
+            conv3=Conv(3, conv7, stride=2, padding="valid"),
+        ),
+        pool=dict(pool=MaxPool(3, 2, padding="valid")),
     )
 
 
