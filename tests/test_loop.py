@@ -190,6 +190,7 @@ def photos(tmp_path):
 
 def refused(capsys, *arguments: str) -> str:
     """The line that `zoo` ends with."""
+    capsys.readouterr()  # what fixtures printed
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
     assert stop.value.code == 2
