@@ -13,8 +13,6 @@ from ..context import Context
 from ..layers import (
     AvgPool,
     Conv,
-    Conv2d,
-    ConvNormAct,
     GlobalAvgPool,
     Layer,
     MaxPool,
@@ -23,7 +21,6 @@ from ..layers import (
     Sequence,
     Stack,
     Table,
-    pair,
 )
 from ..registry import Variant
 from .resnet_v2 import PreAct
@@ -31,25 +28,8 @@ from .resnet_v2 import PreAct
 PAPER = "https://arxiv.org/abs/1608.06993"
 
 
-@dataclass(frozen=True)
-class Bare:
-    """Convolution alone: its outputs are normalised by whoever reads them, in a `PreAct`."""
-
-    kernel: int
-    features: int
-
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        conv = Conv2d(
-            channels,
-            self.features,
-            pair(self.kernel),
-            ctx,
-            stride=1,
-            groups=1,
-            padding=ctx.numerics.padding,
-            bias=not ctx.has_norm,
-        )
-        return ConvNormAct(conv, None, ctx.act(None)), self.features
+# Convolution alone: its outputs are normalised by whoever reads them, in a `PreAct`.
+bare = partial(Conv, norm=False, act=None, bias=False)
 
 
 class Grown(Stack):
@@ -69,7 +49,7 @@ class Growth:
         table: Table = dict(
             preact=PreAct(),
             conv1=Conv(1, 4 * self.k),  # with the second BN-ReLU
-            conv2=Bare(3, self.k),
+            conv2=bare(3, self.k),
         )
         return Grown(channels, table, ctx), channels + self.k
 
@@ -81,7 +61,7 @@ class Transition:
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         table: Table = dict(
             preact=PreAct(),  # the paper names BN alone; all published weights have the ReLU
-            conv=Bare(1, channels // 2),
+            conv=bare(1, channels // 2),
             pool=AvgPool(2, 2, padding="valid"),
         )
         return Sequence(table).build(channels, ctx)

@@ -11,8 +11,6 @@ from ..layers import (
     AvgPool,
     Branches,
     Conv,
-    Conv2d,
-    ConvNormAct,
     Dropout,
     GlobalAvgPool,
     Layer,
@@ -21,7 +19,6 @@ from ..layers import (
     Row,
     Sequence,
     Table,
-    pair,
 )
 from ..registry import Variant
 
@@ -29,31 +26,13 @@ PAPER = "https://arxiv.org/abs/1502.03167"
 SLIM = replace(TF, bn_scale=False)  # the scale before a ReLU and a convolution changes nothing
 
 
-@dataclass(frozen=True)
-class Depthwise:
-    """`multiplier` filters on each channel; neither bias nor batch norm nor activation."""
-
-    kernel: int
-    multiplier: int
-    stride: int
-
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        features = channels * self.multiplier
-        conv = Conv2d(
-            channels,
-            features,
-            pair(self.kernel),
-            ctx,
-            stride=self.stride,
-            groups=channels,
-            padding=ctx.numerics.depthwise_padding,
-            bias=False,
-        )
-        return ConvNormAct(conv, None, ctx.act(None)), features
-
-
 # Appendix: the first convolution is separable, depth multiplier 8. Slim's has a bias and no BN.
-STEM = Sequence(dict(depthwise=Depthwise(7, 8, stride=2), pointwise=Conv(1, 64, norm=False)))
+STEM = Sequence(
+    dict(
+        depthwise=Conv(7, 3 * 8, stride=2, groups=3, norm=False, act=None, bias=False),
+        pointwise=Conv(1, 64, norm=False),
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ..context import Context
 from ..layers import (
     Conv,
-    Conv2d,
-    ConvNormAct,
     Dropout,
     GlobalAvgPool,
     Layer,
@@ -29,26 +27,17 @@ class ReLU:
 
 
 @dataclass(frozen=True)
-class Depthwise:
-    """3x3 depthwise convolution alone: no bias, batch norm or (section 4.7) activation."""
-
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        padding = ctx.numerics.depthwise_padding
-        conv = Conv2d(
-            channels, channels, (3, 3), ctx, stride=1, groups=channels, padding=padding, bias=False
-        )
-        return ConvNormAct(conv, None, ctx.act(None)), channels
-
-
-@dataclass(frozen=True)
 class SeparableConv:
-    """Depthwise 3x3, then 1x1 with batch norm: "SeparableConv" of figure 5."""
+    """Depthwise 3x3, nothing between (section 4.7), 1x1 with batch norm: figure 5."""
 
     features: int
     act: str | None = None
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        table: Table = dict(depthwise=Depthwise(), pointwise=Conv(1, self.features, act=self.act))
+        table: Table = dict(
+            depthwise=Conv(3, channels, groups=channels, norm=False, act=None, bias=False),
+            pointwise=Conv(1, self.features, act=self.act),
+        )
         return Stack(channels, table, ctx), self.features
 
 
