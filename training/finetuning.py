@@ -34,5 +34,5 @@ def finetune_config(**settings: Any) -> TrainConfig:
     if not settings.get("weights"):
         raise ZooError("finetune: expected weights=FILE to start from; `train` starts from nothing")
     epochs = settings.get("epochs", FINETUNE["epochs"])
-    head_epochs = -(-epochs // 3)  # a third, rounded up: a random classifier would wreck the body
+    head_epochs = -(-epochs // 3)  # a third: an untrained classifier would wreck the body
     return TrainConfig.from_dict({**FINETUNE, "head_epochs": head_epochs, **settings})
