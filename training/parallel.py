@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from zoo import backend
 from zoo.errors import ZooError, unknown
 
 from .step import AXIS
@@ -83,10 +84,20 @@ class Devices:
         donated = (0,) if donate else ()
         if self.engine == "pmap":
             # out_axes=None takes device 0's copy: steps end in pmean or psum, so all are equal
-            return jax.pmap(
+            mapped = jax.pmap(
                 step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
             )
-        mapped = jax.shard_map(
-            step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
-        )
-        return jax.jit(mapped, donate_argnums=donated)
+        else:
+            mapped = jax.shard_map(
+                step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
+            )
+        run = backend.jit(mapped, donate_argnums=donated)
+        if jax.default_backend() != "cpu" or self.local.size == 1:
+            return run
+
+        def one_at_a_time(state: State, batch: Mapping[str, Any]) -> State:
+            # Virtual devices share the threads of the CPU: steps under way at once can each wait
+            # for a device that another step holds.
+            return jax.block_until_ready(run(state, batch))
+
+        return one_at_a_time

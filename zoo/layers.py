@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from . import ops
+from . import backend, ops
 from .context import ACTIVATIONS, PADDINGS, Context, Spec
 from .errors import ZooError
 from .preprocess import IMAGENET
@@ -568,4 +568,4 @@ def _apply(method, graphdef, state, x):
     return y, nnx.state(model)
 
 
-_compiled = jax.jit(_apply, static_argnums=(0, 1))
+_compiled = backend.jit(_apply, static_argnums=(0, 1))

@@ -1,19 +1,30 @@
 """Convolution and pooling primitives: the one room that knows how a platform likes them lowered.
 
 Images are `[N, H, W, C]`, kernels `[kh, kw, C_in / groups, C_out]`, paddings explicit:
-`((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding.
+`((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding, and so do
+its derivatives, forward and reverse, of any order.
+
+GPU and TPU get XLA's own operations. On CPU those are many times slower than need be for depthwise,
+grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESULTS.md` has figures.
 """
 
+import math
+from collections.abc import Iterator
 from functools import partial, reduce
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 NO_PADS: Pads = ((0, 0), (0, 0))
+
+MAX_TAPS = 25  # the largest pooling window that is unrolled on CPU: 5x5
+MAX_DEPTHWISE_TAPS = 81  # the same of depthwise kernels: 9x9
+MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
 
 
 def conv2d(
@@ -26,41 +37,54 @@ def conv2d(
 ) -> jax.Array:
     """2-D convolution of `x` [N, H, W, C] with `kernel` [kh, kw, C / groups, F] -> [N, H', W', F].
 
-    A depthwise convolution (as many groups as channels in and out) is lowered on CPU to a sum of
-    shifted multiply-adds, 4 to 40 times faster there than XLA's own; see `benchmarks/depthwise.py`.
+    On CPU a 1x1 convolution is a matrix product, a depthwise one (as many groups as channels in and
+    out) a sum of shifted multiply-adds, and another grouped one a dense one for every few groups.
     """
-    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
+    native = partial(_xla_conv, stride=stride, pads=pads, groups=groups)
+    size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
+    if groups == 1 and (size != (1, 1) or pads != NO_PADS):
+        return native(x, kernel)
+    if groups == 1:
+        cpu = partial(_pointwise, stride=stride)
+    elif groups == channels == features and math.prod(size) <= MAX_DEPTHWISE_TAPS:
         return _depthwise(x, kernel, stride, pads)
-    return _xla_conv(x, kernel, stride, pads, groups)
+    else:
+        cpu = partial(_grouped, stride=stride, pads=pads, groups=groups)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
 
 
 def max_pool(x: jax.Array, window: Pair, *, stride: Pair, pads: Pads = NO_PADS) -> jax.Array:
-    """Maximum over windows of `x` [N, H, W, C]; padding never wins (it counts as -inf)."""
-    return _reduce_window(x, -jnp.inf, lax.max, window, stride, pads)
+    """Maximum over windows of `x` [N, H, W, C]; padding never wins (it counts as -inf).
+
+    The gradient goes to the first maximum of each window.
+    """
+    if math.prod(window) > MAX_TAPS:
+        return _xla_max_pool(x, window, stride, pads)
+    return _max_pool(x, window, stride, pads)
 
 
 def avg_pool(
     x: jax.Array, window: Pair, *, stride: Pair, pads: Pads = NO_PADS, count_padding: bool = False
 ) -> jax.Array:
     """Mean over windows of `x` [N, H, W, C]; padded zeros enter the mean if `count_padding`."""
-    total = _reduce_window(x, 0.0, lax.add, window, stride, pads)
+    native = partial(_xla_sum_pool, window=window, stride=stride, pads=pads)
+    if math.prod(window) > MAX_TAPS:
+        total = native(x)
+    else:
+        cpu = partial(_sum_pool, window=window, stride=stride, pads=pads)
+        total = lax.platform_dependent(x, cpu=cpu, default=native)
     if count_padding or pads == NO_PADS:
-        return total / (window[0] * window[1])
-    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return total / _reduce_window(ones, 0.0, lax.add, window, stride, pads)
+        return total / math.prod(window)
+    return total / native(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
 
 
 avg_pool_counting_padding = partial(avg_pool, count_padding=True)
 
 
-def _reduce_window(x, start, combine, window, stride, pads):
-    # `start` must be a Python scalar: jax recognises the differentiable max and sum by its value.
-    return lax.reduce_window(
-        x, start, combine, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
-    )
+# --- XLA's own -----------------------------------------------------------------------------------
 
 
-def _xla_conv(x, kernel, stride, pads, groups):
+def _xla_conv(x, kernel, *, stride, pads, groups):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -71,67 +95,137 @@ def _xla_conv(x, kernel, stride, pads, groups):
     )
 
 
-# --- depthwise convolution -----------------------------------------------------------------------
+def _reduce_window(start, combine, x, window, stride, pads):
+    # `start` must be a Python scalar: jax recognises the differentiable max and sum by its value.
+    return lax.reduce_window(
+        x, start, combine, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+    )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+_xla_max_pool = partial(_reduce_window, -jnp.inf, lax.max)
+_xla_sum_pool = partial(_reduce_window, 0.0, lax.add)
+
+
+# --- convolutions on CPU -------------------------------------------------------------------------
+
+
+def _taps(x, window, stride, pads, fill=0.0) -> Iterator[jax.Array]:
+    """For each place in a window, row by row: the slice of x that all windows have there."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
+    n, height, width, channels = x.shape
+    rows, columns = (
+        (length - k) // s for length, k, s in zip((height, width), window, stride, strict=True)
+    )
+    for i, j in product(*map(range, window)):
+        stop = (n, i + rows * stride[0] + 1, j + columns * stride[1] + 1, channels)
+        yield lax.slice(x, (0, i, j, 0), stop, (1, *stride, 1))
+
+
+def _pointwise(x, kernel, *, stride):
+    return lax.dot_general(x[:, :: stride[0], :: stride[1]], kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
+def _grouped(x, kernel, *, stride, pads, groups):
+    """Convolutions of `MIN_CHANNELS` or more: neighbouring groups share a block-diagonal kernel."""
+    *size, depth, features = kernel.shape
+    joined = next(
+        m
+        for m in range(1, groups + 1)
+        if groups % m == 0 and (m * depth >= MIN_CHANNELS or m == groups)
+    )
+    blocks = groups // joined
+    kernel = kernel.reshape(*size, 1, depth, blocks, joined, -1)
+    diagonal = jnp.eye(joined, dtype=kernel.dtype)[:, None, None, :, None]
+    kernel = (kernel * diagonal).reshape(*size, joined * depth, features)
+    convolve = partial(_xla_conv, stride=stride, pads=pads, groups=1)
+    pairs = zip(jnp.split(x, blocks, -1), jnp.split(kernel, blocks, -1), strict=True)
+    return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _depthwise(x, kernel, stride, pads):
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _shifted_sum(x, kernel, stride, pads),
-        default=lambda x, kernel: _xla_conv(x, kernel, stride, pads, x.shape[-1]),
+        cpu=partial(_shifted_sum, stride=stride, pads=pads),
+        default=partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1]),
     )
 
 
-def _depthwise_fwd(x, kernel, stride, pads):
-    return _depthwise(x, kernel, stride, pads), (x, kernel)
-
-
-def _depthwise_bwd(stride, pads, residuals, g):
-    def native(x, kernel, g):
-        _, transpose = jax.vjp(lambda x, k: _xla_conv(x, k, stride, pads, x.shape[-1]), x, kernel)
-        return transpose(g)
-
-    def shifted(x, kernel, g):
-        transpose = jax.linear_transpose(lambda x: _shifted_sum(x, kernel, stride, pads), x)
-        return *transpose(g), _shifted_dkernel(x, kernel, g, stride, pads)
-
-    return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
-
-
-def _taps(x, size, stride, pads):
-    """((i, j), window) for each kernel position: the strided slice of x that it multiplies."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    n, height, width, channels = x.shape
-    out = [
-        (length - k) // s + 1 for length, k, s in zip((height, width), size, stride, strict=True)
-    ]
-    for i, j in product(*map(range, size)):
-        last = (i + (out[0] - 1) * stride[0] + 1, j + (out[1] - 1) * stride[1] + 1)
-        yield (
-            (i, j),
-            lax.slice(x, (0, i, j, 0), (n, *last, channels), (1, *stride, 1)),
+@partial(_depthwise.defjvp, symbolic_zeros=True)
+def _depthwise_jvp(stride, pads, primals, tangents):
+    x, kernel = primals
+    dx, dkernel = tangents
+    y = _depthwise(x, kernel, stride, pads)
+    dy = jnp.zeros_like(y)
+    if not isinstance(dx, SymbolicZero):
+        dy += _depthwise(dx, kernel, stride, pads)
+    if not isinstance(dkernel, SymbolicZero):
+        along_kernel = partial(
+            lax.platform_dependent,
+            cpu=partial(_shifted_sum_along_kernel, stride=stride, pads=pads),
+            default=partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1]),
         )
+        # keeps x for the backward pass, not its nine slices
+        dy += jax.checkpoint(along_kernel, prevent_cse=False)(x, dkernel)
+    return y, dy
 
 
-def _shifted_sum(x, kernel, stride, pads):
+def _shifted_sum(x, kernel, *, stride, pads):
     taps = _taps(x, kernel.shape[:2], stride, pads)
-    return reduce(jnp.add, [window * kernel[i, j, 0] for (i, j), window in taps])
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
 
 
-def _shifted_dkernel(x, kernel, g, stride, pads):
-    """The kernel gradient: each tap times the cotangent, summed over N, H, W.
+def _shifted_sum_along_kernel(x, kernel, *, stride, pads):
+    """The same sum, written so that its transpose, the kernel's gradient, is fast.
 
-    The sum is a product with a row of ones behind a barrier: XLA's own reduction is slow on CPU.
+    The sum over N, H and W is then a product with a row of ones, behind a barrier: XLA's own
+    reduction is slow there.
     """
-    channels = x.shape[-1]
-    ones = jnp.ones((1, g.size // channels), g.dtype)
-    rows = [
-        ones @ lax.optimization_barrier((window * g).reshape(-1, channels))
-        for _, window in _taps(x, kernel.shape[:2], stride, pads)
-    ]
-    return jnp.stack(rows).reshape(kernel.shape)
+    total = 0.0
+    for tap, w in zip(
+        _taps(x, kernel.shape[:2], stride, pads),
+        kernel.reshape(-1, 1, kernel.shape[-1]),
+        strict=True,
+    ):
+        ones = jnp.ones((tap.size // tap.shape[-1], 1), x.dtype)
+        total += tap * lax.optimization_barrier(ones @ w).reshape(tap.shape)
+    return total
+
+
+# --- pools on CPU --------------------------------------------------------------------------------
+
+
+def _sum_pool(x, window, stride, pads):
+    return reduce(jnp.add, _taps(x, window, stride, pads))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x, window, stride, pads):
+    return lax.platform_dependent(
+        x,
+        cpu=lambda x: reduce(jnp.maximum, _taps(x, window, stride, pads, -jnp.inf)),
+        default=lambda x: _xla_max_pool(x, window, stride, pads),
+    )
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(window, stride, pads, primals, tangents):
+    def at_first_maximum(x, dx):
+        first, *others = _taps(x, window, stride, pads, -jnp.inf)
+        largest, place = first, jnp.zeros(first.shape, jnp.int8)
+        for i, tap in enumerate(others, 1):
+            place = jnp.where(tap > largest, jnp.int8(i), place)
+            largest = jnp.maximum(largest, tap)
+        place = lax.optimization_barrier(place)  # once, not again for every tap
+        taps = enumerate(_taps(dx, window, stride, pads))
+        return reduce(jnp.add, [jnp.where(place == i, tap, 0) for i, tap in taps])
+
+    def native(x, dx):
+        return jax.jvp(lambda x: _xla_max_pool(x, window, stride, pads), (x,), (dx,))[1]
+
+    tangent = partial(lax.platform_dependent, cpu=at_first_maximum, default=native)
+    # keeps x for the backward pass, not a mask for every tap
+    dy = jax.checkpoint(tangent, prevent_cse=False)(*primals, *tangents)
+    return _max_pool(*primals, window, stride, pads), dy

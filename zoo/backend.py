@@ -1,0 +1,59 @@
+"""What is told to XLA's CPU backend, and to the memory allocator under it, where we compile.
+
+Nothing of a user's environment is changed, and what the user has set wins:
+
+- `compiler_options()` leaves convolutions to Eigen (XLA's newer YNN library takes them by default
+  and is slower at them), for our compilations only. The same flag in `XLA_FLAGS` overrides it.
+- `keep_memory()` has malloc keep what is freed, for this process: a fresh page costs more than the
+  arithmetic on it. `ZOO_KEEP_MEMORY=0`, or any malloc setting of the user's, overrides it.
+
+GPU and TPU are told nothing.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import jax
+
+YNN = "xla_cpu_experimental_ynn_fusion_type"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
+
+
+def jit(function: Callable, **settings: Any) -> Callable:
+    """`jax.jit` with the compiler options of the backend, which is looked up at the first call."""
+
+    @cache
+    def compiled() -> Callable:
+        keep_memory()
+        return jax.jit(function, compiler_options=compiler_options(), **settings)
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return compiled()(*args)
+
+    return call
+
+
+def compiler_options() -> dict[str, str] | None:
+    """What `jax.jit(..., compiler_options=)` is to be given on the default backend."""
+    if jax.default_backend() != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+@cache
+def keep_memory() -> bool:
+    """Have malloc neither map large blocks one by one nor give memory back; True if it does now.
+
+    Only glibc can be told. The process then stays at its peak memory until it ends.
+    """
+    told = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
+    wanted = os.environ.get("ZOO_KEEP_MEMORY", "1") != "0"
+    if jax.default_backend() != "cpu" or told or not wanted or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
