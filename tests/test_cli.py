@@ -93,6 +93,26 @@ def test_no_command_is_refused(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("predict", "cat.jpg", "--model", "model.safetensors"),
+        ("train", "mobilenet_v1_025", "--data", "digits"),
+        ("finetune", "mobilenet_v1_025", "--data", "digits", "--weights", "model.safetensors"),
+        ("evaluate", "model.safetensors", "--data", "digits"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_commands_that_compile_ask_for_the_compilation_cache(argv, refused, monkeypatch):
+    told = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("ZOO_COMPILE_CACHE", "large")
+    jax.config.update("jax_compilation_cache_dir", None)  # else it is the user's own
+    try:
+        assert "ZOO_COMPILE_CACHE: got 'large', expected off, or a size" in refused(*argv)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", told)
+
+
 # --- list and params -----------------------------------------------------------------------------
 
 

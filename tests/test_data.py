@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from PIL import Image
 
 from training.data import Dataset, eval_batches, open_dataset, random_box, train_batches
+from training.decode import centre_box, crop
 from zoo.errors import ZooError
-from zoo.preprocess import IMAGENET, Preprocess
+from zoo.preprocess import IMAGENET, Preprocess, read_rgb
 
 ROOT = Path(__file__).parents[1]
 IMAGENETTE = Path(__file__).parents[2] / "shared" / "data" / "imagenette"
+PHOTOS = IMAGENETTE.parent / "photos"
 TINY = Preprocess(size=4, resize=None)
 
 
@@ -470,3 +473,116 @@ def test_random_crops_follow_from_the_seed_and_the_picture_alone(digits):
     hosts = [crops(batch_size=8, crop_scale=0.3, shard=(i, 2))[:8] for i in (0, 1)]
     np.testing.assert_array_equal(hosts[0], cropped[0::2])
     np.testing.assert_array_equal(hosts[1], cropped[1::2])
+
+
+# --- training crops of JPEG files: `training.decode`
+
+
+def drawing(width: int, height: int) -> Image.Image:
+    """Colour gradients and a little noise, as photographs have."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    waves = [127 + 100 * np.sin(x / 9 + i) * np.cos(y / (7 + 3 * i)) for i in range(3)]
+    noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
+    return Image.fromarray((np.stack(waves, 2) + noise).clip(0, 255).astype(np.uint8))
+
+
+def difference(source, preprocess: Preprocess, box) -> np.ndarray:
+    """Our crop against Pillow's of the whole picture, grey levels."""
+    size = (preprocess.size, preprocess.size)
+    want = np.asarray(read_rgb(source).resize(size, preprocess.filter, box=box), int)
+    got = crop(source, preprocess, lambda _: box)
+    assert got.dtype == np.uint8
+    return np.abs(got - want)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [48, 64, 200])  # a halving would not cover the crop
+def test_crops_are_those_of_pillow_to_two_levels(size, interpolation, tmp_path):
+    drawing(121, 97).save(tmp_path / "x.jpg")
+    preprocess = Preprocess(size=size, resize=None, interpolation=interpolation)
+    box = (10.25, 3.5, 100.75, 90.0)
+    assert difference(tmp_path / "x.jpg", preprocess, box).max() <= 2
+
+
+@pytest.mark.parametrize("size", [30, 15, 7])  # decoded at a half, a quarter, an eighth
+def test_crops_of_pictures_decoded_small_are_close(size, tmp_path):
+    drawing(121, 97).save(tmp_path / "x.jpg")
+    box = (10.25, 3.5, 101.25, 97.0)
+    assert difference(tmp_path / "x.jpg", Preprocess(size, None), box).mean() < 3
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/data/photos")
+def test_crops_of_photographs_are_close_to_those_of_pillow():
+    means = []
+    for i, path in enumerate(sorted(PHOTOS.iterdir())[:8]):
+        for size in (224, 64):  # whole, and mostly decoded at half or a quarter
+            box = random_box(read_rgb(path).size, 0.3, np.random.default_rng(i))
+            means.append(difference(path, Preprocess(size, None), box).mean())
+    assert max(means) < 3
+
+
+@pytest.mark.parametrize("preprocess", [IMAGENET, Preprocess(96, None), Preprocess(30, 37)])
+@pytest.mark.parametrize("size", [(121, 97), (97, 121), (400, 300)])
+def test_the_centre_is_what_evaluation_sees(preprocess, size, tmp_path):
+    drawing(*size).save(tmp_path / "x.png")  # Pillow's own resizing of a box of it
+    drawing(*size).save(tmp_path / "x.jpg")
+    for path, bound in ((tmp_path / "x.png", 1), (tmp_path / "x.jpg", 3)):
+        seen = crop(path, preprocess, lambda size: centre_box(preprocess, size))
+        assert np.abs(seen.astype(int) - preprocess.image(path)).mean() < bound
+
+
+def turned(path: Path, orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    drawing(60, 40).save(path, exif=exif)
+    return path
+
+
+def cmyk(path: Path) -> Path:
+    drawing(60, 40).convert("CMYK").save(path)
+    return path
+
+
+def grey(path: Path) -> Path:
+    drawing(60, 40).convert("L").save(path)
+    return path
+
+
+def turned_by_xmp(path: Path) -> Path:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    drawing(60, 40).save(path, xmp=xmp)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [cmyk, grey, turned_by_xmp, *(partial(turned, orientation=i) for i in (1, 3, 6, 8))],
+)
+def test_jpeg_files_of_every_kind_are_read_as_evaluation_reads_them(make, tmp_path):
+    path = make(tmp_path / "x.jpg")
+    upright = read_rgb(path)
+    sizes = []
+
+    def choose(size):
+        sizes.append(size)
+        return (0, 0, *size)
+
+    got = crop(path, Preprocess(32, None), choose)
+    assert sizes == [upright.size]  # and chosen once, or the random numbers would shift
+    assert np.abs(got.astype(int) - Preprocess(32, None).image(path)).max() <= 1
+
+
+def test_sources_that_are_no_jpeg_file_give_pillows_crop(tmp_path):
+    picture, box = drawing(60, 40), (5.5, 2, 50, 39)
+    picture.save(tmp_path / "x.png")
+    for source in (tmp_path / "x.png", picture, np.asarray(picture)):
+        assert difference(source, Preprocess(32, None), box).max() == 0
+
+
+def test_a_damaged_jpeg_is_named_in_training_too(tmp_path):
+    path = tmp_path / "x.jpg"
+    drawing(60, 40).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    for damaged, reason in ((path, "truncated"), (tmp_path / "none.jpg", "No such file")):
+        with pytest.raises(ZooError, match=f"^cannot read image {damaged}: .*{reason}"):
+            crop(damaged, TINY, lambda size: (0, 0, *size))

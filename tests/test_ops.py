@@ -1,5 +1,6 @@
 """Convolution and pooling: every lowering against `lax` or plain NumPy, derivatives too."""
 
+from functools import partial
 from itertools import product
 
 import jax
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from zoo import ops
-from zoo.context import PADDINGS
+from zoo.context import ACTIVATIONS, PADDINGS
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -36,56 +37,105 @@ def assert_close(got, want, relative: float) -> None:
     assert np.abs(got - want).max() <= relative * np.abs(want).max()
 
 
-# --- depthwise convolution, lowered in our own way -----------------------------------------------
+# --- convolutions lowered in our own way ---------------------------------------------------------
 
 small = st.integers(0, 2)
 pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
 @st.composite
-def depthwise_cases(draw):
-    """(batch, size, channels, kernel, stride, pads); the padding may be wider than the kernel."""
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    size = tuple(k + draw(st.integers(0, 4)) for k in kernel)
+def window_cases(draw, largest=4):
+    """(batch, size, window, stride, pads); the padding may be wider than the window."""
+    window = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
+    size = tuple(k + draw(st.integers(0, 4)) for k in window)
     pads = draw(st.tuples(st.tuples(small, small), st.tuples(small, small)))
-    return draw(st.integers(1, 2)), size, draw(st.integers(2, 5)), kernel, draw(pair), pads
+    return draw(st.integers(1, 2)), size, window, draw(pair), pads
 
 
-def value_and_derivatives(convolve, x, kernel, g, v):
+@st.composite
+def conv_cases(draw):
+    """(x, kernel, stride, pads, groups): depthwise, grouped, 1x1 or dense."""
+    n, size, window, stride, pads = draw(window_cases())
+    kind = draw(st.sampled_from(["depthwise", "grouped", "1x1", "dense"]))
+    depth, width = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    groups = 1
+    if kind == "depthwise":
+        depth, width, groups = 1, 1, draw(st.integers(2, 5))
+    elif kind == "grouped":
+        groups = draw(st.sampled_from([2, 3, 20]))  # 20: some groups are joined, not all
+    elif kind == "1x1":
+        window, pads = (1, 1), ops.NO_PADS
+    x, kernel = normal(0, n, *size, groups * depth), normal(1, *window, depth, groups * width)
+    return x, kernel, stride, pads, groups
+
+
+def value_and_derivatives(f, inputs, g, v):
     """The output, its gradients along `g`, and the gradients of those along `v`."""
 
-    def gradients(x, kernel, g):
-        return jax.vjp(convolve, x, kernel)[1](g)
+    def gradients(inputs, g):
+        return jax.vjp(f, *inputs)[1](g)
 
-    return (
-        convolve(x, kernel),
-        gradients(x, kernel, g),
-        jax.vjp(gradients, x, kernel, g)[1](v),
-    )
+    return f(*inputs), gradients(inputs, g), jax.vjp(gradients, inputs, g)[1](v)
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
-@given(depthwise_cases())
-def test_depthwise_and_its_derivatives(case):
-    n, size, channels, kernel_size, stride, pads = case
-    x, kernel = normal(0, n, *size, channels), normal(1, *kernel_size, 1, channels)
-    v = normal(2, *x.shape), normal(3, *kernel.shape)
+def assert_same_derivatives(ours, theirs, *inputs, relative=1e-5):
+    """Equal outputs, and first and second derivatives along random directions."""
+    g = normal(4, *jax.eval_shape(theirs, *inputs).shape)
+    v = tuple(normal(5 + i, *array.shape) for i, array in enumerate(inputs))
+    run = jax.jit(value_and_derivatives, static_argnums=0)
+    got, want = run(ours, inputs, g, v), run(theirs, inputs, g, v)
+    jax.tree.map(lambda a, b: assert_close(a, b, relative), got, want)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(conv_cases())
+def test_conv2d_and_its_derivatives(case):
+    x, kernel, stride, pads, groups = case
 
     def ours(x, kernel):
-        return ops.conv2d(x, kernel, stride=stride, pads=pads, groups=channels)
+        return ops.conv2d(x, kernel, stride=stride, pads=pads, groups=groups)
 
     def theirs(x, kernel):
-        return reference_conv(x, kernel, stride, pads, channels)
+        return reference_conv(x, kernel, stride, pads, groups)
 
-    g = normal(4, *jax.eval_shape(theirs, x, kernel).shape)
-    run = jax.jit(value_and_derivatives, static_argnums=0)
-    got, want = run(ours, x, kernel, g, v), run(theirs, x, kernel, g, v)
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), got, want)
+    assert_same_derivatives(ours, theirs, x, kernel)
 
     half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     assert ours(*half).dtype == jnp.bfloat16
     exact = theirs(*(a.astype(jnp.float32) for a in half))
     assert_close(ours(*half), exact, 0.03)
+
+
+@settings(deadline=None, max_examples=8, derandomize=True)
+@given(window_cases(largest=3))
+def test_pools_and_their_derivatives(case):
+    n, size, window, stride, pads = case
+    pads = tuple(tuple(min(p, k - 1) for p in side) for side, k in zip(pads, window, strict=True))
+    x = normal(0, n, *size, 2)
+    dimensions = (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+
+    def reference(start, combine):
+        return lambda x: lax.reduce_window(x, start, combine, *dimensions)
+
+    def ours(x):
+        return ops.max_pool(x, window, stride=stride, pads=pads)
+
+    theirs = reference(-jnp.inf, lax.max)
+    assert_same_derivatives(ours, theirs, x)
+    ties = jnp.round(x)  # the first maximum takes the gradient
+    g = normal(2, *ours(x).shape)
+    assert_close(jax.vjp(ours, ties)[1](g)[0], jax.vjp(theirs, ties)[1](g)[0], 1e-5)
+    dx = normal(1, *x.shape)
+    forward = [jax.jvp(f, (x,), (dx,))[1] for f in (ours, theirs)]
+    assert_close(*forward, 1e-5)
+
+    def mean(x):
+        return ops.avg_pool(x, window, stride=stride, pads=pads, count_padding=True)
+
+    def their_mean(x):
+        return reference(0.0, lax.add)(x) / (window[0] * window[1])
+
+    assert_same_derivatives(mean, their_mean, x)
 
 
 # --- every kind of convolution, against the definition -------------------------------------------
@@ -172,6 +222,54 @@ def test_avg_pool(window, stride, pads, count_padding):
     got = ops.avg_pool(x, window, stride=stride, pads=pads, count_padding=count_padding)
     want = naive_pool(x, window, stride, pads, fill, mean)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+# --- batch norm ----------------------------------------------------------------------------------
+
+
+def plain_batch_norm(x, scale, bias, act):
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    return act((x - mean) / jnp.sqrt(var + 1e-3) * scale + bias), mean, var
+
+
+@pytest.mark.parametrize("act", [ACTIVATIONS["relu6"], ACTIVATIONS["silu"]], ids=["relu6", "silu"])
+def test_batch_norm_and_its_derivatives(act):
+    x = normal(0, 3, 4, 5, 6) * 2 + 7  # a mean far from 0
+    scale, bias = normal(1, 6), normal(2, 6)
+
+    def ours(x, scale, bias):
+        return ops.batch_norm(x, scale, bias, act, epsilon=1e-3)[0]
+
+    def theirs(x, scale, bias):
+        return plain_batch_norm(x, scale, bias, act)[0]
+
+    assert_same_derivatives(ours, theirs, x, scale, bias, relative=1e-4)
+    got = ops.batch_norm(x, scale, bias, act, epsilon=1e-3)
+    for a, b in zip(got, plain_batch_norm(x, scale, bias, act), strict=True):
+        assert_close(a, b, 1e-5)
+    half = ops.batch_norm(x.astype(jnp.bfloat16), scale, bias, act, epsilon=1e-3)
+    assert [a.dtype for a in half] == [jnp.bfloat16, jnp.float32, jnp.float32]
+    assert_close(half[0], got[0], 0.03)
+
+
+def test_batch_norm_across_replicas_is_that_of_the_whole_batch():
+    x, scale, bias = normal(0, 4, 3, 3, 2) + 1, normal(1, 2), normal(2, 2)
+    g = normal(3, *x.shape)
+
+    def gradients(x, g, axis_name):
+        def f(*args):
+            return ops.batch_norm(*args, ACTIVATIONS["relu"], epsilon=1e-3, axis_name=axis_name)[0]
+
+        y, vjp = jax.vjp(f, x, scale, bias)
+        return y, vjp(g)
+
+    whole, (dx, dscale, dbias) = gradients(x, g, None)
+    split = jax.vmap(partial(gradients, axis_name="replicas"), axis_name="replicas")
+    y, (dx2, dscale2, dbias2) = split(x.reshape(2, 2, 3, 3, 2), g.reshape(2, 2, 3, 3, 2))
+    assert_close(y.reshape(x.shape), whole, 1e-5)
+    assert_close(dx2.reshape(x.shape), dx, 1e-5)
+    assert_close(dscale2.sum(0), dscale, 1e-5)  # a replica has its own pictures' share
+    assert_close(dbias2.sum(0), dbias, 1e-5)
 
 
 # --- padding rules -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import types
 import typing
 from typing import Any
 
+from zoo.cache import enable_compilation_cache
 from zoo.cli import Commands, commands, table
 from zoo.errors import ZooError
 
@@ -116,6 +117,7 @@ def _finetune(args: argparse.Namespace) -> None:
 def _fit(config: TrainConfig) -> None:
     from .loop import Interrupted, fit
 
+    enable_compilation_cache()
     try:
         result = fit(config)
     except Interrupted as stopped:
@@ -140,6 +142,7 @@ def _fit(config: TrainConfig) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from .evaluation import evaluate
 
+    enable_compilation_cache()
     result = evaluate(
         args.model,
         args.data,

@@ -21,6 +21,8 @@ from tqdm import tqdm
 from zoo.errors import ZooError, unknown
 from zoo.preprocess import Preprocess, read_rgb
 
+from .decode import centre_box, crop
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 VAL_NAMES = ("val", "validation", "valid", "test")  # in this order, where there are several
 
@@ -114,7 +116,7 @@ def train_batches(
             to 3/4 .. 4/3 of its shape (Szegedy et al., 2014, arXiv:1409.4842, section 6).
         shard: (process index, process count). Hosts take turns in one common order, so that they
             share out each epoch exactly and together see the same batches however many they are.
-        threads: that decode; by default one per core, 16 at most.
+        threads: that decode, each a batch; by default one per core, 16 at most.
 
     Returns:
         An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`. Its `get_state()` given
@@ -122,11 +124,15 @@ def train_batches(
     """
     stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
     if crop_scale < 1:
-        examples = stream.random_map(partial(_load_crop, preprocess, crop_scale))
+        examples = stream.random_map(partial(_load_random, preprocess, crop_scale))
     else:
-        examples = stream.map(partial(_load, preprocess))
+        examples = stream.map(partial(_load_centre, preprocess))
     process, processes = shard
-    return iter(_batched(examples[process::processes], batch_size, threads))
+    batches = examples[process::processes].batch(batch_size, drop_remainder=True)
+    # Each thread fills a batch of its own: assembling them in the caller's would hold up training.
+    threads = threads or _threads()
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    return iter(batches.to_iter_dataset(options))
 
 
 def eval_batches(
@@ -156,24 +162,31 @@ def eval_batches(
         return {"image": blank, "label": np.int32(0), "weight": np.float32(0)}
 
     indices = grain.MapDataset.range(batches * batch_size * processes)[process::processes]
-    return _batched(indices.map(load), batch_size, threads)
+    threads = threads or _threads()
+    # Two batches ahead, and all threads at work on each: there may be less than one a thread.
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
+    )
+    return indices.map(load).to_iter_dataset(options).batch(batch_size, drop_remainder=True)
 
 
 def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
     return {"image": preprocess.image(example["image"]), "label": np.int32(example["label"])}
 
 
-def _load_crop(
+def _load_centre(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
+    image = crop(example["image"], preprocess, partial(centre_box, preprocess))
+    return {"image": image, "label": np.int32(example["label"])}
+
+
+def _load_random(
     preprocess: Preprocess,
     crop_scale: float,
     example: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    picture = read_rgb(example["image"])
-    box = random_box(picture.size, crop_scale, rng)
-    size = (preprocess.size, preprocess.size)
-    cropped = np.array(picture.resize(size, preprocess.filter, box=box))
-    return {"image": cropped, "label": np.int32(example["label"])}
+    image = crop(example["image"], preprocess, lambda size: random_box(size, crop_scale, rng))
+    return {"image": image, "label": np.int32(example["label"])}
 
 
 def random_box(
@@ -197,13 +210,8 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:
-    threads = threads or min(16, os.cpu_count() or 1)
-    # Two batches ahead: one being filled while the other is taken.
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
-    )
-    return examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True)
+def _threads() -> int:
+    return min(16, os.cpu_count() or 1)
 
 
 def _digits() -> Dataset:

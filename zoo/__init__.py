@@ -11,8 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cache import enable_compilation_cache
     from .context import KERAS, TF, TORCH, Numerics
     from .errors import ZooError
+    from .fold import fold
     from .layers import Network, features
     from .preprocess import Preprocess
     from .pretrained.store import load, save
@@ -33,6 +35,8 @@ _HOME = {
     "list_models": "registry",
     "Count": "report.count",
     "count": "report.count",
+    "enable_compilation_cache": "cache",
+    "fold": "fold",
     "load": "pretrained.store",
     "save": "pretrained.store",
 }

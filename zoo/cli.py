@@ -19,7 +19,11 @@ class Commands:
         self.parser = argparse.ArgumentParser(
             prog="zoo",
             description="The classic convolutional networks in JAX: look, load, train, predict.",
-            epilog="example: zoo train mobilenet_v1_025 --data digits",
+            epilog="example: zoo train mobilenet_v1_025 --data digits\n\n"
+            "Compiled programs are kept in ~/.cache/zoo/xla, at most 1 GB of them.\n"
+            "Environment: ZOO_COMPILE_CACHE=off or a size (500M, 2G); ZOO_CACHE, the folder for\n"
+            "~/.cache/zoo; JAX_COMPILATION_CACHE_DIR, JAX's own setting, goes first.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._subparsers = self.parser.add_subparsers(
             dest="command", required=True, metavar="COMMAND"
@@ -131,9 +135,11 @@ def _predict(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
+    from .cache import enable_compilation_cache
     from .pretrained.store import load
 
-    model = load(args.model)
+    enable_compilation_cache()
+    model = load(args.model, fold=True)
     images = model.preprocess([Path(image) for image in args.images])
     probabilities = np.asarray(jax.nn.softmax(jax.jit(model.logits)(images)))
     names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]

@@ -7,6 +7,7 @@ layer, changes no other parameter.
 import math
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -96,17 +97,22 @@ def materialize(
     streams = (path for path in leaves if path.endswith(".key"))
     stream_of = {path: i for i, path in enumerate(streams)}
 
-    def fill(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        if path in stream_of:  # random streams of dropout
-            return jax.random.fold_in(jax.random.key(seed), stream_of[path])
+    def value(path: str) -> np.ndarray:
         if path in values:
-            return jnp.array(values[path], leaf.dtype)
-        name = path.rpartition(".")[2]
+            return values[path]
+        shape, name = leaves[path].shape, path.rpartition(".")[2]
         if name == "kernel":
             rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
-            return jnp.array(INITIALIZERS[init](rng, leaf.shape), leaf.dtype)
-        return jnp.array(np.full(leaf.shape, CONSTANTS[name]), leaf.dtype)
+            return INITIALIZERS[init](rng, shape)
+        return np.full(shape, CONSTANTS[name])
 
-    filled = {path: fill(path, leaf) for path, leaf in leaves.items()}
+    filled = {
+        path: jax.random.fold_in(jax.random.key(seed), stream)  # random streams of dropout
+        for path, stream in stream_of.items()
+    }
+    rest = [path for path in leaves if path not in stream_of]
+    with ThreadPoolExecutor() as pool:  # NumPy draws without holding the interpreter's lock
+        for path, array in zip(rest, pool.map(value, rest), strict=True):
+            filled[path] = jnp.array(array, leaves[path].dtype)
     nnx.replace_by_pure_dict(state, unflatten_dict(filled, sep="."))
     return nnx.merge(graphdef, state)

@@ -79,14 +79,32 @@ class Conv2d(nnx.Module):
 class ConvNormAct(nnx.Module):
     """A convolution, then its normaliser and its activation, each where there is one."""
 
-    def __init__(self, conv: Conv2d, norm: nnx.BatchNorm | None, act: Layer):
+    def __init__(self, conv: Conv2d, norm: "BatchNorm | None", act: Layer):
         self.conv, self.norm, self.act = conv, norm, act
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x).astype(x.dtype)  # statistics and normalisation are float32
-        return self.act(x)
+        return self.act(x) if self.norm is None else self.norm(x, self.act)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation over N, H and W, then an activation (arXiv:1502.03167, algorithm 1).
+
+    In training mode the two are one function with a gradient of its own, `ops.batch_norm`. The
+    arithmetic is float32 in any case, the result has the dtype of `x` [N, H, W, C].
+    """
+
+    def __call__(self, x: jax.Array, act: Layer = ACTIVATIONS["identity"]) -> jax.Array:  # type: ignore[override]
+        if self.use_running_average:
+            return act(super().__call__(x).astype(x.dtype))
+        assert self.bias is not None
+        scale = None if self.scale is None else self.scale[...]
+        y, mean, var = ops.batch_norm(
+            x, scale, self.bias[...], act, epsilon=self.epsilon, axis_name=self.axis_name
+        )
+        for running, batch in ((self.mean, mean), (self.var, var)):
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * batch
+        return y
 
 
 class LinearAct(nnx.Module):
@@ -216,8 +234,8 @@ class Conv:
         ), self.features
 
 
-def batch_norm(features: int, ctx: Context) -> nnx.BatchNorm:
-    return nnx.BatchNorm(
+def batch_norm(features: int, ctx: Context) -> BatchNorm:
+    return BatchNorm(
         features,
         use_running_average=True,
         momentum=ctx.numerics.bn_momentum,

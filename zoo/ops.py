@@ -2,21 +2,21 @@
 
 Images are `[N, H, W, C]`, kernels `[kh, kw, C_in / groups, C_out]`, paddings explicit:
 `((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding, and so do
-its derivatives, forward and reverse, of any order.
+its derivatives of any order: forward and reverse, but reverse alone for depthwise convolutions and
+for batch norm in training mode.
 
 GPU and TPU get XLA's own operations. On CPU those are many times slower than need be for depthwise,
 grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESULTS.md` has figures.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -81,6 +81,36 @@ def avg_pool(
 avg_pool_counting_padding = partial(avg_pool, count_padding=True)
 
 
+def batch_norm(
+    x: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array,
+    act: Callable[[jax.Array], jax.Array],
+    *,
+    epsilon: float,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalise `x` [N, H, W, C] by its own statistics, then scale, shift and activate.
+
+    It keeps x and the statistics for the backward pass and nothing else, and reads x half as often
+    as its parts would.
+
+    Args:
+      scale, bias: [C], float32; a scale of None is 1.
+      act: elementwise, and hashable.
+      epsilon: added to the variance.
+      axis_name: of the replicas whose pictures count as one batch; None: this device's alone.
+
+    Returns:
+      (y, mean, var): y like x; the batch's mean and (biased) variance, [C] float32, which pass no
+      gradient on.
+    """
+    y, mean, var = _batch_norm(
+        x, jnp.ones_like(bias) if scale is None else scale, bias, act, epsilon, axis_name
+    )
+    return y, lax.stop_gradient(mean), lax.stop_gradient(var)
+
+
 # --- XLA's own -----------------------------------------------------------------------------------
 
 
@@ -109,7 +139,9 @@ _xla_sum_pool = partial(_reduce_window, 0.0, lax.add)
 # --- convolutions on CPU -------------------------------------------------------------------------
 
 
-def _taps(x, window, stride, pads, fill=0.0) -> Iterator[jax.Array]:
+def _taps(
+    x: jax.Array, window: Pair, stride: Pair, pads: Pads, fill: float = 0.0
+) -> Iterator[jax.Array]:
     """For each place in a window, row by row: the slice of x that all windows have there."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
     n, height, width, channels = x.shape
@@ -122,7 +154,9 @@ def _taps(x, window, stride, pads, fill=0.0) -> Iterator[jax.Array]:
 
 
 def _pointwise(x, kernel, *, stride):
-    return lax.dot_general(x[:, :: stride[0], :: stride[1]], kernel[0, 0], (((3,), (0,)), ((), ())))
+    x = x[:, :: stride[0], :: stride[1]]
+    y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]  # 2-D, or XLA transposes for the gradient
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _grouped(x, kernel, *, stride, pads, groups):
@@ -142,7 +176,7 @@ def _grouped(x, kernel, *, stride, pads, groups):
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x, kernel, stride, pads):
     return lax.platform_dependent(
         x,
@@ -152,23 +186,23 @@ def _depthwise(x, kernel, stride, pads):
     )
 
 
-@partial(_depthwise.defjvp, symbolic_zeros=True)
-def _depthwise_jvp(stride, pads, primals, tangents):
-    x, kernel = primals
-    dx, dkernel = tangents
-    y = _depthwise(x, kernel, stride, pads)
-    dy = jnp.zeros_like(y)
-    if not isinstance(dx, SymbolicZero):
-        dy += _depthwise(dx, kernel, stride, pads)
-    if not isinstance(dkernel, SymbolicZero):
-        along_kernel = partial(
-            lax.platform_dependent,
-            cpu=partial(_shifted_sum_along_kernel, stride=stride, pads=pads),
-            default=partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1]),
-        )
-        # keeps x for the backward pass, not its nine slices
-        dy += jax.checkpoint(along_kernel, prevent_cse=False)(x, dkernel)
-    return y, dy
+def _depthwise_fwd(x, kernel, stride, pads):
+    return _depthwise(x, kernel, stride, pads), (x, kernel)
+
+
+def _depthwise_bwd(stride, pads, residuals, g):
+    def native(x, kernel, g):
+        convolve = partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1])
+        return jax.vjp(convolve, x, kernel)[1](g)
+
+    def shifted(x, kernel, g):
+        dx = _shifted_sum_dx(g, kernel, x, stride, pads)
+        return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride, pads)
+
+    return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def _shifted_sum(x, kernel, *, stride, pads):
@@ -177,21 +211,28 @@ def _shifted_sum(x, kernel, *, stride, pads):
     return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
 
 
-def _shifted_sum_along_kernel(x, kernel, *, stride, pads):
-    """The same sum, written so that its transpose, the kernel's gradient, is fast.
+def _shifted_sum_dx(g, kernel, x, stride, pads):
+    """The same sum over the cotangent, spread out by the stride, with the kernel turned round."""
+    padding = [(0, 0, 0)]
+    for axis in (0, 1):
+        spread = (g.shape[axis + 1] - 1) * stride[axis] + 1
+        before = kernel.shape[axis] - 1 - pads[axis][0]
+        after = x.shape[axis + 1] + kernel.shape[axis] - 1 - spread - before
+        padding.append((before, after, stride[axis] - 1))
+    g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
+    return _shifted_sum(g, kernel[::-1, ::-1], stride=(1, 1), pads=NO_PADS)
 
-    The sum over N, H and W is then a product with a row of ones, behind a barrier: XLA's own
-    reduction is slow there.
-    """
-    total = 0.0
-    for tap, w in zip(
-        _taps(x, kernel.shape[:2], stride, pads),
-        kernel.reshape(-1, 1, kernel.shape[-1]),
-        strict=True,
-    ):
-        ones = jnp.ones((tap.size // tap.shape[-1], 1), x.dtype)
-        total += tap * lax.optimization_barrier(ones @ w).reshape(tap.shape)
-    return total
+
+def _shifted_sum_dkernel(x, g, shape, stride, pads):
+    """Each tap times the cotangent, summed: picture by picture, so that one stays in the cache."""
+
+    def add_picture(total, pictures):
+        x, g = (picture[None] for picture in pictures)
+        sums = [(tap * g).sum((0, 1, 2)) for tap in _taps(x, shape[:2], stride, pads)]
+        return total + jnp.stack(sums), None
+
+    start = jnp.zeros((math.prod(shape[:2]), shape[-1]), g.dtype)
+    return lax.scan(add_picture, start, (x, g))[0].reshape(shape)
 
 
 # --- pools on CPU --------------------------------------------------------------------------------
@@ -229,3 +270,44 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
     # keeps x for the backward pass, not a mask for every tap
     dy = jax.checkpoint(tangent, prevent_cse=False)(*primals, *tangents)
     return _max_pool(*primals, window, stride, pads), dy
+
+
+# --- batch norm ----------------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _batch_norm(x, scale, bias, act, epsilon, axis_name):
+    return _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name)[0]
+
+
+def _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name):
+    x32 = x.astype(jnp.float32)
+    mean = _mean(x32, axis_name)
+    var = jnp.maximum(_mean(x32 * x32, axis_name) - mean * mean, 0)
+    inverse = lax.rsqrt(var + epsilon)
+    y = act((x32 - mean) * (inverse * scale) + bias).astype(x.dtype)
+    return (y, mean, var), (x, scale, bias, mean, inverse)
+
+
+def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
+    x, scale, bias, mean, inverse = lax.optimization_barrier(residuals)  # else XLA keeps `centred`
+    centred = x.astype(jnp.float32) - mean
+    _, act_vjp = jax.vjp(act, centred * (inverse * scale) + bias)
+    (g,) = act_vjp(cotangents[0].astype(jnp.float32))
+    dscale = (g * centred).sum((0, 1, 2)) * inverse
+    dbias = g.sum((0, 1, 2))
+    pictures = x.size // x.shape[-1]
+    shared_scale, shared_bias = (
+        total / pictures if axis_name is None else lax.pmean(total / pictures, axis_name)
+        for total in (dscale, dbias)
+    )
+    dx = (g - centred * (inverse * shared_scale) - shared_bias) * (inverse * scale)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+_batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+
+
+def _mean(x, axis_name):
+    mean = x.mean((0, 1, 2))
+    return mean if axis_name is None else lax.pmean(mean, axis_name)

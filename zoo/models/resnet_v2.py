@@ -25,7 +25,7 @@ class NormAct(nnx.Module):
         self.act = ctx.act("relu")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.act(x if self.norm is None else self.norm(x).astype(x.dtype))
+        return self.act(x) if self.norm is None else self.norm(x, self.act)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""Folded networks: the same logits without batch norm, and what may be done with them."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import zoo
+from training.state import flat
+from zoo import registry
+from zoo.context import TF, Numerics
+from zoo.layers import Conv, ConvNormAct, GlobalAvgPool, Separable
+from zoo.models.resnet_v2 import PreAct
+from zoo.pretrained.convert import expected
+
+HEAD = dict(pool=GlobalAvgPool())
+PLAIN = dict(stem=Conv(3, 8, stride=2), sep=Separable(12), grouped=Conv(3, 8, groups=4))
+FAMILIES = {variant.family: name for name, variant in reversed(registry.variants().items())}
+
+
+def trained(model: zoo.Network) -> zoo.Network:
+    """With norms that do something: fresh ones divide by 1 and add 0."""
+    random = np.random.default_rng(0)
+    for _, layer in nnx.iter_modules(model):
+        if isinstance(layer, nnx.BatchNorm):
+            for leaf in filter(None, (layer.mean, layer.bias)):
+                leaf[...] = random.normal(0, 0.3, leaf.shape).astype(np.float32)
+            for leaf in filter(None, (layer.var, layer.scale)):
+                leaf[...] = random.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    return model
+
+
+def calibrated(model: zoo.Network, size: int) -> zoo.Network:
+    """With the statistics of a batch: others let activations grow, and rounding errors with them.
+
+    EfficientNet v2's logits move by 20 % then if the input does by 3e-7.
+    """
+    images = np.random.default_rng(2).standard_normal((8, size, size, 3), np.float32)
+    model.set_attributes(nnx.BatchNorm, use_running_average=False, momentum=0.0)
+    model(images)
+    model.set_attributes(nnx.BatchNorm, use_running_average=True)
+    return model
+
+
+def norms(model: zoo.Network) -> list[str]:
+    """Where batch norms are."""
+    found = nnx.iter_modules(model)
+    return [".".join(map(str, path)) for path, m in found if isinstance(m, nnx.BatchNorm)]
+
+
+def error(model: zoo.Network, other: zoo.Network, size: int = 16, *, brighter: float = 1) -> float:
+    """The largest difference of logits, relative to the largest logit."""
+    images = np.random.default_rng(1).standard_normal((2, size, size, 3), np.float32)
+    want, got = np.asarray(model(images)), np.asarray(other(images * np.float32(brighter)))
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def rounding(model: zoo.Network, size: int) -> float:
+    """What an input that is off by a few roundings does to the logits."""
+    return error(model, model, size, brighter=1 + 3e-7)
+
+
+@pytest.mark.parametrize("numerics", [zoo.TORCH, TF, Numerics(bn_scale=False, conv_bias=True)])
+def test_logits_stay(network, numerics):
+    model = trained(network(PLAIN, HEAD, numerics=numerics))
+    if numerics.conv_bias:
+        model.body.stem.conv.bias[...] = np.ones(8, np.float32)
+    before = flat(nnx.state(model))
+    folded = zoo.fold(model)
+    assert norms(model)
+    assert not norms(folded)
+    assert error(model, folded) < 1e-5
+    for path, leaf in flat(nnx.state(model)).items():
+        np.testing.assert_array_equal(leaf, before[path], err_msg=path)  # it is as it was
+
+
+def test_published_weights_fold_as_they_load(shared):
+    file = shared("data/weights/mobilenet_2_5_224_tf_no_top.h5")
+    model = zoo.load("mobilenet_v1_025", file=file, num_classes=0)
+    folded = zoo.load("mobilenet_v1_025", file=file, num_classes=0, fold=True)
+    assert not norms(folded)
+    assert error(model, folded, 64) < 1e-5
+
+
+def test_half_precision_folds_before_it_rounds(network):
+    switches = dict(dtype="bfloat16", param_dtype="bfloat16")
+    model = trained(network(PLAIN, HEAD, **switches))
+    folded = zoo.fold(model)
+    assert {str(leaf.dtype) for leaf in flat(nnx.state(folded, nnx.Param)).values()} == {"bfloat16"}
+    assert error(model, folded) < 0.03
+
+
+def test_norms_before_their_convolution_stay_and_cannot_be_saved(network, tmp_path):
+    model = trained(network(dict(stem=Conv(3, 8), preact=PreAct(), conv=Conv(3, 8)), HEAD))
+    folded = zoo.fold(model)
+    assert norms(folded) == ["body.preact.norm"]
+    assert error(model, folded) < 1e-5
+    assert error(model, zoo.fold(folded)) < 1e-5
+    with pytest.raises(zoo.ZooError, match=r"partly folded .*, expected the one before fold"):
+        zoo.save(folded, tmp_path / "x.safetensors")
+    zoo.save(model, tmp_path / "x.safetensors")
+
+
+def test_a_saved_network_loads_folded_and_a_folded_one_saves(tmp_path):
+    file = tmp_path / "model.safetensors"
+    model = trained(zoo.create("mobilenet_v1_025", num_classes=4))
+    zoo.save(model, file)
+    folded = zoo.load(str(file), fold=True)
+    assert not norms(folded)
+    assert zoo.count(folded).macs == zoo.count(model).macs
+    assert zoo.count(folded).batch_stats == 0
+    zoo.save(folded, file)
+    again, want = flat(nnx.state(zoo.load(str(file)))), flat(nnx.state(folded, nnx.Param))
+    for path, leaf in want.items():
+        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+
+
+def test_nothing_to_fold_is_a_copy():
+    model = zoo.create("squeezenet1_0", num_classes=3)
+    folded = zoo.fold(model)
+    assert folded is not model
+    assert folded.spec == model.spec
+
+
+def test_auxiliary_classifiers_go():
+    folded = zoo.fold(zoo.create("inception_v3", num_classes=3, aux=True))
+    assert not folded.aux_after
+    assert expected(folded) == expected(registry.abstract(folded.spec))  # without them
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_every_family(name):
+    size = registry.find(name).input_size // 2
+    model = trained(zoo.create(name, num_classes=10))
+    if norms(model):
+        model = calibrated(model, size)
+    folded = zoo.fold(model)
+    kept = [path for path in norms(folded) if "preact" not in path and "postact" not in path]
+    assert not kept
+    assert not any(m.norm for _, m in nnx.iter_modules(folded) if isinstance(m, ConvNormAct))
+    # random weights can move a logit by 3e-5 for 3e-7 of the input: no arithmetic does better
+    assert error(model, folded, size) < max(1e-5, 3 * rounding(model, size))
+    if not norms(folded):
+        assert expected(folded) == expected(registry.abstract(folded.spec))
+    jax.clear_caches()

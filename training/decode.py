@@ -1,0 +1,115 @@
+"""From a picture to a training crop, in about half the time that Pillow takes.
+
+JPEG files are decoded at half, a quarter or an eighth of their size where that still leaves more
+than the crop needs, and resized with SIMD. The filters are Pillow's: where nothing is halved, the
+crop differs from Pillow's by two grey levels at most. Evaluation uses `Preprocess.image`, exact to
+the bit.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cykooz_resizer as resizer
+import numpy as np
+import simplejpeg
+
+from zoo.preprocess import Preprocess, read_rgb
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, as Pillow's
+
+FILTERS = {"bilinear": resizer.FilterType.bilinear, "bicubic": resizer.FilterType.catmull_rom}
+# The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
+ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
+
+
+def crop(
+    source: Any, preprocess: Preprocess, choose: Callable[[tuple[int, int]], Box]
+) -> np.ndarray:
+    """A box of a picture, resized to the input of a network.
+
+    Args:
+        source: as for `Preprocess.image`, whose `size` and `interpolation` are used.
+        choose: the box, given the (width, height) of the upright picture. Called once.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        ZooError: as `Preprocess.image`.
+    """
+    jpeg = _plain_jpeg(source)
+    if jpeg is None:
+        picture = read_rgb(source)
+        box = choose(picture.size)
+    else:
+        data, size = jpeg
+        box = choose(size)
+        try:
+            return _jpeg_crop(data, size, box, preprocess)
+        except ValueError:  # damaged: Pillow reads what can be read, or says what is wrong
+            picture = read_rgb(source)
+    out = (preprocess.size, preprocess.size)
+    return np.array(picture.resize(out, preprocess.filter, box=box))
+
+
+def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
+    """The part of a picture of `size` (width, height) that `Preprocess.image` shows."""
+    width, height = size
+    if preprocess.resize is None:
+        return 0, 0, width, height
+    short = min(size)
+    box = []
+    for side in size:
+        resized = int(preprocess.resize * side / short)
+        start = round((resized - preprocess.size) / 2)
+        box.append((start * side / resized, (start + preprocess.size) * side / resized))
+    (left, right), (top, bottom) = box
+    return left, top, right, bottom
+
+
+def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:
+    """The bytes and (width, height) of an upright colour JPEG file; None for any other picture."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    try:
+        data = Path(source).read_bytes()
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except (OSError, ValueError):
+        return None
+    return None if colours != "YCbCr" or _may_be_turned(data) else (data, (width, height))
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether a JPEG's metadata can ask to turn it: Pillow then knows whether and how."""
+    end = 2  # of the segments before the pixels: two bytes of marker, two of length, content
+    while data[end : end + 1] == b"\xff" and data[end + 1 : end + 2] != b"\xda":
+        end += 2 + int.from_bytes(data[end + 2 : end + 4])
+    metadata = data[:end]
+    if b"Exif\0\0" not in metadata and b"tiff:Orientation" not in metadata:
+        return False
+    found = [little or big[::-1] for little, big in ORIENTATION.findall(metadata)]
+    return not found or any(value != b"\x01\0" for value in found)
+
+
+def _jpeg_crop(data: bytes, size: tuple[int, int], box: Box, preprocess: Preprocess) -> np.ndarray:
+    left, top, right, bottom = box
+    shrink = min(right - left, bottom - top) / preprocess.size
+    # libjpeg has SIMD for these; 5/8, 6/8 and 7/8 take longer than the whole picture. What is left
+    # to the filter, 1.5 or more, keeps the mean difference from Pillow's crop to about 2 levels.
+    factor = next((f for f in (8, 4, 2) if 1.5 * f <= shrink), 1)
+    width, height = (-(-side // factor) for side in size)
+    pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
+    height, width, _ = pixels.shape
+    scaled = resizer.CropBox(*(v / factor for v in (left, top, right - left, bottom - top)))
+    options = resizer.ResizeOptions(
+        resize_alg=resizer.ResizeAlg.convolution(FILTERS[preprocess.interpolation]),
+        crop_box=scaled,
+    )
+    rgb = resizer.PixelType.U8x3
+    out = resizer.ImageData(preprocess.size, preprocess.size, rgb)
+    # A resizer works for one thread at a time, and making one costs nothing.
+    resizer.Resizer().resize(resizer.ImageData(width, height, rgb, pixels.tobytes()), out, options)
+    return np.frombuffer(out.get_buffer(), np.uint8).reshape(preprocess.size, preprocess.size, 3)
