@@ -828,10 +828,10 @@ def test_features_are_the_stages_in_order(small, images):
 def test_a_second_model_compiles_nothing(builders, images):
     one, two = (builders["mobilenet_v1"](seed=seed) for seed in range(2))
     first = one(images)
-    compiled = layers._compiled._cache_size()
+    compiled = layers._compiled()._cache_size()
     second = two(images)
     one(images)
-    assert layers._compiled._cache_size() == compiled
+    assert layers._compiled()._cache_size() == compiled
     assert not np.array_equal(first, second)
 
 

@@ -116,7 +116,7 @@ def train_batches(
             to 3/4 .. 4/3 of its shape (Szegedy et al., 2014, arXiv:1409.4842, section 6).
         shard: (process index, process count). Hosts take turns in one common order, so that they
             share out each epoch exactly and together see the same batches however many they are.
-        threads: that decode, each a batch; by default one per core, 16 at most.
+        threads: that decode; by default one per core, 16 at most.
 
     Returns:
         An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`. Its `get_state()` given
@@ -128,11 +128,7 @@ def train_batches(
     else:
         examples = stream.map(partial(_load_centre, preprocess))
     process, processes = shard
-    batches = examples[process::processes].batch(batch_size, drop_remainder=True)
-    # Each thread fills a batch of its own: assembling them in the caller's would hold up training.
-    threads = threads or _threads()
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    return iter(batches.to_iter_dataset(options))
+    return iter(_batched(examples[process::processes], batch_size, threads))
 
 
 def eval_batches(
@@ -162,12 +158,7 @@ def eval_batches(
         return {"image": blank, "label": np.int32(0), "weight": np.float32(0)}
 
     indices = grain.MapDataset.range(batches * batch_size * processes)[process::processes]
-    threads = threads or _threads()
-    # Two batches ahead, and all threads at work on each: there may be less than one a thread.
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
-    )
-    return indices.map(load).to_iter_dataset(options).batch(batch_size, drop_remainder=True)
+    return _batched(indices.map(load), batch_size, threads)
 
 
 def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +201,13 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _threads() -> int:
-    return min(16, os.cpu_count() or 1)
+def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:
+    threads = threads or min(16, os.cpu_count() or 1)
+    # Two batches ahead: one being filled while the other is taken.
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
+    )
+    return examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True)
 
 
 def _digits() -> Dataset:

@@ -12,15 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cykooz_resizer as resizer
 import numpy as np
-import simplejpeg
 
 from zoo.preprocess import Preprocess, read_rgb
 
+try:
+    import cykooz_resizer as resizer
+    import simplejpeg
+except ImportError:  # a platform that they have no wheels for: Pillow does it all
+    resizer = None
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, as Pillow's
 
-FILTERS = {"bilinear": resizer.FilterType.bilinear, "bicubic": resizer.FilterType.catmull_rom}
+FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom"}  # Pillow's names and resizer's
 # The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
 ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
 
@@ -72,7 +76,7 @@ def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
 
 def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:
     """The bytes and (width, height) of an upright colour JPEG file; None for any other picture."""
-    if not isinstance(source, str | os.PathLike):
+    if resizer is None or not isinstance(source, str | os.PathLike):
         return None
     try:
         data = Path(source).read_bytes()
@@ -104,8 +108,9 @@ def _jpeg_crop(data: bytes, size: tuple[int, int], box: Box, preprocess: Preproc
     pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
     height, width, _ = pixels.shape
     scaled = resizer.CropBox(*(v / factor for v in (left, top, right - left, bottom - top)))
+    kind = getattr(resizer.FilterType, FILTERS[preprocess.interpolation])
     options = resizer.ResizeOptions(
-        resize_alg=resizer.ResizeAlg.convolution(FILTERS[preprocess.interpolation]),
+        resize_alg=resizer.ResizeAlg.convolution(kind),
         crop_box=scaled,
     )
     rgb = resizer.PixelType.U8x3

@@ -279,8 +279,11 @@ class Run:
             self.bar.update(self.config.batch_size)
             if time.perf_counter() - shown > 0.5 and not self.bar.disable:
                 now = evaluation.means(state.totals)  # waits for the step: twice a second at most
-                self.bar.set_postfix_str(f"loss {now.loss:.3f} acc {now.accuracy:.1%}")
                 shown = time.perf_counter()
+                share = waited / (shown - begin)  # of the time, spent waiting for pictures
+                self.bar.set_postfix_str(
+                    f"loss {now.loss:.3f} acc {now.accuracy:.1%} input wait {share:.0%}"
+                )
         jax.block_until_ready(state)
         seconds = time.perf_counter() - begin
         images = (self.steps_per_epoch - done) * self.config.batch_size

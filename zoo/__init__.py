@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .cache import enable_compilation_cache
     from .context import KERAS, TF, TORCH, Numerics
     from .errors import ZooError
-    from .fold import fold
+    from .folding import fold
     from .layers import Network, features
     from .preprocess import Preprocess
     from .pretrained.store import load, save
@@ -36,7 +36,7 @@ _HOME = {
     "Count": "report.count",
     "count": "report.count",
     "enable_compilation_cache": "cache",
-    "fold": "fold",
+    "fold": "folding",
     "load": "pretrained.store",
     "save": "pretrained.store",
 }

@@ -15,28 +15,28 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
-def jit(function: Callable, **settings: Any) -> Callable:
-    """`jax.jit` with the compiler options of the backend, which is looked up at the first call."""
+def jit(function: Callable, **settings: Any) -> Any:
+    """`jax.jit` with the options of the default backend, which this call starts.
 
-    @cache
-    def compiled() -> Callable:
-        keep_memory()
-        return jax.jit(function, compiler_options=compiler_options(), **settings)
+    Not for use under another `jax.jit`: the options are then for the caller to set.
+    """
+    keep_memory()
+    return jax.jit(function, compiler_options=compiler_options(), **settings)
 
-    @wraps(function)
-    def call(*args: Any) -> Any:
-        return compiled()(*args)
 
-    return call
+def under_jit() -> bool:
+    """Whether what is computed now, constants too, is traced into the program of a `jax.jit`."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def compiler_options() -> dict[str, str] | None:

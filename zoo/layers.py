@@ -6,6 +6,7 @@ images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -572,10 +573,10 @@ def _features(model: Network, x: jax.Array) -> tuple[jax.Array, ...]:
 
 def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:
     model.check_input(x)
-    if isinstance(x, jax.core.Tracer):  # the caller is compiling already
+    if isinstance(x, jax.core.Tracer) or backend.under_jit():  # the caller is compiling already
         return method(model, x)
     graphdef, state = nnx.split(model)
-    y, state = _compiled(method, graphdef, state, x)
+    y, state = _compiled()(method, graphdef, state, x)
     nnx.update(model, state)  # BN statistics, in training mode
     return y
 
@@ -586,4 +587,6 @@ def _apply(method, graphdef, state, x):
     return y, nnx.state(model)
 
 
-_compiled = backend.jit(_apply, static_argnums=(0, 1))
+@cache
+def _compiled() -> Any:
+    return backend.jit(_apply, static_argnums=(0, 1))

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict
 
 from ..context import Spec
 from ..errors import ZooError, unknown
-from ..fold import fold as folded
-from ..fold import partly_folded
+from ..folding import fold as folded
+from ..folding import partly_folded
 from ..init import materialize
 from ..layers import LinearAct, Network
 from ..preprocess import Preprocess

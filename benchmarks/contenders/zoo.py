@@ -1,0 +1,115 @@
+"""Ours: what a user of `zoo` and `training` runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import zoo
+
+
+def versions() -> dict[str, str]:
+    return {"zoo": zoo.__version__, "jax": jax.__version__, "flax": flax.__version__}
+
+
+def make(work: dict[str, Any]) -> Callable[[], Any]:
+    return globals()[work["kind"]](work)
+
+
+def images(work: dict[str, Any]) -> np.ndarray:
+    shape = (work["batch"], work["side"], work["side"], 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def gemm(work: dict[str, Any]) -> Callable[[], Any]:
+    """A square float32 matrix product."""
+    a = jax.random.normal(jax.random.key(0), (work["size"], work["size"]))
+    multiply = jax.jit(jnp.dot)
+    return lambda: multiply(a, a).block_until_ready()
+
+
+def infer(work: dict[str, Any]) -> Callable[[], Any]:
+    """Images to logits, as `model(x)` does it. `cache` and `file` are those of `startup`."""
+    if work.get("cache"):
+        zoo.enable_compilation_cache()
+    model = zoo.load(work["file"]) if work.get("file") else zoo.create(work["network"])
+    if work.get("fold"):
+        model = zoo.fold(model)
+    x = model.preprocess.normalize(jnp.asarray(images(work)))
+    return lambda: model(x).block_until_ready()
+
+
+def train(work: dict[str, Any]) -> Callable[[], Any]:
+    """The step of `training.fit` with SGD, as `zoo train` runs it, augmentation apart."""
+    if work.get("coordinator"):
+        # Who waits for its turn is stopped, and is not dead: no heartbeat for an hour.
+        jax.distributed.initialize(
+            work["coordinator"], work["processes"], work["rank"], heartbeat_timeout_seconds=3600
+        )
+    from training import TrainConfig, optim
+    from training.parallel import Devices
+    from training.state import TrainState, no_totals, take_apart
+    from training.step import make_train_step
+
+    config = TrainConfig(
+        model=work["network"], optimizer="sgd", batch_size=work["batch"], shift=0, weight_decay=0.0
+    )
+    devices = Devices(work.get("engine", config.engine))
+    model = zoo.create(config.model, aux=True)
+    program, params, stats = take_apart(model)
+    optimizer = optim.optimizer(
+        config, optim.schedule(1e-3, 10**6, warmup=0.0), dict.fromkeys(params, 1.0)
+    )
+    state = devices.replicate(
+        TrainState(
+            step=jnp.array(0, jnp.int32),
+            params=params,
+            frozen={},
+            stats=stats,
+            opt_state=jax.jit(optimizer.init)(params),
+            totals=no_totals(),
+        )
+    )
+    step = devices.compile(
+        make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=True
+    )
+    share = slice(jax.process_index(), None, jax.process_count())
+    labels = np.arange(work["batch"], dtype=np.int32)
+    batch = {"image": images(work)[share], "label": labels[share]}
+
+    def call() -> None:
+        nonlocal state
+        state = step(state, devices.shard(batch))
+        jax.block_until_ready(state)
+
+    return call
+
+
+def plain_jit(work: dict[str, Any]) -> Callable[[], Any]:
+    """The same network trained by a jitted step that knows of no devices."""
+    from zoo.backend import jit
+
+    from . import flax
+
+    model = zoo.create(work["network"])
+    model.train()
+    return flax.train(model, flax.images(work), jit)
+
+
+def batches(work: dict[str, Any]) -> Callable[[], Any]:
+    """Batches of augmented pictures for training, more than the stream keeps ready."""
+    from training.data import open_dataset, train_batches
+    from zoo.preprocess import IMAGENET
+
+    stream = train_batches(
+        open_dataset(f"folder:{work['folder']}"),
+        IMAGENET.at_size(work["side"]),
+        batch_size=work["batch"],
+        seed=0,
+        crop_scale=work["crop_scale"],
+        threads=work["threads"],
+    )
+    return lambda: [next(stream) for _ in range(work["batches"])]

@@ -1,0 +1,83 @@
+"""Convolutions and pools, forward and gradient: `zoo.ops` against XLA's own, at batch 8, float32.
+
+And a large matrix product, by JAX and by torch: the peak that the convolutions are measured by.
+"xla" is what plain JAX makes of them; "it / zoo" is its time over ours.
+"""
+
+from . import harness
+from .harness import PEERS, Contender, Contest, Row
+
+CONTENDERS = [
+    Contender("zoo", "ops", options={"native": False}),
+    Contender("xla", "ops", options={"native": True}),
+]
+
+
+def conv(name: str, size: int, side: int, channels: int, features: int, **settings: int) -> Row:
+    low, high = settings.pop("pads", (size // 2, size // 2))
+    row = dict(op="conv", size=(size, size), side=side, channels=channels, features=features)
+    return {"work": name, "stride": 1, "groups": 1, **row, "pads": ((low, high),) * 2, **settings}
+
+
+def pool(name: str, op: str, size: int, side: int, channels: int, *, stride: int) -> Row:
+    pads = (((size - 1) // 2,) * 2,) * 2
+    row = dict(op=op, size=(size, size), side=side, channels=channels, stride=stride)
+    return {"work": name, "pads": pads, **row}
+
+
+# fmt: off
+WORKS = [
+    #                                  size side    C     F
+    conv("depthwise 3x3, 112x112x32",      3, 112,  32,   32, groups=32),
+    conv("depthwise 3x3 / 2, 112x112x64",  3, 112,  64,   64, groups=64, stride=2),
+    conv("depthwise 3x3, 28x28x256",       3,  28, 256,  256, groups=256),
+    conv("depthwise 3x3, 14x14x512",       3,  14, 512,  512, groups=512),
+    conv("depthwise 5x5, 14x14x672",       5,  14, 672,  672, groups=672),
+    conv("3x3 in 32 groups, 56x56x128",    3,  56, 128,  128, groups=32),
+    conv("1x1, 56x56x64 to 256",           1,  56,  64,  256),
+    conv("1x1, 14x14x1024 to 256",         1,  14, 1024, 256),
+    conv("1x1 / 2, 56x56x256 to 512",      1,  56, 256,  512, stride=2),
+    conv("3x3, 56x56x64",                  3,  56,  64,   64),
+    conv("3x3, 14x14x256",                 3,  14, 256,  256),
+    conv("3x3 / 2, 56x56x128",             3,  56, 128,  128, stride=2),
+    conv("7x7 / 2, 224x224x3 to 64",       7, 224,   3,   64, stride=2),
+    conv("3x3 / 2, 224x224x3 to 32",       3, 224,   3,   32, stride=2),
+    pool("max pool 3x3 / 2, 112x112x64",   "max", 3, 112,  64, stride=2),
+    pool("max pool 2x2 / 2, 112x112x128",  "max", 2, 112, 128, stride=2),
+    pool("average pool 3x3, 35x35x192",    "avg", 3,  35, 192, stride=1),
+]
+# fmt: on
+
+
+def main() -> None:
+    parser = harness.parser(__doc__, "python -m benchmarks.ops --json benchmarks/results/ops.json")
+    parser.set_defaults(seconds=0.2)
+    args = parser.parse_args()
+    works, batch, size = WORKS, 8, 2048
+    if args.quick:
+        args.rounds, args.seconds, batch, size = 1, 0.0, 1, 256
+        works = [{**w, "side": 14} for w in (WORKS[3], WORKS[-1])]
+    result = harness.Result("ops", args)
+    with harness.progress((4 * len(works) + 2) * (1 + args.rounds)) as bar:
+        gemm = {"work": f"matrix product {size}", "kind": "gemm", "size": size}
+        with Contest([PEERS["zoo"], PEERS["torch"]], bar) as contest:
+            done = contest.measure(gemm, rounds=args.rounds, seconds=args.seconds)
+            lines = []
+            for name, measured in done.items():
+                speeds = [2 * size**3 / s / 1e9 for s in measured["seconds"]]
+                line = {"work": gemm["work"], "contender": {"zoo": "jax"}.get(name, name)}
+                lines.append({**line, **harness.spread(speeds, "GFLOP/s")})
+            result.add(contest, lines)
+        with Contest(CONTENDERS, bar) as contest:
+            for work in works:
+                for gradient in (False, True):
+                    title = f"{work['work']}, {'gradient' if gradient else 'forward'}"
+                    task = {**work, "work": title, "batch": batch, "gradient": gradient}
+                    done = contest.measure(task, rounds=args.rounds, seconds=args.seconds)
+                    times = {n: [s * 1e3 for s in m["seconds"]] for n, m in done.items()}
+                    result.add(contest, harness.lines(title, times, "ms"))
+    result.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The benchmarks run and tell what they measured; how fast that is, no test asks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BENCHMARKS = ("models", "ops", "startup", "input", "scaling", "memory", "report")
+
+
+def benchmark(name: str, *args: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_shows_an_example(name):
+    assert f"example: python -m benchmarks.{name}" in benchmark(name, "--help")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmarks") / "results"
+    benchmark("ops", "--quick", "--json", str(folder / "ops.json"))
+    return folder
+
+
+def test_result_tells_what_where_and_how_fast(results):
+    result = json.loads((results / "ops.json").read_text())
+    assert result["benchmark"] == "ops"
+    assert result["machine"]["cores"] > 0
+    assert {"python", "jax"} <= result["versions"].keys()
+    pairs = [row for row in result["rows"] if "ms" in row]
+    assert [row["contender"] for row in pairs] == ["zoo", "xla"] * (len(pairs) // 2)
+    assert {row["work"].rpartition(", ")[2] for row in pairs} == {"forward", "gradient"}
+    for ours, xla in zip(pairs[::2], pairs[1::2], strict=True):
+        assert ours["work"] == xla["work"]
+        assert ours["low"] <= ours["ms"] <= ours["high"]
+        assert xla["it / zoo"] == pytest.approx(xla["ms"] / ours["ms"])  # of a single round
+
+
+def test_a_contender_that_is_not_installed_is_told(results):
+    result = json.loads((results / "ops.json").read_text())
+    took_part = any(row["contender"] == "torch" for row in result["rows"])
+    assert took_part != any("left out: torch, " in line for line in result["notes"])
+
+
+def test_report_holds_every_line(results):
+    benchmark("report", "--results", str(results))
+    text = (results.parent / "RESULTS.md").read_text()
+    rows = json.loads((results / "ops.json").read_text())["rows"]
+    assert all(f"| {row['work']} " in text for row in rows)
+    assert "## ops" in text
+
+
+def test_unknown_contender_is_one_line():
+    command = [sys.executable, "-m", "benchmarks.models", "--contenders", "zoo,tourch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "got tourch, expected zoo, " in done.stderr
