@@ -1,5 +1,10 @@
 """One step body on any number of devices, under either engine, gives the same numbers."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,3 +117,41 @@ def test_a_batch_that_devices_cannot_share_out():
     with pytest.raises(ZooError, match="nearest that they can is 8"):
         Devices("pmap").check_batch(3)
     Devices("shard_map").check_batch(32)
+
+
+TWO_PROCESSES = """
+import sys, jax, numpy as np
+address, rank = sys.argv[1], int(sys.argv[2])
+jax.distributed.initialize(address, num_processes=2, process_id=rank)
+from training.parallel import Devices
+from training.step import AXIS
+
+for engine in ("pmap", "shard_map"):
+    devices = Devices(engine)
+    add = lambda total, batch: total + jax.lax.psum(batch["x"].sum(), AXIS)
+    step = devices.compile(add, donate=True)
+    total = devices.replicate(np.zeros((), np.float32))
+    for _ in range(2):
+        total = step(total, devices.shard({"x": np.full(4, 10.0**rank, np.float32)}))
+    print(engine, float(np.asarray(total.addressable_data(0))))
+"""
+
+
+def test_two_processes_add_up():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    crew = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, address, str(rank)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120) for process in crew]
+    for out, errors in told:  # 4 ones of one process and 4 tens of the other, twice
+        assert {"pmap 88.0", "shard_map 88.0"} <= set(out.splitlines()), errors  # Gloo talks too

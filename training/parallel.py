@@ -87,13 +87,14 @@ class Devices:
             mapped = jax.pmap(
                 step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
             )
-            if jax.process_count() > 1:
-                return mapped  # under a jit, pmap would see this process's devices only
         else:
             mapped = jax.shard_map(
                 step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
             )
-        run = backend.jit(mapped, donate_argnums=donated)
+        if self.engine == "pmap" and jax.process_count() > 1:
+            run = mapped  # under a jit, pmap would see this process's devices only
+        else:
+            run = backend.jit(mapped, donate_argnums=donated)
         if jax.default_backend() != "cpu" or self.local.size == 1:
             return run
 
