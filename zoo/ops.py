@@ -289,7 +289,7 @@ def _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name):
 
 
 def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
-    x, scale, bias, mean, inverse = lax.optimization_barrier(residuals)  # else XLA keeps `centred`
+    x, scale, bias, mean, inverse = residuals
     centred = x.astype(jnp.float32) - mean
     _, act_vjp = jax.vjp(act, centred * (inverse * scale) + bias)
     (g,) = act_vjp(cotangents[0].astype(jnp.float32))
