@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from zoo import backend
+from zoo import backend, calling
 
 
 def test_the_users_own_flag_wins(monkeypatch):
@@ -22,6 +23,15 @@ def test_the_users_own_flag_wins(monkeypatch):
 def test_the_users_own_memory_setting_wins(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not backend.keep_memory.__wrapped__()
+    assert not backend.share_heap.__wrapped__()
+
+
+def test_a_process_that_trains_keeps_its_heaps(monkeypatch):
+    monkeypatch.setattr(backend, "_training", False)
+    monkeypatch.setattr(backend, "_tell_malloc", lambda what, value: True)
+    assert backend.share_heap.__wrapped__()
+    backend.expect_training()
+    assert not backend.share_heap.__wrapped__()
 
 
 def test_a_network_can_be_called_under_a_jit(network):
@@ -34,3 +44,47 @@ def test_a_network_can_be_called_under_a_jit(network):
     for got in (jax.jit(lambda x: model(x))(x), jax.jit(lambda: model(x))()):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     assert not backend.under_jit()
+
+
+@pytest.fixture
+def tiny(network):
+    from zoo.layers import Conv, Dropout, GlobalAvgPool
+
+    head = dict(pool=GlobalAvgPool(), drop=Dropout(0.5))
+    return network(dict(stem=Conv(3, 4, act="relu6")), head, num_classes=3)
+
+
+X = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+
+
+def test_a_call_sees_what_was_changed_since_the_last(tiny):
+    """A value, a module, a setting: each decides the answer, and the call was given none."""
+    tiny.classifier.linear.kernel[...] = jnp.arange(12.0).reshape(4, 3)
+    answers = [tiny(X)]
+    tiny.classifier.linear.bias[...] += 1.0
+    answers.append(tiny(X))
+    tiny.body.stem.act = jax.nn.tanh
+    answers.append(tiny(X))
+    tiny.body.stem.norm.mean[...] += 1.0
+    answers.append(tiny(X))
+    tiny.body.stem.norm = None
+    answers.append(tiny(X))
+    del tiny.body.stem.conv.kernel  # and in again, at another place among the attributes
+    tiny.body.stem.conv.kernel = nnx.Param(jnp.ones((3, 3, 3, 4)))
+    answers.append(tiny(X))
+    np.testing.assert_allclose(tiny(X), tiny.forward(X), rtol=1e-5, atol=1e-6)
+    for i, one in enumerate(answers):
+        assert not any(np.allclose(one, other) for other in answers[:i])
+
+
+def test_a_call_writes_back_what_it_changed_and_returns_no_weights(tiny):
+    tiny(X)
+    *_, seen = (seen for by_method in [calling._seen[tiny]] for seen in by_method.values())
+    leaves = jax.tree.leaves(nnx.state(tiny))
+    assert seen.program(leaves, X)[1] == {}
+    tiny.train()
+    before = np.asarray(tiny.body.stem.norm.mean)
+    assert not np.array_equal(tiny(X), tiny(X))  # the stream of dropout moves on
+    assert not np.array_equal(before, tiny.body.stem.norm.mean)
+    tiny.eval()
+    np.testing.assert_array_equal(tiny(X), tiny(X))

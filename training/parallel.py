@@ -20,6 +20,8 @@ from .step import AXIS
 
 State = TypeVar("State")
 
+backend.expect_training()
+
 
 class Devices:
     """All devices of a run, and how arrays get onto them.

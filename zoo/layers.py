@@ -6,7 +6,6 @@ images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from . import backend, ops
+from . import calling, ops
 from .context import ACTIVATIONS, PADDINGS, Context, Spec
 from .errors import ZooError
 from .preprocess import IMAGENET
@@ -573,20 +572,4 @@ def _features(model: Network, x: jax.Array) -> tuple[jax.Array, ...]:
 
 def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:
     model.check_input(x)
-    if isinstance(x, jax.core.Tracer) or backend.under_jit():  # the caller is compiling already
-        return method(model, x)
-    graphdef, state = nnx.split(model)
-    y, state = _compiled()(method, graphdef, state, x)
-    nnx.update(model, state)  # BN statistics, in training mode
-    return y
-
-
-def _apply(method, graphdef, state, x):
-    model = nnx.merge(graphdef, state)
-    y = method(model, x)
-    return y, nnx.state(model)
-
-
-@cache
-def _compiled() -> Any:
-    return backend.jit(_apply, static_argnums=(0, 1))
+    return calling.call(method, model, x)

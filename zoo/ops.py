@@ -290,16 +290,18 @@ def _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name):
 
 def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
     x, scale, bias, mean, inverse = residuals
-    centred = x.astype(jnp.float32) - mean
-    _, act_vjp = jax.vjp(act, centred * (inverse * scale) + bias)
-    (g,) = act_vjp(cotangents[0].astype(jnp.float32))
-    dscale = (g * centred).sum((0, 1, 2)) * inverse
+    _, act_vjp = jax.vjp(act, (x.astype(jnp.float32) - mean) * (inverse * scale) + bias)
+    # Written out once: the sums below then read x and g, and XLA does not write out x - mean too.
+    (g,) = lax.optimization_barrier(act_vjp(cotangents[0].astype(jnp.float32)))
     dbias = g.sum((0, 1, 2))
+    dscale = ((g * x.astype(jnp.float32)).sum((0, 1, 2)) - mean * dbias) * inverse
+    x, dbias, dscale = lax.optimization_barrier((x, dbias, dscale))
     pictures = x.size // x.shape[-1]
     shared_scale, shared_bias = (
         total / pictures if axis_name is None else lax.pmean(total / pictures, axis_name)
         for total in (dscale, dbias)
     )
+    centred = x.astype(jnp.float32) - mean
     dx = (g - centred * (inverse * shared_scale) - shared_bias) * (inverse * scale)
     return dx.astype(x.dtype), dscale, dbias
 

@@ -10,7 +10,7 @@ from functools import cache
 import jax
 from flax import nnx
 
-from . import models
+from . import backend, models
 from .context import TORCH, Context, Numerics, Spec
 from .errors import ZooError, unknown
 from .init import materialize
@@ -135,6 +135,7 @@ def from_spec(spec: Spec, *, seed: int = 0) -> Network:
 def abstract(spec: Spec) -> Network:
     """The network with shapes in place of arrays: nothing is computed or allocated."""
     variant = find(spec.name)
+    backend.share_heap()
     model = nnx.eval_shape(lambda: variant.build(Context(spec, nnx.Rngs(params=0, dropout=0))))
     model.preprocess = IMAGENET.at_size(variant.input_size)
     return model
