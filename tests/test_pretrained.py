@@ -21,7 +21,7 @@ from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool
 from zoo.preprocess import INCEPTION
 from zoo.pretrained import convert, files
-from zoo.pretrained.names import KERAS_APPLICATIONS, LAYOUTS, TORCHVISION, ZOO
+from zoo.pretrained.layouts import KERAS_APPLICATIONS, LAYOUTS, TORCHVISION, ZOO
 
 H5 = "data/weights/mobilenet_2_5_224_tf_no_top.h5"
 

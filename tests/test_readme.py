@@ -18,7 +18,7 @@ import zoo
 from training.cli import parser
 from zoo.context import Spec
 from zoo.pretrained.convert import expected
-from zoo.pretrained.names import LAYOUTS
+from zoo.pretrained.layouts import LAYOUTS
 from zoo.registry import abstract
 
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from ..errors import ZooError
 from ..layers import Network
 from .files import Arrays
-from .names import Layout
+from .layouts import Layout
 
 
 def expected(model: Network) -> dict[str, tuple[int, ...]]:
@@ -35,7 +35,11 @@ def convert(model: Network, arrays: Arrays, layout: Layout, *, new_head: bool) -
     filled: Arrays = {}
     problems: list[str] = []
     for path, shape in expected(model).items():
-        name = layout.source_name(path, rules)
+        try:
+            name = layout.source_name(path, rules)
+        except KeyError:
+            problems.append(f"nameless    the source has no name for {path}, {list(shape)}")
+            continue
         present = name in rest
         rest.discard(name)
         if new_head and path.startswith("classifier."):
@@ -63,3 +67,15 @@ def classes_in(model: Network, arrays: Arrays, layout: Layout) -> int:
     """How many classes the source's classifier has; 0 if it has none."""
     name = layout.source_name("classifier.linear.bias", layout.rules_for(model))
     return len(arrays[name]) if name in arrays else 0
+
+
+def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
+    """Whether the source holds some of the auxiliary classifiers of a network built with them."""
+    rules = layout.rules_for(model)
+    for path in expected(model):
+        if path.startswith("aux_"):
+            try:
+                return layout.source_name(path, rules) in arrays
+            except KeyError:
+                return False
+    return False

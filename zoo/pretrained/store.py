@@ -20,7 +20,7 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
 from . import convert, files
-from .names import LAYOUTS
+from .layouts import LAYOUTS
 
 _METADATA = "zoo"  # the key of our own description in a safetensors file
 
@@ -33,6 +33,7 @@ def load(
     num_classes: int | None = None,
     dtype: str | None = None,
     dropout: float | None = None,
+    aux: bool | None = None,
     fold: bool = False,
 ) -> Network:
     """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
@@ -47,6 +48,8 @@ def load(
         an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded always.
       dtype: of the computation; None keeps the file's, or float32.
       dropout: rate to use wherever the network has dropout; None keeps the file's, or its own.
+      aux: with the auxiliary classifiers, which only training uses, where the file has them; None
+        does as `zoo.save` found it, and without for published files.
       fold: with `zoo.fold`: for inference, the same outputs in less time.
 
     Raises:
@@ -69,8 +72,9 @@ def load(
             raise ZooError(f"load: {file} holds {spec.name}, asked for {find(name).name}")
     else:
         names = ()
-        spec = Spec(find(name).name, numerics=source.numerics)
-        preprocess = source.preprocess.at_size(find(name).input_size)
+        variant = find(name)
+        spec = Spec(variant.name, numerics=source.numerics_for(variant))
+        preprocess = source.preprocess_for(variant)
 
     shapes = cache(abstract)  # one network serves all three purposes, mostly
     had = convert.classes_in(shapes(spec), arrays, source)
@@ -80,11 +84,16 @@ def load(
             "or 0 for pooled features"
         )
     classes = had if num_classes is None else num_classes
-    whole = shapes(replace(spec, num_classes=had or 1))
     keep_head = 0 < classes == had
+    both = replace(spec, num_classes=had or 1, aux=True)
+    has_aux = bool(had) and convert.auxiliary_in(shapes(both), arrays, source)
+    whole = shapes(replace(both, aux=has_aux))
     values = convert.convert(whole, arrays, source, new_head=not keep_head)
+    aux = has_aux and keep_head and (spec.aux if aux is None else aux)
+    if not aux:
+        values = {path: value for path, value in values.items() if not path.startswith("aux_")}
     dropout = spec.dropout if dropout is None else dropout
-    spec = replace(spec, num_classes=classes, dtype=dtype or spec.dtype, dropout=dropout)
+    spec = replace(spec, num_classes=classes, dtype=dtype or spec.dtype, dropout=dropout, aux=aux)
     model = shapes(spec)
     if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
