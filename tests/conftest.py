@@ -24,6 +24,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("ZOO_TEST_CACHE") or st
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+for name in ("ZOO_OFFLINE", "ZOO_MIRROR", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+import zoo
 from training import optim
 from training.config import TrainConfig, differences
 from training.finetuning import finetune_config
@@ -59,8 +60,15 @@ def test_phases():
 def test_finetuning_trains_the_head_for_a_third():
     assert finetune_config(model="m", weights="w", epochs=10).head_epochs == 4
     assert finetune_config(model="m", weights="w", epochs=10, head_epochs=0).head_epochs == 0
-    with pytest.raises(ZooError, match="expected weights=FILE"):
-        finetune_config(model="m")
+
+
+def test_finetuning_starts_from_published_weights():
+    config = finetune_config(model="resnet50.a1_in1k")
+    assert (config.model, config.weights) == ("resnet50", "resnet50.a1_in1k")
+    default = finetune_config(model="googlenet")
+    assert (default.model, default.weights) == ("inception_v1", zoo.weights("inception_v1").name)
+    with pytest.raises(ZooError, match="did you mean"):
+        finetune_config(model="resnet5")
 
 
 def test_rates_fall_towards_the_stem():

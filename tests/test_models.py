@@ -168,6 +168,8 @@ TABLE = [
     Row("resnet44_cifar",       722_936,     3_168,  0.097238,  32, "paper"),
     Row("resnet56_cifar",       917_368,     4_064,  0.125549,  32, "paper"),
     Row("resnet110_cifar",    1_792_312,     8_096,  0.252951,  32, "paper"),
+    # MLPerf Tiny's Keras file: 78_666 in all
+    Row("resnet8_mlperf",        78_186,       480,  0.012502,  32, "paper", 10),
     Row("resnet18d",         11_708_744,     9_728,  2.053714, 224, "timm resnet18d"),
     Row("resnet34d",         21_816_904,    17_152,  3.903402, 224, "timm resnet34d"),
     Row("resnet50d",         25_576_264,    53_248,  4.328825, 224, "timm resnet50d"),

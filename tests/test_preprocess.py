@@ -11,7 +11,17 @@ import pytest
 from PIL import Image
 
 from zoo.errors import ZooError
-from zoo.preprocess import IMAGENET, INCEPTION, Preprocess
+from zoo.preprocess import (
+    CAFFE,
+    IMAGENET,
+    INCEPTION,
+    INTERPOLATIONS,
+    KERAS_CAFFE,
+    KERAS_TF,
+    KERAS_TORCH,
+    Preprocess,
+    read_rgb,
+)
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
@@ -59,12 +69,20 @@ def test_squash_keeps_all_of_the_picture():
     assert (out[:, 11:] == 200).all()
 
 
-def test_interpolations_differ():
-    bilinear, bicubic = (
-        Preprocess(size=32, resize=32, interpolation=name).image(noise(50, 50, 3))
-        for name in ("bilinear", "bicubic")
-    )
-    assert (bilinear != bicubic).any()
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_interpolations_are_pillows(interpolation):
+    out = Preprocess(size=32, resize=None, interpolation=interpolation).image(noise(50, 70, 3))
+    filter = getattr(Image, interpolation.upper())
+    want = np.asarray(Image.fromarray(noise(50, 70, 3)).resize((32, 32), filter))
+    np.testing.assert_array_equal(out, want)
+
+
+def test_squash_then_crop():
+    pixels = noise(40, 100, 3)
+    out = Preprocess(size=20, resize=30, squash=True).image(pixels)
+    warped = np.asarray(Image.fromarray(pixels).resize((30, 30), Image.BILINEAR))
+    np.testing.assert_array_equal(out, warped[5:25, 5:25])
+    assert CAFFE.at_size(227).resized((640, 480)) == (259, 259)
 
 
 def test_at_size_keeps_the_crop_share():
@@ -227,7 +245,14 @@ def test_unreadable_files(kind, reason, tmp_path):
 @pytest.mark.parametrize(
     ("source", "got"),
     [
-        (np.zeros((8, 8, 3), np.float32), r"uint8 array 0\.\.255 .*, got float32 \[8, 8, 3\]"),
+        (np.zeros((8, 8, 3), np.int64), r"uint8 or float in 0\.\.1, got int64 \[8, 8, 3\]"),
+        (
+            np.full((8, 8, 3), 255.0),
+            r"values in 0\.\.1 .*, got float64 \[8, 8, 3\] from 255 to 255",
+        ),
+        (np.full((8, 8, 3), -0.1, np.float32), r"in 0\.\.1 \(or uint8 in 0\.\.255\), got float32"),
+        (np.full((8, 8, 3), np.nan, np.float32), "from nan to nan"),
+        (np.zeros((8, 8, 4), np.float32), r"got float32 \[8, 8, 4\]"),
         (np.zeros((8, 8, 4), np.uint8), r"got uint8 \[8, 8, 4\]"),
         (np.zeros((3, 8, 8), np.uint8), r"got uint8 \[3, 8, 8\]"),
         (np.zeros(8, np.uint8), r"got uint8 \[8\]"),
@@ -251,6 +276,8 @@ def test_sources_that_are_no_picture(source, got):
         ({"mean": (0.5, 0.5)}, "mean must be three numbers"),
         ({"std": (0.5, 0.5, 0)}, "std must be three positive numbers"),
         ({"mean": 0.5}, "mean must be three numbers"),
+        ({"channels": "grb"}, "unknown channel order 'grb': did you mean 'rgb', 'bgr'"),
+        ({"squash": 256}, "squash must be True or False, got 256"),
     ],
 )
 def test_impossible_values(field, message):
@@ -276,17 +303,53 @@ def test_normalize_equals_torchvision():
     np.testing.assert_allclose(np.ravel(out), want, rtol=1e-6)
 
 
-def test_normalize_under_jit_and_strict_ranks():
+def test_the_network_sees_bgr():
+    out = KERAS_CAFFE.normalize(np.array([[200, 100, 50]], np.uint8))
+    np.testing.assert_allclose(out, [[50 - 103.939, 100 - 116.779, 200 - 123.68]], atol=1e-4)
+    out = CAFFE.normalize(np.array([[200, 100, 50]], np.uint8))
+    np.testing.assert_allclose(out, [[50 - 104, 100 - 117, 200 - 123]], atol=1e-4)
+
+
+@pytest.mark.parametrize("preprocess", [IMAGENET, KERAS_CAFFE], ids=["rgb", "bgr"])
+def test_normalize_under_jit_and_strict_ranks(preprocess):
     x = noise(2, 5, 4, 3)
     with jax.numpy_rank_promotion("raise"):
-        compiled = jax.jit(IMAGENET.normalize)(x)
-        np.testing.assert_allclose(compiled, IMAGENET.normalize(jax.numpy.asarray(x)), atol=1e-6)
+        compiled = jax.jit(preprocess.normalize)(x)
+        want = preprocess.normalize(jax.numpy.asarray(x))
+        np.testing.assert_allclose(compiled, want, atol=2e-5)
 
 
-@pytest.mark.parametrize("x", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, 3, 4), np.uint8)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_are_pictures(dtype):
+    pixels = noise(40, 50, 3)
+    floats = (pixels / 255).astype(dtype)
+    small = IMAGENET.at_size(24)
+    level = 1 / 255 / min(IMAGENET.std)
+    np.testing.assert_allclose(small(floats), small(pixels), atol=1.01 * level)
+    np.testing.assert_allclose(small(floats[None]), small(pixels), atol=1.01 * level)
+    np.testing.assert_allclose(small.normalize(floats), small.normalize(pixels), atol=level)
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 4, 4, 3), np.int32), np.zeros((2, 3, 4), np.uint8)])
 def test_normalize_wants_uint8_channels_last(x):
     with pytest.raises(ZooError, match=r"expected images uint8 0\.\.255 \[\.\.\., 3\], got"):
         IMAGENET.normalize(x)
+
+
+def test_normalize_sees_no_range_under_jit():
+    with pytest.raises(ZooError, match=r"expected images uint8 0\.\.255 .* got float32"):
+        jax.jit(IMAGENET.normalize)(np.zeros((1, 4, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("worst", [-0.01, 1.01, 255, np.nan])
+def test_normalize_refuses_floats_out_of_range(worst):
+    x = np.zeros((1, 4, 4, 3), np.float32)
+    x[0, 2, 1, 0] = worst
+    with pytest.raises(
+        ZooError, match=r"expected float images with values in 0\.\.1 .* got"
+    ) as error:
+        IMAGENET.normalize(x)
+    assert "\n" not in str(error.value)
 
 
 def test_call_takes_one_or_many(tmp_path):
@@ -308,11 +371,13 @@ def test_call_takes_one_or_many(tmp_path):
 
 
 def test_round_trip_through_json():
-    record = Preprocess(299, None, "bicubic", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    record = Preprocess(299, 320, "lanczos", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "bgr", squash=True)
     again = Preprocess.from_dict(json.loads(json.dumps(record.to_dict())))
     assert again == record
     assert hash(again) == hash(record)
     assert Preprocess.from_dict({}) == IMAGENET
+    older = {"size": 299, "resize": 341, "interpolation": "bilinear", "mean": [0.5] * 3}
+    assert Preprocess.from_dict(older) == Preprocess(299, 341, mean=(0.5, 0.5, 0.5))
 
 
 def test_unknown_key():
@@ -332,3 +397,147 @@ def test_real_photos_of_all_shapes():
         with Image.open(path) as picture:
             want = torchvision_crop(picture.convert("RGB"), 256, 224, Image.BILINEAR)
         np.testing.assert_array_equal(IMAGENET.image(path), want, err_msg=path.name)
+
+
+# --- the sources' own pipelines
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> list[Path]:
+    """Real photos, some of them grey, and files of the other kinds that are met."""
+    if not PHOTOS.is_dir():
+        pytest.skip("needs ../shared/data/photos")
+    photos = sorted(PHOTOS.iterdir())
+    folder = tmp_path_factory.mktemp("pictures")
+    with Image.open(photos[0]) as picture:
+        picture = picture.convert("RGB")
+    picture.convert("L").save(folder / "grey.png")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.crop((5, 9, 105, 67)).save(folder / "small.png")
+    picture.convert("P").save(folder / "palette.gif")
+    return [*photos[::4], *sorted(folder.iterdir())]
+
+
+def levels(images, preprocess: Preprocess) -> np.ndarray:
+    """Network input [..., 3] back as grey levels 0..255, channels R, G, B."""
+    images = np.asarray(images, np.float64)
+    images = images[..., ::-1] if preprocess.channels == "bgr" else images
+    return (images * preprocess.std + preprocess.mean) * 255
+
+
+def assert_same_levels(preprocess: Preprocess, theirs, pictures) -> None:
+    for path in pictures:
+        ours = preprocess(path)[0]
+        want = np.asarray(theirs(path))
+        assert ours.shape == want.shape
+        error = np.abs(levels(ours, preprocess) - levels(want, preprocess)).max()
+        assert error <= 1, path.name
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("mode", "record"), [("caffe", KERAS_CAFFE), ("tf", KERAS_TF), ("torch", KERAS_TORCH)]
+)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_keras(mode, record, interpolation, pictures, keras):
+    record = Preprocess.from_dict({**record.to_dict(), "interpolation": interpolation})
+    record = record.at_size(160)
+
+    def theirs(path):
+        target = dict(target_size=(160, 160), interpolation=interpolation)
+        x = keras.utils.img_to_array(keras.utils.load_img(path, **target))
+        # every network's own `preprocess_input` is this function with its mode
+        return keras.applications.imagenet_utils.preprocess_input(x, mode=mode)
+
+    assert_same_levels(record, theirs, pictures)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (224, 232), (299, 342)])
+def test_torchvision_preset(size, resize, interpolation, pictures, torchvision):
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms._presets import ImageClassification
+
+    preset = ImageClassification(
+        crop_size=size, resize_size=resize, interpolation=InterpolationMode(interpolation)
+    )
+    record = Preprocess(size=size, resize=resize, interpolation=interpolation)
+
+    def theirs(path):
+        with Image.open(path) as picture:
+            return preset(picture.convert("RGB")).permute(1, 2, 0)
+
+    assert_same_levels(record, theirs, pictures)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("crop_pct", "crop_mode", "resize"),
+    [(0.875, "center", 256), (0.95, "center", 235), (1.0, "center", 224), (0.9, "squash", 248)],
+)
+def test_timm(crop_pct, crop_mode, resize, pictures, torchvision):
+    data = pytest.importorskip("timm.data")
+    config = dict(input_size=(3, 224, 224), interpolation="bicubic", crop_pct=crop_pct)
+    config |= dict(crop_mode=crop_mode, mean=INCEPTION.mean, std=INCEPTION.std)
+    transform = data.create_transform(**config)
+    record = Preprocess(
+        resize=resize,
+        interpolation="bicubic",
+        mean=INCEPTION.mean,
+        std=INCEPTION.std,
+        squash=crop_mode == "squash",
+    )
+
+    def theirs(path):
+        with Image.open(path) as picture:
+            return transform(picture.convert("RGB")).permute(1, 2, 0)
+
+    assert_same_levels(record, theirs, pictures)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", ["turned", "alpha", "sixteen"])
+def test_files_that_peers_leave_to_the_caller(kind, pictures, tmp_path, torchvision):
+    """Read as they are seen; from there on as torchvision has it."""
+    from torchvision.transforms._presets import ImageClassification
+
+    with Image.open(pictures[0]) as photo:
+        photo = photo.convert("RGB")
+    path = tmp_path / "a.png"
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo.save(path, exif=exif)
+        seen = photo.transpose(Image.Transpose.ROTATE_270)
+    elif kind == "alpha":
+        photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+        photo.save(path)
+        rgba = np.asarray(photo, np.float64)
+        alpha = rgba[..., 3:] / 255
+        seen = Image.fromarray(np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8))
+    else:
+        grey = np.asarray(photo.convert("L"))
+        Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+        seen = Image.fromarray(grey).convert("RGB")
+    assert read_rgb(path).size == seen.size
+    preset = ImageClassification(crop_size=224)
+    assert_same_levels(IMAGENET, lambda _: preset(seen).permute(1, 2, 0), [path])
+
+
+@pytest.fixture(scope="module")
+def keras():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")
+        yield pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    pytest.importorskip("torch")
+    shim = Path(__file__).parents[2] / "shared" / "parity" / "shim"
+    if shim.is_dir():  # lets torchvision stand next to a CPU-only torch
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(shim)
+            pytest.importorskip("tv_import")
+    return pytest.importorskip("torchvision")

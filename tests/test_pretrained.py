@@ -324,7 +324,7 @@ def test_layouts_are_named(torch_file):
         zoo.load("resnet18", file=torch_file)
     with pytest.raises(zoo.ZooError, match=r"was not written by zoo\.save"):
         zoo.load("resnet18", file=torch_file, layout="zoo")
-    assert list(LAYOUTS) == ["torchvision", "keras", "zoo"]
+    assert all(name == layout.name for name, layout in LAYOUTS.items())
 
 
 # --- files that are not what they should be ------------------------------------------------------
@@ -345,7 +345,7 @@ def test_half_an_hdf5_file(keras, tmp_path):
     data = path.read_bytes()
     for size in (0, 4, 1000, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
-        message = re.escape(f"weights: {path} is not a whole HDF5 file: ")
+        message = re.escape(f"weights: {path} is not a whole Keras file: ")
         with pytest.raises(zoo.ZooError, match=f"^{message}"):
             zoo.load("mobilenet_v1_025", file=path)
 
@@ -358,11 +358,11 @@ def test_an_hdf5_file_of_another_kind(tmp_path):
         zoo.load("mobilenet_v1_025", file=path, num_classes=3)
 
 
-@pytest.mark.parametrize("name", ["w.npz", "w.pth", "w"])
+@pytest.mark.parametrize("name", ["w.onnx", "w"])
 def test_a_suffix_without_reader(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"anything")
-    message = f"cannot read {name}: suffix '{path.suffix}', expected one of .safetensors, .h5"
+    message = f"cannot read {name}: suffix '{path.suffix}', expected one of .safetensors, .npz"
     with pytest.raises(zoo.ZooError, match=re.escape(message)):
         zoo.load("resnet18", file=path)
 
@@ -370,8 +370,6 @@ def test_a_suffix_without_reader(tmp_path, name):
 def test_no_file(tmp_path):
     with pytest.raises(zoo.ZooError, match=re.escape(f"weights: no file {tmp_path}/w.h5")):
         zoo.load("mobilenet_v1_025", file=tmp_path / "w.h5")
-    with pytest.raises(zoo.ZooError, match="got no file of weights for resnet18, expected file="):
-        zoo.load("resnet18")
     with pytest.raises(zoo.ZooError, match="weights: no file"):
         zoo.load("resnet18", file=tmp_path)
 

@@ -58,8 +58,8 @@ class TrainConfig:
     bn_momentum: float = option(0.9, "share of the old BN statistics that a step keeps")
     sync_bn: bool = option(False, "batch-norm statistics over all devices, not each its own")
 
-    weights: str | None = option(None, "file of weights to start from")
-    layout: str | None = option(None, "its layout: torchvision, keras or zoo; default: by the file")
+    weights: str | None = option(None, "weights to start from: published ones, or a file")
+    layout: str | None = option(None, "the layout of a file of weights; default: by the file")
     head_epochs: int = option(0, "epochs at the start that train the classifier alone")
     unfreeze_scale: float = option(0.1, "peak rate after those epochs, over the one before")
     freeze_bn: bool = option(False, "keep batch-norm statistics as they were loaded")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from zoo.errors import ZooError
+import zoo
 
 from .config import FINETUNE, TrainConfig
 from .loop import Result, fit
@@ -14,17 +14,17 @@ def finetune(
     """Fine-tune a pretrained network on your own pictures.
 
     Args:
-      model: name of the network, see `zoo.list_models()`.
+      model: published weights ("resnet50.a1_in1k", see `zoo.list_weights()`), or a network, whose
+        default weights are then taken.
       data: "folder:PATH" or another dataset.
       epochs: passes over the training pictures, the first ones for the classifier alone.
       out: folder of the run; None: runs/DATA-MODEL.
-      settings: anything else of `TrainConfig`; `weights` is the file to start from.
+      settings: anything else of `TrainConfig`; `weights` is a file to start from instead.
 
     Raises:
       ZooError: as `fit`; or no weights to start from.
 
-    >>> finetune("mobilenet_v1_025", "folder:photos", out="runs/photos",
-    ...          weights="mobilenet_2_5_224_tf_no_top.h5")                    # doctest: +SKIP
+    >>> finetune("mobilenet_v1_025", "folder:photos", out="runs/photos")     # doctest: +SKIP
     """
     return fit(finetune_config(model=model, data=data, epochs=epochs, out=out, **settings))
 
@@ -32,7 +32,8 @@ def finetune(
 def finetune_config(**settings: Any) -> TrainConfig:
     """`TrainConfig` with the defaults of fine-tuning for whatever is not set."""
     if not settings.get("weights"):
-        raise ZooError("finetune: expected weights=FILE to start from; `train` starts from nothing")
+        record = zoo.weights(settings.get("model", TrainConfig.model))
+        settings |= {"model": record.model, "weights": record.name}
     epochs = settings.get("epochs", FINETUNE["epochs"])
     head_epochs = -(-epochs // 3)  # a third: an untrained classifier would wreck the body
     return TrainConfig.from_dict({**FINETUNE, "head_epochs": head_epochs, **settings})

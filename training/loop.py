@@ -21,6 +21,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
 from zoo.preprocess import Preprocess
+from zoo.pretrained.store import is_file
 from zoo.registry import find
 
 from . import data, evaluation, optim
@@ -89,9 +90,12 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
     """The network to train, with fresh or given weights, its preprocessing fit for the dataset."""
     classes = len(dataset.classes)
     if config.weights:
+        file = config.weights if is_file(config.weights) else None
+        if file is None and zoo.weights(config.weights).model != find(config.model).name:
+            raise ZooError(f"weights: {config.weights} are not for {config.model}")
         model = zoo.load(
-            config.model,
-            file=config.weights,
+            config.model if file else config.weights,
+            file=file,
             layout=config.layout,
             num_classes=classes,
             dropout=config.dropout,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .folding import fold
     from .layers import Network, features
     from .preprocess import Preprocess
+    from .pretrained.catalogue import Weights, list_weights, weights
+    from .pretrained.export import export
     from .pretrained.store import load, save
     from .registry import create, list_models
     from .report.count import Count, count
@@ -37,6 +39,10 @@ _HOME = {
     "count": "report.count",
     "enable_compilation_cache": "cache",
     "fold": "folding",
+    "Weights": "pretrained.catalogue",
+    "list_weights": "pretrained.catalogue",
+    "weights": "pretrained.catalogue",
+    "export": "pretrained.export",
     "load": "pretrained.store",
     "save": "pretrained.store",
 }

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import ZooError
+from .pretrained.fetch import cache_folder
 
 _SWITCH = "ZOO_COMPILE_CACHE"
 _UNITS = {"M": 2**20, "G": 2**30}
@@ -30,7 +31,7 @@ def enable_compilation_cache() -> Path | None:
     if told := jax.config.values["jax_compilation_cache_dir"]:
         return Path(told)
     limit = _limit(os.environ.get(_SWITCH, "1G"))
-    folder = Path(os.environ.get("ZOO_CACHE") or Path("~/.cache/zoo").expanduser()) / "xla"
+    folder = cache_folder() / "xla"
     if not limit or not _prepared(folder):
         return None
     jax.config.update("jax_compilation_cache_max_size", limit)

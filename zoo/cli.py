@@ -1,4 +1,4 @@
-"""The command `zoo`: list, params and predict. `training.cli` adds the commands that train.
+"""The command `zoo`, but for the commands that train, which `training.cli` adds.
 
 Nothing here imports jax before a command runs, so that `zoo --help` answers at once.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import ZooError
 
 Command = Callable[[argparse.Namespace], None]
+
+_MODEL = "published weights (see `zoo weights`), or the file of a network"
 
 
 class Commands:
@@ -60,14 +62,52 @@ def commands() -> Commands:
     parser.add_argument("--claims", action="store_true", help="the article's arithmetic, checked")
 
     parser = found.add(
+        "weights",
+        _weights,
+        "list published weights: licence, size, accuracy, and which are in the cache",
+        "zoo weights 'resnet50*'",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+
+    parser = found.add(
+        "convert",
+        _convert,
+        "turn a published file into one of ours, every tensor checked",
+        "zoo convert resnet50.pth resnet50.safetensors --model resnet50 --layout torchvision",
+    )
+    parser.add_argument("file", help="weights in a published format")
+    parser.add_argument("out", help="file to write, .safetensors")
+    parser.add_argument("--model", required=True, help="the network they are for, see `zoo list`")
+    parser.add_argument("--layout", help="how the file names its tensors; default: by the file")
+    parser.add_argument("--num-classes", type=int, help="0: without the classifier")
+
+    parser = found.add(
+        "export",
+        _export,
+        "write a network for other programs",
+        "zoo export runs/photos/model.safetensors photos.onnx --format onnx",
+    )
+    parser.add_argument("model", help=_MODEL)
+    parser.add_argument("out", help="file to write")
+    parser.add_argument(
+        "--format",
+        default="safetensors",
+        help="safetensors (ours), torchvision or timm (their names), stablehlo, onnx",
+    )
+    parser.add_argument(
+        "--preprocess", action="store_true", help="take uint8 pictures (stablehlo only)"
+    )
+
+    parser = found.add(
         "predict",
         _predict,
         "name what is in pictures",
-        "zoo predict cat.jpg --model runs/photos/model.safetensors",
+        "zoo predict cat.jpg --model resnet50.a1_in1k",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file")
-    parser.add_argument("--model", required=True, help="file of a trained network")
+    parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
+    parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
     return found
 
 
@@ -131,6 +171,50 @@ def _params(args: argparse.Namespace) -> None:
             print("\n" + table((c.name, "output", "parameters", "MACs (M)"), layers))
 
 
+def _weights(args: argparse.Namespace) -> None:
+    from .pretrained.catalogue import list_weights, weights
+    from .pretrained.store import in_cache
+
+    found = [weights(name) for name in list_weights(args.pattern)]
+    if not found:
+        raise ZooError(f"no weights match {args.pattern!r}; `zoo weights` shows all")
+    rows = [
+        (
+            w.name,
+            w.licence + (" (non-commercial)" if w.non_commercial else ""),
+            "yes" if in_cache(w) else "",
+            *("" if value is None else f"{value:.1f}" for value in (w.size_mb, w.top1, w.top5)),
+        )
+        for w in found
+    ]
+    print(table(("weights", "licence", "cached", "MB", "top-1", "top-5"), rows, left=3))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from .pretrained.store import load, save
+
+    model = load(
+        args.model, file=args.file, layout=args.layout, num_classes=args.num_classes, aux=True
+    )
+    save(model, _writable(args.out))
+    print(f"{args.out}: {model.spec.name}, {model.spec.num_classes} classes")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from .pretrained.export import export
+    from .pretrained.store import load
+
+    export(load(args.model), _writable(args.out), args.format, preprocess=args.preprocess)
+    print(args.out)
+
+
+def _writable(out: str) -> Path:
+    folder = Path(out).parent
+    if not folder.is_dir():
+        raise ZooError(f"cannot write {out}: no folder {folder}")
+    return Path(out)
+
+
 def _predict(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
@@ -139,11 +223,23 @@ def _predict(args: argparse.Namespace) -> None:
     from .pretrained.store import load
 
     enable_compilation_cache()
+    sheet = _writable(args.png) if args.png else None
     model = load(args.model, fold=True)
-    images = model.preprocess([Path(image) for image in args.images])
-    probabilities = np.asarray(jax.nn.softmax(jax.jit(model.logits)(images)))
+    pictures = np.stack([model.preprocess.image(Path(image)) for image in args.images])
+    logits = jax.jit(model.logits)(model.preprocess.normalize(pictures))
+    probabilities = np.asarray(jax.nn.softmax(logits))
     names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]
-    for image, row in zip(args.images, probabilities, strict=True):
-        print(image)
-        for i in row.argsort()[::-1][: args.top]:
-            print(f"  {row[i]:6.1%}  {names[i]}")
+    answers = [
+        [f"{row[i]:6.1%}  {names[i]}" for i in row.argsort()[::-1][: args.top]]
+        for row in probabilities
+    ]
+    for image, lines in zip(args.images, answers, strict=True):
+        print("\n".join([image, *("  " + line for line in lines)]))
+    if sheet:
+        from .sheet import contact_sheet
+
+        captions = [
+            [Path(image).name, *lines] for image, lines in zip(args.images, answers, strict=True)
+        ]
+        contact_sheet(list(pictures), captions).save(sheet)
+        print(sheet)

@@ -66,6 +66,7 @@ class Numerics:
     bn_scale: bool = True  # batch norm has a trainable scale
     conv_bias: bool = False  # convolutions keep a bias beside batch norm
     avg_pool_counts_padding: bool = True  # padded zeros enter the mean
+    max_pool_pads_zeros: bool = False  # zeros that may win, not -inf
 
 
 TORCH = Numerics()

@@ -343,7 +343,15 @@ class MaxPool:
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         padding = self.padding or ctx.numerics.padding
-        return Pool(ops.max_pool, self.kernel, self.stride, padding), channels
+        pool = max_pool_of_zeros if ctx.numerics.max_pool_pads_zeros else ops.max_pool
+        return Pool(pool, self.kernel, self.stride, padding), channels
+
+
+def max_pool_of_zeros(
+    x: jax.Array, window: tuple[int, int], *, stride: tuple[int, int], pads: ops.Pads
+) -> jax.Array:
+    """Maximum over windows of `x` [N, H, W, C] among zeros."""
+    return ops.max_pool(jnp.pad(x, ((0, 0), *pads, (0, 0))), window, stride=stride)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def conv2d(
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
-        return _depthwise(x, kernel, stride, pads)
+        return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
     else:
         cpu = partial(_grouped, stride=stride, pads=pads, groups=groups)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
@@ -175,28 +175,32 @@ def _grouped(x, kernel, *, stride, pads, groups):
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x, kernel, stride, pads):
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x, kernel, stride):
+    """`x` comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice.
+
+    XLA folds the padding into its own convolution on other platforms.
+    """
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_shifted_sum, stride=stride, pads=pads),
-        default=partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1]),
+        cpu=partial(_shifted_sum, stride=stride),
+        default=partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1]),
     )
 
 
-def _depthwise_fwd(x, kernel, stride, pads):
-    return _depthwise(x, kernel, stride, pads), (x, kernel)
+def _depthwise_fwd(x, kernel, stride):
+    return _depthwise(x, kernel, stride), (x, kernel)
 
 
-def _depthwise_bwd(stride, pads, residuals, g):
+def _depthwise_bwd(stride, residuals, g):
     def native(x, kernel, g):
-        convolve = partial(_xla_conv, stride=stride, pads=pads, groups=x.shape[-1])
+        convolve = partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1])
         return jax.vjp(convolve, x, kernel)[1](g)
 
     def shifted(x, kernel, g):
-        dx = _shifted_sum_dx(g, kernel, x, stride, pads)
-        return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride, pads)
+        dx = _shifted_sum_dx(g, kernel, x.shape, stride)
+        return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
 
     return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
 
@@ -204,30 +208,28 @@ def _depthwise_bwd(stride, pads, residuals, g):
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
-def _shifted_sum(x, kernel, *, stride, pads):
-    taps = _taps(x, kernel.shape[:2], stride, pads)
+def _shifted_sum(x, kernel, *, stride):
+    taps = _taps(x, kernel.shape[:2], stride, NO_PADS)
     weights = kernel.reshape(-1, kernel.shape[-1])
     return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
 
 
-def _shifted_sum_dx(g, kernel, x, stride, pads):
+def _shifted_sum_dx(g, kernel, shape, stride):
     """The same sum over the cotangent, spread out by the stride, with the kernel turned round."""
     padding = [(0, 0, 0)]
     for axis in (0, 1):
         spread = (g.shape[axis + 1] - 1) * stride[axis] + 1
-        before = kernel.shape[axis] - 1 - pads[axis][0]
-        after = x.shape[axis + 1] + kernel.shape[axis] - 1 - spread - before
-        padding.append((before, after, stride[axis] - 1))
+        padding.append((kernel.shape[axis] - 1, shape[axis + 1] - spread, stride[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
-    return _shifted_sum(g, kernel[::-1, ::-1], stride=(1, 1), pads=NO_PADS)
+    return _shifted_sum(g, kernel[::-1, ::-1], stride=(1, 1))
 
 
-def _shifted_sum_dkernel(x, g, shape, stride, pads):
+def _shifted_sum_dkernel(x, g, shape, stride):
     """Each tap times the cotangent, summed: picture by picture, so that one stays in the cache."""
 
     def add_picture(total, pictures):
         x, g = (picture[None] for picture in pictures)
-        sums = [(tap * g).sum((0, 1, 2)) for tap in _taps(x, shape[:2], stride, pads)]
+        sums = [(tap * g).sum((0, 1, 2)) for tap in _taps(x, shape[:2], stride, NO_PADS)]
         return total + jnp.stack(sums), None
 
     start = jnp.zeros((math.prod(shape[:2]), shape[-1]), g.dtype)

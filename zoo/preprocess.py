@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # both are slow to import, and building a record needs neithe
 
     Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
+INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+CHANNELS = ("rgb", "bgr")
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -32,8 +35,12 @@ class Preprocess:
         size: side of the square network input, pixels.
         resize: the shorter side is resized to this, keeping the aspect, and the centre `size` x
             `size` is cut out; `None` squashes the whole picture to `size` x `size`.
-        interpolation: "bilinear" or "bicubic": Pillow's, which average when they shrink.
-        mean, std: per channel R, G, B, in units of 0..1.
+        interpolation: "nearest", "box", "bilinear", "bicubic" or "lanczos": Pillow's, all but
+            "nearest" averaging when they shrink.
+        mean, std: per channel R, G, B whatever `channels` says, in units of 0..1.
+        channels: the order that the network sees: "rgb", or Caffe's "bgr".
+        squash: the whole picture is warped to `resize` x `resize`, its aspect lost, and the centre
+            cut out of that: Caffe's way.
 
     Raises:
         ZooError: a value that cannot be (a crop larger than the resized picture, a zero std, ...).
@@ -44,6 +51,8 @@ class Preprocess:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channels: str = "rgb"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -54,8 +63,12 @@ class Preprocess:
             raise ZooError(
                 f"resize must be None or at least size ({self.size}), got {self.resize!r}"
             )
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise unknown("interpolation", str(self.interpolation), ("bilinear", "bicubic"))
+        if self.interpolation not in INTERPOLATIONS:
+            raise unknown("interpolation", str(self.interpolation), INTERPOLATIONS)
+        if self.channels not in CHANNELS:
+            raise unknown("channel order", str(self.channels), CHANNELS)
+        if not isinstance(self.squash, bool):
+            raise ZooError(f"squash must be True or False, got {self.squash!r}")
         for name in ("mean", "std"):
             value = getattr(self, name)
             try:
@@ -86,49 +99,68 @@ class Preprocess:
         """The host's part: decode, resize, crop.
 
         Args:
-            source: a path, a PIL image, or a uint8 array [H, W, 3], [H, W, 1] or [H, W]. EXIF
-                rotation is applied, transparency is laid on white, 16 bits become 8.
+            source: a path, a PIL image, or an array [H, W, 3], [H, W, 1] or [H, W], uint8 or float
+                in 0..1. EXIF rotation is applied, transparency is laid on white, 16 bits and
+                floats become 8 bits.
 
         Returns:
-            uint8 [size, size, 3], to the bit what torchvision's `Resize` and `CenterCrop` make of
-            the PIL image.
+            uint8 [size, size, 3], R, G, B: to the bit what torchvision's `Resize` and `CenterCrop`
+            make of the PIL image (or, with `resize=None`, Keras' `load_img(target_size=...)`).
 
         Raises:
             ZooError: a file that cannot be read ("cannot read image PATH: reason"), or an array
-                of another type or shape.
+                of another type, shape or range.
         """
         picture = read_rgb(source)
-        if self.resize is None:
-            return np.array(picture.resize((self.size, self.size), self.filter))
-        width, height = picture.size
-        short = min(width, height)
-        # The truncation here and the rounding of the offsets below are torchvision's.
-        width, height = (int(self.resize * side / short) for side in (width, height))
+        width, height = self.resized(picture.size)
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return np.array(picture.crop((left, top, left + self.size, top + self.size)))
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of a picture of `size` (width, height) before its centre is cut out."""
+        if self.resize is None:
+            return self.size, self.size
+        if self.squash:
+            return self.resize, self.resize
+        # The truncation here and the rounding of the offsets in `image` are torchvision's.
+        width, height = (int(self.resize * side / min(size)) for side in size)
+        return width, height
+
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
-        """The device's part, for use under `jit` too: uint8 [..., 3] to float32 [..., 3].
+        """The device's part: R, G, B images [..., 3] to float32 [..., 3] in the order `channels`.
 
         `(x / 255 - mean) / std`: with `INCEPTION` that is Keras' `x / 127.5 - 1`.
 
+        Args:
+            images: uint8, for use under `jit` too; or floats in 0..1, but not under `jit`, where
+                their range cannot be seen.
+
         Raises:
-            ZooError: not uint8, or not three channels last.
+            ZooError: another type or range, or not three channels last.
         """
+        import jax
         import jax.numpy as jnp
 
-        if images.dtype != np.uint8 or images.ndim == 0 or images.shape[-1] != 3:
+        floats = images.dtype.kind == "f" and not isinstance(images, jax.core.Tracer)
+        if not (floats or images.dtype == np.uint8) or images.ndim == 0 or images.shape[-1] != 3:
             raise ZooError(
                 f"expected images uint8 0..255 [..., 3], got {images.dtype} {list(images.shape)}"
             )
+        if floats:
+            _check_unit_range(np.asarray(images))
+        order = 1 if self.channels == "rgb" else -1
         # Spelt out in full rank, so that it also runs where rank promotion is an error.
         per_channel = (1,) * (images.ndim - 1) + (3,)
-        mean, std = (np.asarray(v, np.float32).reshape(per_channel) for v in (self.mean, self.std))
-        return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+        mean, std = (
+            np.asarray(v[::order], np.float32).reshape(per_channel) for v in (self.mean, self.std)
+        )
+        x = jnp.asarray(images, jnp.float32)
+        x = x if order == 1 else jnp.flip(x, -1)
+        return ((x if floats else x / 255) - mean) / std
 
     def __call__(self, sources: "Source | list[Source] | tuple[Source, ...]") -> "jax.Array":
-        """Both parts: one picture, a list or a uint8 array [N, H, W, 3] of them, to network input.
+        """Both parts: one picture, a list or an array [N, H, W, 3] of them, to network input.
 
         Returns:
             float32 [N, size, size, 3].
@@ -162,6 +194,26 @@ class Preprocess:
 
 IMAGENET = Preprocess()  # torchvision's and most of timm's
 INCEPTION = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # -1..1: slim's, Keras' "tf" mode
+
+# keras.utils.load_img(path, target_size=...) and preprocess_input in its three modes:
+# https://github.com/keras-team/keras/blob/v3.12.0/keras/src/applications/imagenet_utils.py
+KERAS_TORCH = Preprocess(resize=None, interpolation="nearest")
+KERAS_TF = replace(KERAS_TORCH, mean=INCEPTION.mean, std=INCEPTION.std)
+KERAS_CAFFE = replace(
+    KERAS_TORCH,
+    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+    channels="bgr",
+)
+# Caffe's convert_imageset --resize_height=256 --resize_width=256, then the centre and `mean_value`:
+# https://github.com/BVLC/caffe/blob/master/models/bvlc_googlenet/train_val.prototxt
+CAFFE = replace(
+    KERAS_CAFFE,
+    resize=256,
+    squash=True,
+    interpolation="bilinear",
+    mean=(123 / 255, 117 / 255, 104 / 255),
+)
 
 
 def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
@@ -216,18 +268,33 @@ def _upright_rgb(picture: "Image.Image") -> "Image.Image":
 
 
 def _pixels(source: Any) -> np.ndarray:
-    """The array [H, W, 3] or [H, W], or a ZooError where it is not uint8 of such a shape."""
-    expected = "expected a path, a PIL image or a uint8 array 0..255 [H, W, 3] or [H, W]"
+    """The array as uint8 [H, W, 3] or [H, W], or a ZooError where it is no picture."""
+    expected = (
+        "expected a path, a PIL image or an array [H, W, 3] or [H, W], uint8 or float in 0..1"
+    )
     if not hasattr(source, "__array__"):
         raise ZooError(f"{expected}, got {type(source).__name__}")
     pixels = np.asarray(source)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
+    floats = pixels.dtype.kind == "f"
+    shaped = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,))
+    if not shaped or not (floats or pixels.dtype == np.uint8):
         raise ZooError(f"{expected}, got {pixels.dtype} {list(pixels.shape)}")
     if not pixels.size:
         raise ZooError(f"{expected}, got no pixels: {list(pixels.shape)}")
+    if floats:
+        _check_unit_range(pixels)
+        pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
     return np.ascontiguousarray(pixels)
+
+
+def _check_unit_range(pixels: np.ndarray) -> None:
+    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
+        raise ZooError(
+            "expected float images with values in 0..1 (or uint8 in 0..255), got "
+            f"{pixels.dtype} {list(pixels.shape)} from {pixels.min():g} to {pixels.max():g}"
+        )
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -1,17 +1,19 @@
 """ResNet for CIFAR (He et al., 2015, section 4.2), https://arxiv.org/abs/1512.03385."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ..context import Context
-from ..layers import Conv, Layer, Network, Table
+from ..context import KERAS, Context
+from ..layers import Conv, Layer, Network, Row, Table
 from ..registry import Variant
 from .resnet import HEAD, Block, stage
 
 PAPER = "https://arxiv.org/abs/1512.03385"
+MLPERF_TINY = "https://arxiv.org/abs/2106.07597"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,14 @@ class ZeroPadded:
         return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), sides))
 
 
-def section_4_2(n: int) -> Table:
+def bare_projection(features: int, stride: int) -> Row:
+    """Option B without its norm, as MLPerf Tiny has it."""
+    return Conv(1, features, stride, norm=False, act=None)
+
+
+def section_4_2(n: int, shortcut: Callable[[int, int], Row]) -> Table:
     """The table of section 4.2, a network of 6n + 2 layers."""
-    unit = partial(Block, shortcut=ZeroPadded)
+    unit = partial(Block, shortcut=shortcut)
     # fmt: off
     return dict(
         stem=Conv(3, 16),                                # 32x32
@@ -46,11 +53,23 @@ def section_4_2(n: int) -> Table:
     # fmt: on
 
 
-def resnet_cifar(ctx: Context, layers: int) -> Network:
-    return Network(section_4_2(n=(layers - 2) // 6), HEAD, ctx, min_size=4)
+def resnet_cifar(
+    ctx: Context, layers: int, shortcut: Callable[[int, int], Row] = ZeroPadded
+) -> Network:
+    return Network(section_4_2((layers - 2) // 6, shortcut), HEAD, ctx, min_size=4)
 
 
 VARIANTS = [
-    Variant(f"resnet{layers}_cifar", partial(resnet_cifar, layers=layers), PAPER, input_size=32)
-    for layers in (20, 32, 44, 56, 110)
+    *(
+        Variant(f"resnet{layers}_cifar", partial(resnet_cifar, layers=layers), PAPER, input_size=32)
+        for layers in (20, 32, 44, 56, 110)
+    ),
+    # The image classifier of the MLPerf Tiny benchmark (Banbury et al., 2021)
+    Variant(
+        "resnet8_mlperf",
+        partial(resnet_cifar, layers=8, shortcut=bare_projection),
+        MLPERF_TINY,
+        input_size=32,
+        numerics=replace(KERAS, conv_bias=True),
+    ),
 ]

@@ -31,6 +31,7 @@ def convert(model: Network, arrays: Arrays, layout: Layout, *, new_head: bool) -
       ZooError: everything that is missing, unexpected or of another shape, listed.
     """
     rules = layout.rules_for(model)
+    arrays = layout.rename(model, arrays)
     rest = {name for name in arrays if not re.fullmatch(layout.ignored, name)}
     filled: Arrays = {}
     problems: list[str] = []
@@ -66,12 +67,14 @@ def convert(model: Network, arrays: Arrays, layout: Layout, *, new_head: bool) -
 def classes_in(model: Network, arrays: Arrays, layout: Layout) -> int:
     """How many classes the source's classifier has; 0 if it has none."""
     name = layout.source_name("classifier.linear.bias", layout.rules_for(model))
+    arrays = layout.rename(model, arrays)
     return len(arrays[name]) if name in arrays else 0
 
 
 def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
     """Whether the source holds some of the auxiliary classifiers of a network built with them."""
     rules = layout.rules_for(model)
+    arrays = layout.rename(model, arrays)
     for path in expected(model):
         if path.startswith("aux_"):
             try:

@@ -1,16 +1,17 @@
-"""Load a network with weights from a file, and save one."""
+"""Load a network with published or own weights, and save one."""
 
+import contextlib
 import json
-import os
-import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
+from .. import context
 from ..context import Spec
 from ..errors import ZooError, unknown
 from ..folding import fold as folded
@@ -20,9 +21,13 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
 from . import convert, files
-from .layouts import LAYOUTS
+from .catalogue import Weights, class_names, weights
+from .fetch import cached, converted, fetch, write
+from .layouts import LAYOUTS, Layout
 
 _METADATA = "zoo"  # the key of our own description in a safetensors file
+
+Content = tuple[files.Arrays, dict[str, str]]  # of a file: tensors by name, and metadata
 
 
 def load(
@@ -38,11 +43,16 @@ def load(
 ) -> Network:
     """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
 
+    Published weights are downloaded once, verified, converted, and kept in `ZOO_CACHE` (or
+    ~/.cache/zoo). `ZOO_OFFLINE=1` stays with what is there, `ZOO_MIRROR` goes elsewhere for files.
+
     Args:
-      name: one of `zoo.list_models()`, or the path of a file that `zoo.save` wrote.
-      file: weights of that network: `.safetensors` or Keras' `.h5`.
-      layout: how the file names its tensors: "torchvision", "keras" or "zoo". None: "zoo" for
-        files that `zoo.save` wrote, "keras" for `.h5`.
+      name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); or a network alone,
+        whose default weights are taken; or the path of a file that `zoo.save` wrote.
+      file: weights of that network: `.safetensors`, PyTorch's `.pth` and alike, Keras' `.h5`,
+        `.weights.h5` and `.keras`, `.npz`, TensorFlow's `.ckpt`, `.caffemodel`.
+      layout: how the file names its tensors: one of `zoo.pretrained.layouts.LAYOUTS`. None: "zoo"
+        for files that `zoo.save` wrote, "keras" and "caffe" by their suffixes.
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
         one in its place, all zeros, so that training starts from the features alone (random where
         an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded always.
@@ -53,42 +63,79 @@ def load(
       fold: with `zoo.fold`: for inference, the same outputs in less time.
 
     Raises:
-      ZooError: an unknown name or layout, an unreadable file, or tensors that do not fit, which
-        are all listed.
+      ZooError: an unknown name or layout, a file that cannot be had or read, or tensors that do not
+        fit, which are all listed.
 
-    >>> model = zoo.load("resnet50", file="resnet50.safetensors", layout="torchvision",
-    ...                  num_classes=37)                     # doctest: +SKIP
-    >>> model = zoo.load("runs/digits/model.safetensors")    # doctest: +SKIP
+    >>> model = zoo.load("resnet50.a1_in1k", num_classes=37)             # doctest: +SKIP
+    >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP
+    >>> model = zoo.load("runs/digits/model.safetensors")                # doctest: +SKIP
     """
-    if file is None:
-        if not Path(name).suffix:
-            raise ZooError(f"load: got no file of weights for {find(name).name}, expected file=...")
-        file = name
-    arrays, metadata = files.read(file)
-    source = LAYOUTS[_layout_name(Path(file), layout, metadata)]
-    if source.name == "zoo":
-        spec, preprocess, names = _about(Path(file), metadata)
-        if name != str(file) and find(name).name != spec.name:
-            raise ZooError(f"load: {file} holds {spec.name}, asked for {find(name).name}")
+    if file is not None:
+        source, content = f"{file}", files.read(file)
+    elif is_file(name):
+        source, content = name, files.read(name)
     else:
-        names = ()
+        record = weights(name)
+        source, content = record.name, _published(record)
+        name, layout, aux = record.model, "zoo", bool(aux)
+    own = LAYOUTS[_layout_name(source, layout, content[1])]
+    if own.name == "zoo":
+        spec, preprocess, names = _about(source, content[1])
+        if name != source and find(name).name != spec.name:
+            raise ZooError(f"load: {source} holds {spec.name}, asked for {find(name).name}")
+    else:
         variant = find(name)
-        spec = Spec(variant.name, numerics=source.numerics_for(variant))
-        preprocess = source.preprocess_for(variant)
+        spec, preprocess, names = (
+            Spec(variant.name, numerics=own.numerics_for(variant)),
+            own.preprocess_for(variant),
+            (),
+        )
+    model = _fill(
+        spec,
+        content[0],
+        own,
+        source,
+        num_classes=num_classes,
+        dtype=dtype,
+        dropout=dropout,
+        aux=aux,
+    )
+    model.preprocess = preprocess
+    model.classes = names if model.spec.num_classes == len(names) and names else ()
+    return folded(model) if fold else model
 
+
+def is_file(name: str) -> bool:
+    """Whether `name` is the path of a file rather than the name of published weights."""
+    path = Path(name)
+    return len(path.parts) > 1 or path.suffix == ".safetensors" or path.is_file()
+
+
+def _fill(
+    spec: Spec,
+    arrays: files.Arrays,
+    layout: Layout,
+    source: str,
+    *,
+    num_classes: int | None,
+    dtype: str | None = None,
+    dropout: float | None = None,
+    aux: bool | None = None,
+) -> Network:
+    """The network of `spec` with these arrays, its classifier kept, fresh or left out."""
     shapes = cache(abstract)  # one network serves all three purposes, mostly
-    had = convert.classes_in(shapes(spec), arrays, source)
-    if num_classes is None and not had and source.name != "zoo":
+    had = convert.classes_in(shapes(spec), arrays, layout)
+    if num_classes is None and not had and layout.name != "zoo":
         raise ZooError(
-            f"load: {file} has no classifier: expected num_classes=N for a fresh one, "
+            f"load: {source} has no classifier: expected num_classes=N for a fresh one, "
             "or 0 for pooled features"
         )
     classes = had if num_classes is None else num_classes
     keep_head = 0 < classes == had
     both = replace(spec, num_classes=had or 1, aux=True)
-    has_aux = bool(had) and convert.auxiliary_in(shapes(both), arrays, source)
+    has_aux = bool(had) and convert.auxiliary_in(shapes(both), arrays, layout)
     whole = shapes(replace(both, aux=has_aux))
-    values = convert.convert(whole, arrays, source, new_head=not keep_head)
+    values = convert.convert(whole, arrays, layout, new_head=not keep_head)
     aux = has_aux and keep_head and (spec.aux if aux is None else aux)
     if not aux:
         values = {path: value for path, value in values.items() if not path.startswith("aux_")}
@@ -98,27 +145,58 @@ def load(
     if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
         values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
-    model = materialize(model, init=spec.init, seed=0, values=values)
-    model.preprocess = preprocess
-    model.classes = names if keep_head else ()
-    return folded(model) if fold else model
+    return materialize(model, init=spec.init, seed=0, values=values)
 
 
-def _layout_name(file: Path, asked: str | None, metadata: dict[str, str]) -> str:
+def _published(record: Weights) -> Content:
+    """The converted tensors of published weights and our description of them, from the cache."""
+    kept = _kept(record)
+    if kept.is_file():
+        with contextlib.suppress(ZooError):  # damaged: it is made again
+            return files.read(kept)
+    layout = LAYOUTS[record.layout]
+    variant = find(record.model)
+    numerics = (
+        getattr(context, record.numerics) if record.numerics else layout.numerics_for(variant)
+    )
+    raw, _ = files.read(fetch(record.file, hash=record.hash, desc=record.name))
+    spec = Spec(variant.name, num_classes=record.classes, numerics=numerics)
+    model = _fill(spec, raw, layout, record.name, num_classes=record.classes, aux=True)
+    model.preprocess = record.preprocess
+    model.classes = class_names(record)
+    content = _pack(model)
+    with contextlib.suppress(OSError):  # a cache that cannot be written to: it works without
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _write(content, kept)
+    return content
+
+
+def _kept(record: Weights) -> Path:
+    """Where the converted tensors of published weights lie, or would."""
+    return converted(f"{record.name}-{record.hash.rpartition(':')[2][:8] or record.source}")
+
+
+def in_cache(record: Weights) -> bool:
+    """Whether published weights can be loaded without a download."""
+    return _kept(record).is_file() or cached(record.file) is not None
+
+
+def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
     if asked is not None:
         if asked not in LAYOUTS:
             raise unknown("layout", asked, LAYOUTS)
         return asked
     if _METADATA in metadata:
         return "zoo"
-    if file.suffix.lower() == ".h5":
-        return "keras"
+    for suffix, layout in ((".h5", "keras"), (".keras", "keras"), (".caffemodel", "caffe")):
+        if file.lower().endswith(suffix):
+            return layout
     raise ZooError(
         f"load: {file} does not say its layout: expected layout= one of {', '.join(LAYOUTS)}"
     )
 
 
-def _about(file: Path, metadata: dict[str, str]) -> tuple[Spec, Preprocess, tuple[str, ...]]:
+def _about(file: str, metadata: dict[str, str]) -> tuple[Spec, Preprocess, tuple[str, ...]]:
     """Our own description in a file: the spec, the preprocessing, the names of the classes."""
     try:
         about = json.loads(metadata[_METADATA])
@@ -139,36 +217,27 @@ def save(model: Network, path: str | Path) -> None:
       OSError: the folder cannot be written.
       ZooError: a network that `zoo.fold` left norms in, which no spec rebuilds.
     """
-    from safetensors.numpy import save as serialize
-
     if partly_folded(model):
         raise ZooError(f"save: got a partly folded {model.spec.name}, expected the one before fold")
+    _write(_pack(model), Path(path))
 
-    path = Path(path)
+
+def _pack(model: Network) -> Content:
+    """The tensors of a network by path, and our description of it."""
     state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    arrays = {
-        name: np.ascontiguousarray(leaf)  # save() writes strided arrays wrongly, without a word
-        for name, leaf in flatten_dict(state, sep=".").items()
-    }
-    about = {
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
+    about: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
         "classes": list(model.classes),
     }
-    data = serialize(arrays, metadata={_METADATA: json.dumps(about), "format": "np"})
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        whole = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            whole.chmod(0o666 & ~_umask())  # temporary files are private
-            whole.replace(path)
-        except BaseException:
-            whole.unlink()
-            raise
+    return arrays, {_METADATA: json.dumps(about), "format": "np"}
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _write(content: Content, path: Path) -> None:
+    from safetensors.numpy import save as serialize
+
+    arrays, metadata = content
+    # save() writes strided arrays wrongly, without a word
+    whole = {path: np.ascontiguousarray(array) for path, array in arrays.items()}
+    write(path, serialize(whole, metadata=metadata))

@@ -1,8 +1,11 @@
 """The layouts by name: one file for the names of a source or of several alike."""
 
 from .base import Layout
+from .caffe import CAFFE
+from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
-from .torch import TORCHVISION
+from .slim import SLIM
+from .torch import TIMM, TORCHVISION
 
 # what `zoo.save` writes
 ZOO = Layout(
@@ -14,4 +17,7 @@ ZOO = Layout(
     restore=lambda path, array, model: array,
 )
 
-LAYOUTS = {layout.name: layout for layout in (TORCHVISION, KERAS_APPLICATIONS, ZOO)}
+LAYOUTS = {
+    layout.name: layout
+    for layout in (TORCHVISION, TIMM, KERAS_APPLICATIONS, SLIM, CAFFE, CIFAR, MLPERF, ZOO)
+}

@@ -8,6 +8,7 @@ expressions on our paths, one table a family.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,15 +17,20 @@ from ...errors import ZooError
 from ...layers import Network
 from ...preprocess import IMAGENET, Preprocess
 from ...registry import Variant, find
+from ..files import Arrays
 
-Rules = tuple[tuple[str, str], ...]  # (pattern of our module path, the source's module name)
+# (pattern of our module path, or of a whole path; the source's module name, or whole name). A name
+# is a template of `re.Match.expand`, or a function of the match where that cannot say it.
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Layout:
     """One source's names, array order, numerics and preprocessing.
 
-    Mappings are by family (the name of its file in `models/`); "*" stands for all others.
+    Mappings are by network or by family (the name of its file in `models/`); "*" stands for all
+    others.
     """
 
     name: str
@@ -34,19 +40,26 @@ class Layout:
     arrange: Callable[[str, np.ndarray, Network], np.ndarray]  # (our path, theirs) -> ours
     restore: Callable[[str, np.ndarray, Network], np.ndarray]  # (our path, ours) -> theirs
     ignored: str = r"$^"  # pattern of source names that hold no part of the function
+    # names as a file happens to have them -> those of `rules`, before anything else looks at them
+    rename: Callable[[Network, Arrays], Arrays] = lambda model, arrays: arrays
     numerics: Mapping[str, Numerics] = field(default_factory=dict)  # elsewhere the variant's own
-    preprocess: Mapping[str, Preprocess] = field(default_factory=dict)  # elsewhere IMAGENET
+    # elsewhere IMAGENET; a function where the file's arrays say it
+    preprocess: Mapping[str, Preprocess | Callable[[Arrays], Preprocess]] = field(
+        default_factory=dict
+    )
 
     def source_name(self, path: str, rules: Rules) -> str:
         """The source's name for one of our paths.
 
         Raises:
-          KeyError: no rule speaks of it.
+          KeyError: no rule speaks of it, or the function of the one that does finds nothing.
         """
         module, kind, leaf = path.rsplit(".", 2)
-        for pattern, replacement in rules:
-            if match := re.fullmatch(pattern, f"{module}.{kind}"):
-                return match.expand(replacement) + self.join + self._leaf(module, kind, leaf)
+        for pattern, name in rules:
+            for whole, subject in ((True, path), (False, f"{module}.{kind}")):
+                if match := re.fullmatch(pattern, subject):
+                    found = match.expand(name) if isinstance(name, str) else name(match)
+                    return found if whole else found + self.join + self._leaf(module, kind, leaf)
         raise KeyError(path)
 
     def _leaf(self, module: str, kind: str, leaf: str) -> str:
@@ -54,8 +67,7 @@ class Layout:
         return self.leaves.get(special) or self.leaves.get(f"{kind}.{leaf}", leaf)
 
     def rules_for(self, model: Network) -> Rules:
-        family = find(model.spec.name).family
-        rules = self.rules.get(family) or self.rules.get("*")
+        rules = _of(self.rules, find(model.spec.name))
         if rules is None:
             raise ZooError(
                 f"layout {self.name!r} has no names for {model.spec.name}: it knows "
@@ -64,8 +76,17 @@ class Layout:
         return rules(model)
 
     def numerics_for(self, variant: Variant) -> Numerics:
-        return self.numerics.get(variant.family) or self.numerics.get("*") or variant.numerics
+        return _of(self.numerics, variant) or variant.numerics
 
-    def preprocess_for(self, variant: Variant) -> Preprocess:
-        found = self.preprocess.get(variant.family) or self.preprocess.get("*") or IMAGENET
+    def preprocess_for(self, variant: Variant, arrays: Arrays | None = None) -> Preprocess:
+        """How pictures become input, at the variant's size; `arrays` are the file's, if at hand."""
+        found = _of(self.preprocess, variant) or IMAGENET
+        if not isinstance(found, Preprocess):
+            found = found(arrays or {})
         return found.at_size(variant.input_size)
+
+
+def _of(by_name: Mapping[str, Value], variant: Variant) -> Value | None:
+    """What holds for a variant: by its own name, by its family's, or for all."""
+    names = (variant.name, variant.family, "*")
+    return next((by_name[name] for name in names if name in by_name), None)

@@ -1,0 +1,302 @@
+"""Networks as files for others: the peers' names, StableHLO, ONNX."""
+
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+import zoo
+from training.state import flat
+from zoo import registry
+from zoo.context import Spec
+from zoo.init import materialize
+from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
+from zoo.preprocess import KERAS_CAFFE
+from zoo.pretrained import convert, files
+from zoo.pretrained import export as exporting
+from zoo.pretrained.layouts import TIMM, TORCHVISION
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def drawn(name: str, **switches) -> zoo.Network:
+    """A network whose every tensor is random, variances positive."""
+    model = registry.abstract(Spec(name, **switches))
+
+    def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        random = np.random.default_rng(zlib.crc32(path.encode()))
+        if path.endswith((".var", ".scale", ".gamma")):
+            return random.uniform(0.5, 1.5, shape).astype(np.float32)
+        fan_in = max(1, int(np.prod(shape[:-1])))
+        return random.normal(0, (2 / fan_in) ** 0.5, shape).astype(np.float32)
+
+    values = {path: draw(path, shape) for path, shape in convert.expected(model).items()}
+    model = materialize(model, init="he_normal", seed=0, values=values)
+    model.preprocess = zoo.Preprocess().at_size(registry.find(name).input_size)
+    return model
+
+
+def values(model: zoo.Network) -> dict[str, np.ndarray]:
+    state = flat(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    return {path: np.asarray(x) for path, x in state.items()}
+
+
+def images(size: int, count: int, dtype=np.float32) -> np.ndarray:
+    random = np.random.default_rng(count)
+    if dtype == np.uint8:
+        return random.integers(0, 256, (count, size, size, 3), np.uint8)
+    return random.standard_normal((count, size, size, 3), np.float32)
+
+
+@pytest.fixture
+def small(network) -> zoo.Network:
+    """Every kind of layer that is lowered by platform, and one that flattens, for 24 x 24."""
+    body = dict(
+        stem=Conv(3, 8, stride=2),
+        pool1=MaxPool(3, 2),
+        grouped=Conv(3, 8, groups=2),
+        sep2=Separable(16, stride=2),
+        point=Conv(1, 12),
+    )
+    model = network(body, dict(flat=FlattenAt(3), fc1=Dense(10)), num_classes=5)
+    model.preprocess = KERAS_CAFFE.at_size(24)
+    return model
+
+
+# --- the peers' names ----------------------------------------------------------------------------
+
+# The smallest network of each family.
+NAMED = [("torchvision", "resnet18"), ("torchvision", "mobilenet_v3_small_100")]
+NAMED += [("torchvision", "squeezenet1_1"), ("timm", "seresnet18"), ("timm", "mobilenet_v1_100")]
+SLOWLY_NAMED = {
+    "torchvision": "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s "
+    "inception_v1 inception_v3 mnasnet_050 mobilenet_v2_100 regnet_y_400mf resnext50_32x4d "
+    "shufflenet_v2_x0_5 vgg11 vgg11_bn wide_resnet50_2",
+    "timm": "convnext_tiny efficientnet_b0 inception_resnet_v2 inception_v4 mnasnet_050 "
+    "mobilenet_v2_100 mobilenet_v3_small_075 regnet_y_200mf resnet18d vgg11 xception",
+}
+NAMED += [
+    pytest.param(format, name, marks=pytest.mark.slow)
+    for format, names in SLOWLY_NAMED.items()
+    for name in names.split()
+]
+
+
+@pytest.mark.parametrize(("format", "name"), NAMED)
+def test_the_peers_names_load_back(format, name, tmp_path):
+    layout = {"torchvision": TORCHVISION, "timm": TIMM}[format]
+    numerics = layout.numerics_for(registry.find(name))
+    model = drawn(name, num_classes=7, numerics=numerics)
+    zoo.export(model, tmp_path / "a.safetensors", format)
+    back = zoo.load(name, file=tmp_path / "a.safetensors", layout=format)
+    assert back.spec.num_classes == 7
+    got, want = values(back), values(model)
+    assert got.keys() == want.keys()
+    for path, x in want.items():
+        np.testing.assert_array_equal(got[path], x, err_msg=path)
+
+
+def test_counters_of_batches(tmp_path):
+    zoo.export(drawn("resnet18", num_classes=2), tmp_path / "a.safetensors", "torchvision")
+    arrays = load_file(tmp_path / "a.safetensors")
+    counter = arrays["layer1.0.bn1.num_batches_tracked"]
+    assert (counter.dtype, counter.shape) == (np.int64, ())
+    norms = sum(name.endswith("running_var") for name in arrays)
+    assert norms == sum(name.endswith("num_batches_tracked") for name in arrays) == 20
+
+
+def test_no_classifier(tmp_path):
+    zoo.export(drawn("resnet18", num_classes=0), tmp_path / "a.safetensors", "timm")
+    assert "fc.weight" not in load_file(tmp_path / "a.safetensors")
+
+
+def test_safetensors_is_what_save_writes(small, tmp_path):
+    zoo.export(small, tmp_path / "a.safetensors")
+    zoo.save(small, tmp_path / "b.safetensors")
+    (got, about), (want, about_too) = (files.read(tmp_path / f"{n}.safetensors") for n in "ab")
+    assert about == about_too
+    assert got.keys() == want.keys()
+    for name, x in want.items():
+        np.testing.assert_array_equal(got[name], x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(numerics=zoo.KERAS), "torchvision's resnet18 computes otherwise: got Numerics"),
+        (dict(norm="none"), "torchvision has no resnet18 that is folded or built with another"),
+        (dict(act="gelu"), "torchvision has no resnet18 that is folded or built with another"),
+    ],
+)
+def test_networks_that_the_peer_has_not(changes, message, tmp_path):
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.export(drawn("resnet18", **changes), tmp_path / "a.safetensors", "torchvision")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+def test_torchvision_loads_it(name, tmp_path, torchvision):
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=7)
+    ours = drawn(registry.find(name).name, num_classes=7)
+    assert_torch_equals(ours, "torchvision", theirs, tmp_path)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["seresnet18", "resnet18d", "regnety_002"])
+def test_timm_loads_it(name, tmp_path, torchvision):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model(name, num_classes=7)
+    ours = drawn({"regnety_002": "regnet_y_200mf"}.get(name, name), num_classes=7)
+    assert_torch_equals(ours, "timm", theirs, tmp_path)
+
+
+def assert_torch_equals(ours, format, theirs, folder) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    zoo.export(ours, folder / "a.safetensors", format)
+    theirs.load_state_dict(load_file(folder / "a.safetensors"), strict=True)
+    x = images(224, 2)
+    with torch.inference_mode():
+        want = theirs.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(ours(x), want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    pytest.importorskip("torch")
+    shim = ROOT.parent / "shared" / "parity" / "shim"
+    if shim.is_dir():  # lets torchvision stand next to a CPU-only torch
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(shim)
+            pytest.importorskip("tv_import")
+    return pytest.importorskip("torchvision")
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+def runner(path: Path):
+    """A function of images: an exported program, run by what it was exported for."""
+    if path.suffix == ".stablehlo":
+        from jax import export
+
+        return export.deserialize(bytearray(path.read_bytes())).call
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(["logits"], {"images": x})[0]
+
+
+PROGRAMS = [("stablehlo", "flatbuffers"), ("onnx", "onnx")]
+
+
+@pytest.mark.parametrize(("format", "package"), PROGRAMS)
+@pytest.mark.parametrize("training", [False, True])
+def test_programs_equal_the_model(format, package, training, small, tmp_path):
+    pytest.importorskip(package)
+    path = tmp_path / f"a.{format}"
+    want = {n: np.asarray(small(images(24, n))) for n in (1, 3)}
+    if training:  # a file is for inference, and leaves the given network as it was
+        small.train()
+    zoo.export(small, path, format)
+    assert small.deterministic != training
+    run = runner(path)
+    for n, logits in want.items():
+        np.testing.assert_allclose(run(images(24, n)), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(("format", "package"), PROGRAMS)
+def test_programs_with_the_preprocessing_inside(format, package, small, tmp_path):
+    pytest.importorskip(package)
+    zoo.export(small, tmp_path / f"a.{format}", format, preprocess=True)
+    run = runner(tmp_path / f"a.{format}")
+    for n in (1, 3):
+        pixels = images(24, n, np.uint8)
+        want = np.asarray(small(small.preprocess.normalize(pixels)))
+        np.testing.assert_allclose(run(pixels), want, atol=1e-5 * np.abs(want).max())
+
+
+def test_stablehlo_is_for_all_platforms_and_batches(small, tmp_path):
+    pytest.importorskip("flatbuffers")
+    from jax import export
+
+    zoo.export(small, tmp_path / "a.stablehlo", "stablehlo")
+    program = export.deserialize(bytearray((tmp_path / "a.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    (aval,) = program.in_avals
+    assert str(aval) == "float32[n,24,24,3]"
+
+
+NETWORKS = ["mobilenet_v3_small_075", "shufflenet_v2_x0_5", "resnet20_cifar"]
+SLOW = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "inception_v1",
+    "inception_v3",
+]
+SLOW += ["nin_imagenet", "resnet50", "resnet50_v2", "resnext50_32x4d", "seresnet18", "xception"]
+
+
+@pytest.mark.parametrize(
+    "name", [*NETWORKS, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
+)
+def test_onnx_of_whole_networks(name, tmp_path):
+    """`export` itself compares the outputs."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    zoo.export(zoo.create(name, num_classes=10), tmp_path / "a.onnx", "onnx", preprocess=True)
+    assert (tmp_path / "a.onnx").stat().st_size > 1000
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options", "message"),
+    [
+        ("a.onnx", "onx", {}, "unknown format 'onx': did you mean 'onnx'"),
+        ("a.pth", "torchvision", {}, r"torchvision is a \.safetensors file, got a\.pth"),
+        (
+            "a.safetensors",
+            "timm",
+            {"preprocess": True},
+            "timm holds tensors alone, preprocess=True",
+        ),
+        ("none/a.onnx", "onnx", {}, "export: no folder .*none"),
+    ],
+)
+def test_what_cannot_be(name, format, options, message, small, tmp_path):
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.export(small, tmp_path / name, format, **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("format", "package"), PROGRAMS)
+def test_a_missing_package(format, package, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(zoo.ZooError, match=rf"'{format}' needs the package {package}: pip install"):
+        zoo.export(small, tmp_path / "a", format)
+
+
+def test_a_wrong_program_is_not_left(small, tmp_path, monkeypatch):
+    pytest.importorskip("flatbuffers")
+    monkeypatch.setattr(
+        exporting, "_function", lambda model, preprocess: lambda x: model.logits(x) + 0.1
+    )
+    with pytest.raises(zoo.ZooError, match=r"stablehlo file of .* would give other outputs: got a"):
+        zoo.export(small, tmp_path / "a.stablehlo", "stablehlo")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_onnx_is_float32(network, tmp_path):
+    pytest.importorskip("onnx")
+    model = network(dict(stem=Conv(3, 8)), dict(pool=GlobalAvgPool()), dtype="bfloat16")
+    with pytest.raises(zoo.ZooError, match="onnx holds float32 networks, got bfloat16"):
+        zoo.export(model, tmp_path / "a.onnx", "onnx")

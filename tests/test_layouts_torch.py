@@ -1,0 +1,251 @@
+"""torchvision's and timm's state dicts: every tensor has its place, and the outputs are theirs."""
+
+import gzip
+import importlib.util
+import json
+import logging
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_models import PEERS, TABLE
+
+import zoo
+from zoo import registry
+from zoo.context import Spec
+from zoo.preprocess import IMAGENET, INCEPTION
+from zoo.pretrained import convert
+from zoo.pretrained.layouts import LAYOUTS
+
+# (layout, their name, ours), but for what they build in two ways: "googlenet(aux_logits=False)".
+PAIRS = [
+    (source, theirs, ours)
+    for ours, peers in PEERS.items()
+    for source, _, theirs in (peer.partition(" ") for peer in peers)
+    if source in ("torchvision", "timm") and "(" not in theirs
+]
+# The smallest of each family stands for all; `-m slow` checks the rest.
+SIZES = {row.name: row.params for row in TABLE}
+SMALLEST = {
+    (source, registry.find(ours).family): ours
+    for source, _, ours in sorted(PAIRS, key=lambda pair: SIZES[pair[2]], reverse=True)
+}
+QUICK = [p for p in PAIRS if SMALLEST[p[0], registry.find(p[2]).family] == p[2]]
+every_pair = pytest.mark.parametrize(
+    ("source", "theirs", "ours"),
+    [pytest.param(*p, marks=() if p in QUICK else pytest.mark.slow) for p in PAIRS],
+)
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@cache
+def listed(path: Path) -> dict[str, Shapes]:
+    with gzip.open(path) as file:
+        models = json.load(file)
+    return {m: {name: tuple(shape) for name, shape, _ in models[m]} for m in models}
+
+
+@pytest.fixture
+def published(shared):
+    """`published("timm", "vgg11")`: the names and shapes of its state dict."""
+    return lambda source, theirs: listed(shared(f"reference/state_names/{source}.json.gz"))[theirs]
+
+
+def zeros(shapes: Shapes) -> dict[str, np.ndarray]:
+    """Arrays of these shapes that hold a single byte each."""
+    return {name: np.broadcast_to(np.int8(0), shape) for name, shape in shapes.items()}
+
+
+def abstract(ours: str, source: str, names: Shapes) -> zoo.Network:
+    aux = any(name.lower().startswith("aux") for name in names)
+    numerics = LAYOUTS[source].numerics_for(registry.find(ours))
+    return registry.abstract(Spec(ours, aux=aux, numerics=numerics))
+
+
+def parameters(names: Shapes) -> Shapes:
+    return {n: shape for n, shape in names.items() if not n.endswith("num_batches_tracked")}
+
+
+@every_pair
+def test_names_and_shapes_are_the_published_ones(published, source, theirs, ours):
+    """Both ways: all that is read has its place, and all that is written its name and shape."""
+    names, layout = published(source, theirs), LAYOUTS[source]
+    model = abstract(ours, source, names)
+    filled = convert.convert(model, zeros(names), layout, new_head=False)
+    assert {path: x.shape for path, x in filled.items()} == convert.expected(model)
+
+    rules = layout.rules_for(model)
+    written = {
+        layout.source_name(path, rules): layout.restore(path, x, model).shape
+        for path, x in filled.items()
+    }
+    assert written == parameters(names)
+
+
+@pytest.mark.parametrize(
+    ("source", "ours"),
+    [
+        pytest.param(source, ours, marks=pytest.mark.slow if SIZES[ours] > 6e7 else ())
+        for source, ours in dict.fromkeys((source, ours) for source, _, ours in QUICK)
+    ],
+)
+def test_writing_undoes_reading(source, ours):
+    layout = LAYOUTS[source]
+    numerics = layout.numerics_for(registry.find(ours))
+    model = registry.abstract(Spec(ours, num_classes=7, numerics=numerics))
+    for path, shape in convert.expected(model).items():
+        x = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+        back = layout.arrange(path, layout.restore(path, x, model), model)
+        assert np.array_equal(back, x), path
+
+
+def test_auxiliary_classifiers_have_flattened_maps_too(published):
+    """Inception v1's see 4x4 pixels: C, H, W there and H, W, C here."""
+    names = published("torchvision", "googlenet")
+    model, layout = abstract("inception_v1", "torchvision", names), LAYOUTS["torchvision"]
+    theirs = np.broadcast_to(np.arange(2048, dtype=np.int32), (1024, 2048))
+    path = "aux_mixed4d.head.fc.linear.kernel"
+    ours = layout.arrange(path, theirs, model)
+    assert np.array_equal(ours[:, 0], np.arange(2048).reshape(128, 4, 4).transpose(1, 2, 0).ravel())
+    assert np.array_equal(layout.restore(path, ours, model), theirs)
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+def test_the_oldest_densenet_files_spell_their_layers_with_a_dot(published, source):
+    names = published(source, "densenet121")
+    dotted = {re.sub(r"(layer\d+\.(?:norm|conv))(?=\d)", r"\1.", n): s for n, s in names.items()}
+    assert "features.denseblock1.denselayer2.norm.1.weight" in dotted
+    model = abstract("densenet121", source, names)
+    filled = convert.convert(model, zeros(dotted), LAYOUTS[source], new_head=False)
+    assert {path: x.shape for path, x in filled.items()} == convert.expected(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("fc.weight", "resnet18", (1000, 128, 2, 2)),  # a classifier that sees a map there
+        ("fc.weight", "resnet18", (512, 1000)),  # turned round
+        ("classifier.0.weight", "vgg11", (4096, 511)),  # not the 7x7 pixels of any channels
+        ("classifier.1.weight", "squeezenet1_1", (1000, 512, 3, 3)),
+        ("features.1.0.layer_scale", "convnext_tiny", (96, 1, 2)),
+    ],
+)
+def test_other_shapes_are_told(published, name, ours, theirs):
+    names = published("torchvision", ours)
+    model = registry.abstract(Spec(ours))
+    with pytest.raises(zoo.ZooError) as error:
+        convert.convert(
+            model, zeros({**names, name: theirs}), LAYOUTS["torchvision"], new_head=False
+        )
+    _, *problems = str(error.value).splitlines()
+    assert len(problems) == 1
+    assert problems[0].strip().startswith(f"mis-shaped  {name}, {list(theirs)}")
+
+
+def test_numerics_and_preprocessing_are_the_sources():
+    def of(source, ours):
+        variant, layout = registry.find(ours), LAYOUTS[source]
+        numerics = layout.numerics_for(variant)
+        size = variant.input_size
+        mean = "imagenet" if layout.preprocess_for(variant) == IMAGENET.at_size(size) else "half"
+        if mean == "half":
+            assert layout.preprocess_for(variant) == INCEPTION.at_size(size)
+        return numerics.padding, numerics.bn_epsilon, numerics.avg_pool_counts_padding, mean
+
+    symmetric = "symmetric"
+    for ours in ("efficientnet_b5", "efficientnet_v2_s", "mobilenet_v3_small_100"):
+        assert of("torchvision", ours) == (symmetric, 1e-3, True, "imagenet")
+        assert of("timm", ours) == (symmetric, 1e-5, True, "imagenet")
+    assert of("torchvision", "efficientnet_b4") == (symmetric, 1e-5, True, "imagenet")
+    assert of("torchvision", "efficientnet_v2_l") == (symmetric, 1e-3, True, "half")
+    for source in ("torchvision", "timm"):
+        assert of(source, "resnet50") == (symmetric, 1e-5, True, "imagenet")
+        assert of(source, "inception_v3") == (symmetric, 1e-3, True, "half")
+    assert of("torchvision", "inception_v1") == (symmetric, 1e-3, True, "half")
+    for ours in ("inception_v4", "inception_resnet_v2"):
+        assert of("timm", ours) == (symmetric, 1e-3, False, "half")
+    for ours in ("xception", "mobilenet_v1_100"):
+        assert of("timm", ours) == (symmetric, 1e-5, True, "half")
+
+
+# --- the peers themselves ------------------------------------------------------------------------
+
+# Their own networks with random weights and statistics, on small images: one or two a family.
+# fmt: off
+BESIDE = {
+    "torchvision": dict(
+        shufflenet_v2_x0_5=96, squeezenet1_1=96, mnasnet0_5=96, mobilenet_v3_small=96,
+        mobilenet_v2=96, efficientnet_b0=96, resnet18=64, regnet_y_400mf=96, densenet121=64,
+        googlenet=96, mobilenet_v3_large=96, squeezenet1_0=96, convnext_tiny=64,
+        resnext50_32x4d=64, inception_v3=107, efficientnet_v2_s=96, efficientnet_b5=64,
+        alexnet=127, wide_resnet50_2=64, vgg11=64, vgg11_bn=64,
+    ),
+    "timm": dict(
+        mobilenetv2_035=96, mobilenetv3_small_075=96, tf_mobilenetv3_small_100=96, mnasnet_050=96,
+        semnasnet_075=96, mobilenetv1_100=96, tf_mobilenetv3_large_minimal_100=95,
+        efficientnet_b0=96, tf_efficientnet_b0=95, resnet18=64, resnet18d=65, seresnet18=64,
+        regnety_002=96, regnety_008_tv=96, mobilenetv3_large_100=96, tf_efficientnetv2_b0=96,
+        densenet121=64, convnext_tiny=64, legacy_xception=96, resnet50d=64, inception_v3=107,
+        efficientnetv2_s=96, inception_v4=107, inception_resnet_v2=107, vgg11=64, vgg11_bn=64,
+    ),
+}
+# fmt: on
+OURS = {(source, theirs): ours for source, theirs, ours in PAIRS}
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("source", "theirs", "size"),
+    [(source, theirs, size) for source in BESIDE for theirs, size in BESIDE[source].items()],
+)
+def test_outputs_are_the_peers(shared, tmp_path, monkeypatch, source, theirs, size):
+    """The logits of our network with their weights, against theirs in float64.
+
+    1e-4 of the largest logit, or twice what float32 costs the peer itself: Inception v3 and v4 and
+    ResNeXt, whose last maps are a few pixels here, lose that much.
+    """
+    for package in ("torch", "torchvision", "timm"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    monkeypatch.syspath_prepend(shared("parity"))
+    monkeypatch.syspath_prepend(shared("parity/shim"))
+    monkeypatch.setattr(logging.root.manager, "disable", 0)  # `build` sets it
+    import parity_common
+    import parity_torch
+    import torch
+
+    request = SimpleNamespace(source=source, model=theirs, size=size, classes=0)
+    peer, _, (mean, std), about = parity_torch.build(request)
+    random = parity_common.Filler(0)
+    parity_torch.fill(peer.eval(), random)
+    raw = parity_common.raw_images(size, 2) / 255
+    x = torch.from_numpy((raw - mean) / std).permute(0, 3, 1, 2)  # float64, as `raw` is
+    parity_torch.calibrate(peer, x.float(), random)
+    file = tmp_path / "peer.safetensors"
+    save_file({n: np.atleast_1d(t.numpy()) for n, t in peer.state_dict().items()}, file)
+    with torch.no_grad():
+        single = peer(x.float()).numpy()
+        want = peer.double()(x).numpy()
+
+    ours = OURS[source, theirs]
+    if theirs.startswith("tf_"):  # what a row of the catalogue says
+        layout = replace(LAYOUTS["timm"], numerics={"*": zoo.TF})
+        monkeypatch.setitem(LAYOUTS, "timm", layout)
+    model = zoo.load(ours, file=file, layout=source)
+    if about.get("transform_input"):
+        mean, std = model.preprocess.mean, model.preprocess.std
+    got = np.asarray(model(((raw - mean) / std).astype(np.float32)))
+
+    largest = np.abs(want).max()
+    error, rounding = np.abs(got - want).max() / largest, np.abs(single - want).max() / largest
+    print(f"{source} {theirs} {size}: error {error:.1e}, their own in float32 {rounding:.1e}")
+    assert np.ptp(want, axis=0).max() > 0.01 * largest  # the images tell apart
+    assert rounding < 1e-3
+    assert error < max(1e-4, 2 * rounding)

@@ -1,0 +1,108 @@
+"""Caffe's `.caffemodel`: a NetParameter message with the weights of each layer.
+
+https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ZooError
+from .tf_files import fields, message, number, text, varints
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Format:
+    """Numbers of the fields of a layer."""
+
+    name: int
+    type: int
+    blobs: int
+
+
+# NetParameter's field of layers -> what these are: LayerParameter, V1LayerParameter
+FORMATS = {100: _Format(name=1, type=2, blobs=7), 2: _Format(name=4, type=5, blobs=6)}
+
+# Dimensions of blob 0. Shapes of before 2014 always have four; all other blobs are vectors.
+RANKS = {"Convolution": 4, "Deconvolution": 4, "InnerProduct": 2}
+V1_TYPES = {4: "Convolution", 39: "Deconvolution", 14: "InnerProduct"}
+LEAVES = {0: "weight", 1: "bias"}
+
+
+def read(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The blobs of all layers: "conv1.weight", "conv1.bias", further ones "bn1.2".
+
+    Convolutions are [out, in, height, width], inner products [out, in]. BatchNorm's blobs are the
+    mean, the variance and the factor to divide both by; Scale's are gamma and beta.
+
+    Raises:
+      ZooError: damaged bytes, no weights, or data that does not fit its shape.
+    """
+    arrays: Arrays = {}
+    try:
+        for key, value in fields(memoryview(path.read_bytes())):
+            if key in FORMATS:
+                for name, array in _layer(message(value), FORMATS[key]).items():
+                    if name in arrays:
+                        raise ValueError(f"two layers have {name}")
+                    arrays[name] = array
+    except (ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise ZooError(f"weights: {path} is not a whole Caffe model: {reason}") from error
+    if not arrays:
+        raise ZooError(f"weights: {path} has no layer with weights, expected a Caffe model")
+    return arrays, {}
+
+
+def _layer(data: memoryview, form: _Format) -> Arrays:
+    name, kind, blobs = "", "", []
+    for key, value in fields(data):
+        if key == form.name:
+            name = text(value)
+        elif key == form.type:
+            kind = V1_TYPES.get(value, "") if isinstance(value, int) else text(value)
+        elif key == form.blobs:
+            blobs.append(message(value))
+    return {
+        f"{name}.{LEAVES.get(i, i)}": _blob(blob, RANKS.get(kind, 1) if i == 0 else 1)
+        for i, blob in enumerate(blobs)
+    }
+
+
+def _blob(data: memoryview, rank: int) -> np.ndarray:
+    """BlobProto as an array; `rank` is for shapes of the old kind."""
+    floats: list[memoryview] = []
+    doubles: list[memoryview] = []
+    old = {1: 1, 2: 1, 3: 1, 4: 1}  # num, channels, height, width
+    shape = None
+    for key, value in fields(data):
+        if key == 5:
+            floats.append(message(value))
+        elif key == 8:
+            doubles.append(message(value))
+        elif key == 7:
+            shape = _shape(message(value))
+        elif key in old:
+            old[key] = number(value)
+    raw, dtype = (b"".join(doubles), "<f8") if doubles else (b"".join(floats), "<f4")
+    if shape is None:
+        shape = tuple(old.values())
+        if math.prod(shape[:-rank]) == 1:
+            shape = shape[-rank:]
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if len(raw) != size:
+        raise ValueError(f"a blob of {len(raw)} bytes, expected {size} for {list(shape)}")
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _shape(data: memoryview) -> tuple[int, ...]:
+    """BlobShape: its sizes packed, or one by one."""
+    shape: list[int] = []
+    for key, value in fields(data):
+        if key == 1:
+            shape += [value] if isinstance(value, int) else varints(bytes(value)).tolist()
+    return tuple(shape)

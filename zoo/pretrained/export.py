@@ -1,0 +1,193 @@
+"""A network as a file that others read: PyTorch's names, StableHLO, ONNX."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict
+
+from ..context import Spec
+from ..errors import ZooError, unknown
+from ..folding import fold
+from ..layers import Network
+from ..registry import abstract, find
+from . import convert
+from .fetch import write
+from .files import Arrays
+from .layouts import LAYOUTS
+from .store import save
+
+PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO file is for
+TOLERANCE = 1e-4  # of a file's outputs, relative to the largest of the model's
+
+Run = Callable[[np.ndarray], Any]  # images -> logits
+
+
+def export(
+    model: Network, path: str | Path, format: str = "safetensors", *, preprocess: bool = False
+) -> None:
+    """Write a network for use elsewhere, in inference mode.
+
+    Each file is read back and checked before it appears: names by the loader, programs by their
+    outputs for a random batch (an ONNX one where `onnxruntime` is installed).
+
+    Args:
+      path: the file; one that exists is replaced.
+      format:
+        "safetensors": what `zoo.save` writes and `zoo.load` reads back whole.
+        "torchvision", "timm": safetensors by the names of that library, for
+          `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
+          networks for one of ours ("tf_..."): take the one whose numerics are the model's.
+        "stablehlo": one program with its weights inside, for
+          `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
+          with its own convolutions; JAX of the same version or a newer one reads it.
+        "onnx": one program with its weights inside, opset 17, float32, its batch norms folded.
+      preprocess: of the programs: they take uint8 R, G, B images [N, size, size, 3] as
+        `model.preprocess.image` makes them, instead of float32 ones that are normalised already.
+        Both take any number of images, and give logits [N, num_classes], float32.
+
+    Raises:
+      ZooError: an unknown format, a package that is missing, or a network that the format cannot
+        hold: one changed from what the library has, or too large for one file.
+      OSError: the folder cannot be written.
+
+    >>> zoo.export(model, "resnet50.onnx", "onnx", preprocess=True)      # doctest: +SKIP
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if not path.parent.is_dir():
+        raise ZooError(f"export: no folder {path.parent}")
+    program = PROGRAMS.get(format)
+    if program is None:
+        if preprocess:
+            raise ZooError(
+                f"export: {format} holds tensors alone, "
+                f"preprocess=True is for {' and '.join(PROGRAMS)}"
+            )
+        if path.suffix != ".safetensors":
+            raise ZooError(f"export: {format} is a .safetensors file, got {path.name}")
+        if format == "safetensors":
+            save(model, path)
+        else:
+            write(path, _torch_names(model, format))
+        return
+    model = nnx.merge(*nnx.split(model))  # the same arrays: the given network keeps its mode
+    model.eval()
+    write(path, program(model, preprocess))
+
+
+# --- tensors by PyTorch's names ------------------------------------------------------------------
+
+
+def _torch_names(model: Network, name: str) -> bytes:
+    """A safetensors file of a network's tensors as `name`, torchvision or timm, calls them."""
+    from safetensors.numpy import save as serialize
+
+    layout, variant = LAYOUTS[name], find(model.spec.name)
+    theirs = layout.numerics_for(variant)
+    if name == "torchvision" and model.spec.numerics != theirs:
+        raise ZooError(
+            f"export: torchvision's {variant.name} computes otherwise: got {model.spec.numerics}, "
+            f"expected {theirs}"
+        )
+    spec = Spec(variant.name, model.spec.num_classes, numerics=model.spec.numerics)
+    whole = abstract(replace(spec, aux=model.spec.aux))
+    if convert.expected(model) != convert.expected(whole) or model.spec.act is not None:
+        raise ZooError(
+            f"export: {name} has no {variant.name} that is folded or built with another activation "
+            "or normaliser: expected the published network"
+        )
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    ours: Arrays = {k: np.asarray(v) for k, v in flatten_dict(state, sep=".").items()}
+    rules = layout.rules_for(model)
+    arrays: Arrays = {}
+    for key, value in ours.items():
+        try:
+            arrays[layout.source_name(key, rules)] = layout.restore(key, value, model)
+        except KeyError as error:
+            raise ZooError(f"export: {name} has no name for {variant.name}'s {key}") from error
+    for key in [key for key in arrays if key.endswith(".running_mean")]:
+        counter = key.removesuffix("running_mean") + "num_batches_tracked"
+        arrays[counter] = np.zeros((), np.int64)  # PyTorch's strict loading wants it
+    back = convert.convert(whole, arrays, layout, new_head=not model.spec.num_classes)
+    if any(not np.array_equal(back[key], value, equal_nan=True) for key, value in ours.items()):
+        raise ZooError(f"export: layout {name!r} does not restore {variant.name}")
+    # serialize() writes strided arrays wrongly, without a word
+    dense = {key: np.asarray(value, order="C") for key, value in arrays.items()}
+    return serialize(dense, metadata={"format": "pt"})
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+def _function(model: Network, preprocess: bool) -> Callable[[jax.Array], jax.Array]:
+    """Images to logits, to be traced."""
+    if preprocess:
+        return lambda images: model.logits(model.preprocess.normalize(images))
+    return model.logits
+
+
+def _stablehlo(model: Network, preprocess: bool) -> bytes:
+    _needs("flatbuffers", "stablehlo")
+    from jax import export
+
+    size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
+    images = jax.ShapeDtypeStruct(export.symbolic_shape(f"n, {size}, {size}, 3"), dtype)
+    exported = export.export(jax.jit(_function(model, preprocess)), platforms=PLATFORMS)(images)
+    data = bytes(exported.serialize())
+    _check("stablehlo", export.deserialize(bytearray(data)).call, model, preprocess)
+    return data
+
+
+def _onnx(model: Network, preprocess: bool) -> bytes:
+    _needs("onnx", "onnx")
+    from .onnx_graph import graph
+
+    if model.spec.dtype != "float32":
+        raise ZooError(f"export: onnx holds float32 networks, got {model.spec.dtype}")
+    size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
+    data = graph(_function(fold(model), preprocess), (size, size, 3), np.dtype(dtype))
+    try:
+        import onnxruntime
+    except ImportError:  # it can be checked where it is used
+        return data
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    with jax.default_matmul_precision("highest"):  # accelerators round products in float32 networks
+        _check("onnx", lambda x: session.run(None, {"images": x})[0], model, preprocess)
+    return data
+
+
+def _needs(package: str, format: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ZooError(
+            f"export: format {format!r} needs the package {package}: "
+            "pip install 'jax-cnn-zoo[export]'"
+        ) from error
+
+
+def _check(format: str, run: Run, model: Network, preprocess: bool) -> None:
+    """Refuse a program whose outputs for two random pictures are not the model's."""
+    shape = (2, model.preprocess.size, model.preprocess.size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    normalized = model.preprocess.normalize(images)
+    want = np.asarray(model(normalized))
+    got = np.asarray(run(images if preprocess else np.asarray(normalized)))
+    error = np.abs(got - want).max() if got.shape == want.shape else np.inf
+    limit = TOLERANCE * max(1.0, np.abs(want).max())
+    if not error <= limit:
+        raise ZooError(
+            f"export: the {format} file of {model.spec.name} would give other outputs: "
+            f"got a difference of {error:.2g}, expected at most {limit:.2g}"
+        )
+
+
+PROGRAMS: dict[str, Callable[[Network, bool], bytes]] = {"stablehlo": _stablehlo, "onnx": _onnx}
+FORMATS = ("safetensors", "torchvision", "timm", *PROGRAMS)

@@ -1,0 +1,518 @@
+"""TensorFlow checkpoints, V1 and V2, read without TensorFlow.
+
+Both are a table of sorted keys in LevelDB's format. In V1 the table holds the tensors; in V2 it is
+the `.index`, which says where in the `.data-00000-of-00001` files each tensor lies.
+
+https://github.com/google/leveldb/blob/main/doc/table_format.md
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/saved_tensor_slice.proto
+https://github.com/google/snappy/blob/main/format_description.txt
+"""
+
+import gzip
+import math
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..errors import ZooError
+
+Arrays = dict[str, np.ndarray]
+Files = Mapping[str, Path | bytes]  # by name
+
+MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of a table
+FOOTER = 48  # bytes: the places of two blocks, padding, the magic
+TRAILER = 5  # bytes after a block: how it is compressed, its checksum
+NAME = 4096  # bytes of a tensor's name, at most
+ROOM = 1 << 30  # bytes that unpacking may take beyond twice the file's size
+
+# tensorflow/core/framework/types.proto; strings, complex and quantized numbers are no weights
+DTYPES: dict[int, np.dtype] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    4: np.dtype("u1"),
+    5: np.dtype("<i2"),
+    6: np.dtype("i1"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+    17: np.dtype("<u2"),
+    19: np.dtype("<f2"),
+    22: np.dtype("<u4"),
+    23: np.dtype("<u8"),
+}
+STRING, BFLOAT16 = 7, 14
+
+# TensorProto's field for each type that V1 stores
+FLOATS = {1: 5, 2: 6}
+INTEGERS = {3: 7, 4: 7, 5: 7, 6: 7, 9: 10, 10: 11, 17: 7, 22: 16, 23: 17}
+HALF = {19: 13}  # the bits, as integers
+
+# What training leaves beside the weights: single tensors, and companions of another tensor.
+STATE = re.compile(
+    r"(.*/)?(global_step(_\d+)?|beta[12]_power(_\d+)?|save_counter/.*"
+    r"|_CHECKPOINTABLE_OBJECT_GRAPH)"
+)
+COMPANION = re.compile(
+    r"(.+)/(ExponentialMovingAverage|Momentum|RMSProp|Adam|Adagrad|Adadelta|Ftrl)(_\d+)?"
+)
+
+
+def read(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The weights of a checkpoint by the names it stores ("MobilenetV1/Conv2d_0/weights").
+
+    Left out: `global_step`, the optimizer's `beta1_power` and `beta2_power`, `save_counter`, text
+    tensors, and the optimizer's slots and the moving averages (`*/Momentum`, `*/RMSProp`,
+    `*/RMSProp_1`, `*/Adam`, `*/ExponentialMovingAverage` and so on) of tensors that are there
+    themselves.
+
+    Args:
+      path: the checkpoint's prefix (`x.ckpt`), its `.index`, a V1 file, or a folder, `.tar.gz` or
+        `.tgz` that holds exactly one checkpoint.
+
+    Raises:
+      ZooError: no checkpoint or several, damaged bytes, or a tensor stored in parts.
+    """
+    try:
+        files = _beside(path)
+        name = _one_table(path, files)
+        table = _table(_bytes(files[name]))
+        if name.endswith(".index"):
+            arrays = _bundle(table, name.removesuffix(".index"), files)
+        else:
+            arrays = _slices(table)
+    except ZooError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, tarfile.TarError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise ZooError(f"weights: {path} is not a whole TF checkpoint: {reason}") from error
+    return _weights(arrays), {}
+
+
+def _weights(arrays: Arrays) -> Arrays:
+    def is_weight(name: str) -> bool:
+        companion = COMPANION.fullmatch(name)
+        return not (STATE.fullmatch(name) or (companion and companion[1] in arrays))
+
+    return {name: array for name, array in arrays.items() if is_weight(name)}
+
+
+# --- where the bytes are -------------------------------------------------------------------------
+
+
+def _beside(path: Path) -> Files:
+    """The files that may belong to a checkpoint at this path."""
+    if path.is_dir():
+        return {file.name: file for file in sorted(path.iterdir()) if file.is_file()}
+    if path.name.endswith((".tar.gz", ".tgz")):
+        return _packed(path)
+    if path.suffix != ".index" and path.is_file():  # V1
+        return {path.name: path}
+    index = path if path.suffix == ".index" else path.with_name(path.name + ".index")
+    if not index.is_file():
+        raise ZooError(f"weights: no checkpoint {path}: expected that file or {index.name}")
+    data = index.name.removesuffix(".index") + ".data-"
+    parts = [file for file in sorted(index.parent.iterdir()) if file.name.startswith(data)]
+    return {file.name: file for file in (index, *parts)}
+
+
+def _one_table(path: Path, files: Files) -> str:
+    """The name of the only file that is a table, by its last bytes."""
+    tables = [name for name, file in files.items() if _bytes(file, len(MAGIC)) == MAGIC]
+    if len(tables) != 1:
+        raise ZooError(
+            f"weights: {path} holds {len(tables)} TF checkpoints, expected one"
+            + (": " + ", ".join(tables[:5]) if tables else "")
+        )
+    return tables[0]
+
+
+def _bytes(file: Path | bytes, last: int = 0) -> bytes:
+    """A file's bytes, or only so many of the last."""
+    if isinstance(file, bytes):
+        return file[-last:]
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - last) if last else 0)
+        return stream.read()
+
+
+class _Bounded:
+    """A stream that raises after so many bytes."""
+
+    def __init__(self, stream: gzip.GzipFile, left: int):
+        self.stream, self.left = stream, left
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError("unpacks to far more than its size")
+        return data
+
+
+def _packed(path: Path) -> Files:
+    """Tables and data files of a packed folder, in memory; nothing is written."""
+    files: dict[str, bytes] = {}
+    with gzip.open(path) as stream:
+        bounded = _Bounded(stream, ROOM + 2 * path.stat().st_size)
+        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                file = None if member.issparse() else archive.extractfile(member)
+                name = PurePosixPath(member.name).name
+                if not member.isreg() or file is None:
+                    continue
+                data = file.read()
+                if data.endswith(MAGIC) or ".data-" in name:
+                    if name in files:
+                        raise ValueError(f"holds {name} twice")
+                    files[name] = data
+    return files
+
+
+# --- protocol buffers ----------------------------------------------------------------------------
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a protocol buffers message, in order: (number, value).
+
+    Varints are integers; all else is bytes: 4 or 8 of a fixed number, packed numbers, text, or
+    another message.
+
+    https://protobuf.dev/programming-guides/encoding/
+
+    Raises:
+      ValueError: not such a message.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = varint(data, at)
+            yield number, value
+            continue
+        if wire == 2:
+            size, at = varint(data, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {at}")
+        if size > len(data) - at:
+            raise ValueError(f"a field of {size} bytes where {len(data) - at} are left")
+        yield number, data[at : at + size]
+        at += size
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The integer of up to 64 bits that starts at this byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise ValueError("ends within a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at
+    raise ValueError("a number of more than 10 bytes")
+
+
+def varints(data: bytes) -> np.ndarray:
+    """Packed varints as uint64."""
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw < 0x80)
+    if not len(raw):
+        return np.zeros(0, np.uint64)
+    if raw[-1] >= 0x80:
+        raise ValueError("ends within a number")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > 9:
+        raise ValueError("a number of more than 10 bytes")
+    place = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
+    bits = (raw & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
+    return np.bitwise_or.reduceat(bits, starts)
+
+
+def message(value: int | memoryview) -> memoryview:
+    """The bytes of a field that has to have some."""
+    if isinstance(value, int):
+        raise ValueError("a number where a message belongs")
+    return value
+
+
+def number(value: int | memoryview) -> int:
+    """The value of a field that has to be a varint."""
+    if not isinstance(value, int):
+        raise ValueError("a message where a number belongs")
+    return value
+
+
+def text(value: int | memoryview) -> str:
+    """The text of a field; undecodable bytes are a ValueError."""
+    return bytes(message(value)).decode()
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def _table(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Keys and values in order; every block's checksum holds."""
+    view = memoryview(data)
+    if len(data) < FOOTER or not data.endswith(MAGIC):
+        raise ValueError("has no table's end")
+    footer = view[-FOOTER:]
+    _, at = varint(footer, 0)  # the meta index
+    _, at = varint(footer, at)
+    left = len(data)  # blocks do not overlap, so neither does reading them
+    for _, handle in _entries(_block(view, *_handle(footer, at))):
+        offset, size = _handle(handle, 0)
+        left -= size + TRAILER
+        if left < 0:
+            raise ValueError("blocks overlap")
+        yield from _entries(_block(view, offset, size))
+
+
+def _handle(data: memoryview, at: int) -> tuple[int, int]:
+    """A block's offset and size in bytes."""
+    offset, at = varint(data, at)
+    size, at = varint(data, at)
+    return offset, size
+
+
+def _block(data: memoryview, offset: int, size: int) -> memoryview:
+    end = offset + size
+    if end + TRAILER > len(data):
+        raise ValueError(f"a block at byte {offset} of {size} bytes, the file has {len(data)}")
+    _check(data[offset : end + 1], int.from_bytes(data[end + 1 : end + TRAILER], "little"))
+    if data[end] == 0:
+        return data[offset:end]
+    if data[end] == 1:
+        return memoryview(_unsnappy(data[offset:end]))
+    raise ValueError(f"a block compressed in way {data[end]}, expected 0 (not) or 1 (snappy)")
+
+
+def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Keys share a prefix with the key before; the restart points at the end are not needed."""
+    if len(block) < 4:
+        raise ValueError("a block without its end")
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
+    if end < 0:
+        raise ValueError("more restart points than the block has room for")
+    key, at = b"", 0
+    block = block[:end]
+    while at < end:
+        shared, at = varint(block, at)
+        unshared, at = varint(block, at)
+        size, at = varint(block, at)
+        if shared > len(key) or unshared + size > end - at:
+            raise ValueError("an entry larger than its block")
+        if shared + unshared > NAME:
+            raise ValueError(f"a name of {shared + unshared} bytes")
+        key = key[:shared] + bytes(block[at : at + unshared])
+        at += unshared
+        yield key, block[at : at + size]
+        at += size
+
+
+def _unsnappy(data: memoryview) -> bytes:
+    size, at = varint(data, 0)
+    if size > 32 * len(data):  # a copy of 64 bytes takes 3
+        raise ValueError(f"a block of {len(data)} bytes that unpacks to {size}")
+    out = bytearray()
+    while at < len(data):
+        tag = data[at]
+        kind, high = tag & 3, tag >> 2
+        extra = max(high - 59, 0) if kind == 0 else (1, 2, 4)[kind - 1]
+        operand = int.from_bytes(data[at + 1 : at + 1 + extra], "little")
+        at += 1 + extra
+        if kind == 0:
+            length = (operand if extra else high) + 1
+            out += data[at : at + length]
+            at += length
+        else:
+            length = (high & 7) + 4 if kind == 1 else high + 1
+            back = operand | (high >> 3 << 8) if kind == 1 else operand
+            if not 0 < back <= len(out):
+                raise ValueError("a copy from before the block's start")
+            start = len(out) - back
+            piece = bytes(out[start : start + length])
+            out += (piece * (length // len(piece) + 1))[:length]
+        if at > len(data) or len(out) > size:
+            raise ValueError("a compressed block that does not fit its size")
+    if len(out) != size:
+        raise ValueError(f"a block that unpacks to {len(out)} bytes, expected {size}")
+    return bytes(out)
+
+
+# --- checksums -----------------------------------------------------------------------------------
+
+
+def _check(data: memoryview | bytes, masked: int) -> None:
+    """CRC-32C as LevelDB stores it: turned by 15 bits, and a constant added."""
+    crc = crc32c(data)
+    if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != masked:
+        raise ValueError("a checksum does not hold: the bytes are damaged")
+
+
+@cache
+def _step(bits: int) -> np.ndarray:
+    """CRC-32C's table: what so many bits, 8 or 16, do to the register."""
+    table: np.ndarray = np.arange(1 << bits, dtype=np.uint32)
+    for _ in range(bits):
+        table = (table >> 1) ^ (table & 1) * np.uint32(0x82F63B78)
+    return table
+
+
+def crc32c(data: memoryview | bytes) -> int:
+    """CRC-32C (Castagnoli) of some bytes.
+
+    The register is linear in itself and the bytes. So equal pieces are run side by side from
+    zeros and joined in pairs: the left register runs over as many zeros as the right piece is
+    long, and that is a 32 x 32 matrix over two values, which squaring doubles.
+    """
+    step = _step(16)
+    raw = np.frombuffer(data, np.uint8)
+    pieces = 1 << len(raw).bit_length() // 2
+    length = -(-len(raw) // (2 * pieces)) * 2
+    padded = np.zeros((pieces, length), np.uint8)  # zeros in front change nothing
+    padded.reshape(-1)[pieces * length - len(raw) :] = raw
+    register: np.ndarray = np.zeros(pieces, np.uint32)
+    for column in np.ascontiguousarray(padded.view("<u2").T):
+        register = step[(register ^ column) & 0xFFFF] ^ (register >> 16)
+    zeros = _zeros(length)
+    while len(register) > 1:
+        register = _apply(zeros, register[::2]) ^ register[1::2]
+        zeros = _apply(zeros, zeros)
+    start = _apply(_zeros(len(raw)), np.array([0xFFFFFFFF], np.uint32))
+    return int((register ^ start)[0]) ^ 0xFFFFFFFF
+
+
+@cache
+def _zeros(length: int) -> np.ndarray:
+    """[32]: what each bit of the register becomes after so many bytes of zeros."""
+    if length == 0:
+        return np.uint32(1) << np.arange(32, dtype=np.uint32)
+    half = _zeros(length // 2)
+    whole = _apply(half, half)
+    return _step(8)[whole & 0xFF] ^ (whole >> 8) if length % 2 else whole
+
+
+def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
+    """The linear map `matrix`, [32], of each of the registers, [n]."""
+    out = np.zeros_like(registers)
+    for bit in range(32):
+        out ^= np.where(registers >> bit & 1, matrix[bit], np.uint32(0))
+    return out
+
+
+# --- tensors -------------------------------------------------------------------------------------
+
+
+def _shape(data: memoryview) -> tuple[int, ...]:
+    """TensorShapeProto."""
+    shape = []
+    for key, value in fields(data):
+        if key == 2:
+            sizes = [number(size) for k, size in fields(message(value)) if k == 1]
+            shape.append(sizes[-1] if sizes else 0)
+    if math.prod(shape) >= 1 << 40 or len(shape) > 32 or max(shape, default=0) >= 1 << 40:
+        raise ValueError(f"a tensor of shape {shape}")
+    return tuple(shape)
+
+
+def _bundle(table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files) -> Arrays:
+    """V2: the entries of the index, cut from the data files."""
+    _, header = next(table, (b"", memoryview(b"")))
+    about = dict(fields(header))
+    if about.get(2, 0) != 0:
+        raise ValueError("big-endian")
+    count = number(about.get(1, 0))
+    shards = {}
+    left = 0  # tensors do not overlap
+    arrays: Arrays = {}
+    for key, data in table:
+        name = key.decode()
+        entry = dict(fields(data))
+        dtype, size = number(entry.get(1, 0)), number(entry.get(5, 0))
+        if dtype == STRING:
+            continue
+        if 7 in entry:
+            raise ValueError(f"{name} is stored in parts, expected whole tensors")
+        shard, offset = number(entry.get(3, 0)), number(entry.get(4, 0))
+        if shard not in shards:
+            file = f"{prefix}.data-{shard:05d}-of-{count:05d}"
+            if file not in files:
+                raise ValueError(f"{file} is missing")
+            shards[shard] = _bytes(files[file])
+            left += len(shards[shard])
+        left -= size
+        if left < 0 or offset + size > len(shards[shard]):
+            raise ValueError(f"{name} lies beyond the end of the data")
+        raw = memoryview(shards[shard])[offset : offset + size]
+        _check(raw, int.from_bytes(message(entry.get(6, memoryview(b""))), "little"))
+        arrays[name] = _array(name, dtype, _shape(message(entry.get(2, memoryview(b"")))), raw)
+    return arrays
+
+
+def _array(name: str, dtype: int, shape: tuple[int, ...], raw: memoryview | bytes) -> np.ndarray:
+    if dtype == BFLOAT16:  # the upper half of a float32
+        bits = np.frombuffer(raw[: len(raw) // 2 * 2], "<u2").astype(np.uint32) << 16
+        flat = bits.view(np.float32)
+    elif dtype in DTYPES:
+        kind = DTYPES[dtype]
+        flat = np.frombuffer(raw[: len(raw) // kind.itemsize * kind.itemsize], kind)
+    else:
+        raise ValueError(f"{name} has type {dtype}, expected numbers")
+    if len(flat) != math.prod(shape):
+        raise ValueError(f"{name} has {len(flat)} numbers, expected {list(shape)}")
+    return flat.reshape(shape).copy()
+
+
+def _slices(table: Iterator[tuple[bytes, memoryview]]) -> Arrays:
+    """V1: the first entry lists names, shapes and types, the others hold a tensor each."""
+    about: dict[str, tuple[int, tuple[int, ...]]] = {}
+    _, first = next(table, (b"", memoryview(b"")))
+    for meta in (message(v) for k, v in fields(first) if k == 1):
+        for tensor in (message(v) for k, v in fields(meta) if k == 1):
+            row = dict(fields(tensor))
+            shape = _shape(message(row.get(2, memoryview(b""))))
+            about[text(row.get(1, memoryview(b"")))] = number(row.get(3, 0)), shape
+    arrays: Arrays = {}
+    for _, saved in table:
+        for data in (message(v) for k, v in fields(saved) if k == 2):
+            row = dict(fields(data))
+            name = text(row.get(1, memoryview(b"")))
+            if name not in about:
+                raise ValueError(f"{name!r} is not in the list of tensors")
+            dtype, shape = about[name]
+            if dtype == STRING:
+                continue
+            if name in arrays or _is_part(message(row.get(2, memoryview(b"")))):
+                raise ValueError(f"{name} is stored in parts, expected whole tensors")
+            tensor = message(row.get(3, memoryview(b"")))
+            arrays[name] = _array(name, dtype, shape, _content(dtype, tensor))
+    missing = [name for name, (dtype, _) in about.items() if dtype != STRING and name not in arrays]
+    if missing:
+        raise ValueError(f"{len(missing)} tensors are missing: {', '.join(missing[:3])}")
+    return arrays
+
+
+def _is_part(data: memoryview) -> bool:
+    """TensorSliceProto: whether any of its extents has a start or a length."""
+    return any(len(message(value)) for key, value in fields(data) if key == 1)
+
+
+def _content(dtype: int, tensor: memoryview) -> bytes:
+    """TensorProto's numbers as the bytes of an array."""
+    if dtype in FLOATS:
+        wanted = FLOATS[dtype]
+        return b"".join(message(value) for key, value in fields(tensor) if key == wanted)
+    wanted = INTEGERS.get(dtype) or HALF.get(dtype) or 0
+    packed = b"".join(message(value) for key, value in fields(tensor) if key == wanted)
+    whole = varints(packed)
+    return whole.astype(DTYPES[dtype].str.replace("f", "u")).tobytes() if dtype in DTYPES else b""

@@ -1,0 +1,560 @@
+"""PyTorch's checkpoints, zip and legacy, read without PyTorch; nothing in them is executed.
+
+Both formats hold a pickle that says how to build the tensors, and their bytes apart from it. Here
+a machine of our own runs the pickle. It knows the few instructions that PyTorch writes, imports
+nothing, and calls nothing but the functions of `CALLS`, which describe tensors; numbers are read
+once it is through. (Python's own `Unpickler` can be told what to import, but not to leave alone
+the state of what it was given, nor how much memory a pickle's memo may take.)
+
+https://docs.pytorch.org/docs/stable/notes/serialization.html
+https://github.com/python/cpython/blob/main/Lib/pickletools.py
+https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
+"""
+
+import math
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import ZooError
+from .files import Arrays, open_zip, whole
+
+PICKLES = 4 << 20  # bytes that the pickles of a file may take; ResNet-152's takes 0.1 MB
+CHUNK = 1 << 17  # elements read at once: a piece stays in the cache
+PROTOCOL = 1001  # of the legacy format
+MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+
+# How a dtype's elements are stored; bfloat16 is the upper half of a float32.
+DTYPES = {
+    "float64": "f8",
+    "float32": "f4",
+    "float16": "f2",
+    "bfloat16": "u2",
+    "int64": "i8",
+    "int32": "i4",
+    "int16": "i2",
+    "int8": "i1",
+    "uint64": "u8",
+    "uint32": "u4",
+    "uint16": "u2",
+    "uint8": "u1",
+    "bool": "u1",
+}
+_STORAGES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "Untyped": "uint8",
+}
+# The names by which a pickle says a dtype
+STORAGES = {
+    f"{module}.{name}Storage": dtype
+    for module in ("torch", "torch.cuda", "torch.storage")
+    for name, dtype in _STORAGES.items()
+} | {f"torch.{name}": name for name in DTYPES}
+
+# In which entry of a checkpoint the weights are, in this order
+ENTRIES = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
+
+
+def read(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The tensors of the dict that has them, by its names; without `module.` where all have it.
+
+    Of a checkpoint only its weights are taken: those of an entry in `ENTRIES`, or of the one entry
+    that has tensors. Tensors that share memory in the file do so here. bfloat16 becomes float32.
+
+    Raises:
+      ZooError: damaged bytes, sizes that cannot be, or anything that is not made of tensors and
+        plain values, such as a pickled module.
+    """
+    path = Path(path)
+    with whole(path, "PyTorch"):
+        with path.open("rb") as file:
+            head = file.read(512)
+        if head.startswith(b"PK"):
+            return _zip(path), {}
+        if MAGIC in head[:16]:
+            return _legacy(path), {}
+        if head[257:262] == b"ustar":
+            raise ZooError(f"weights: {path} is a tar archive, expected a file of torch.save")
+        raise ValueError(f"it starts with {head[:8]!r}")
+
+
+# --- what a pickle may build ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A class or function that the pickle names."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Elements in the file, flat."""
+
+    key: str
+    dtype: str
+    elements: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage; offset and strides in elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class _Parameter:
+    """What PyTorch wrote before 0.4: made empty, filled from its state."""
+
+    tensor: _Tensor | None = None
+
+
+class _Ignored:
+    """A value that is no weight."""
+
+
+def _is_natural(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> _Tensor:
+    """`_rebuild_tensor` and `_rebuild_tensor_v2`: the rest is whether it needs a gradient."""
+    if not (
+        isinstance(storage, _Storage)
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides) <= 32
+        and all(map(_is_natural, (offset, *shape, *strides)))
+    ):
+        raise ValueError("a tensor without storage, shape or strides")
+    count = math.prod(shape)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if count and (count > storage.elements or last >= storage.elements):
+        raise ValueError(
+            f"a tensor of shape {list(shape)}, strides {list(strides)} at element {offset} "
+            f"of a storage of {storage.elements} elements"
+        )
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _tensor_of_bytes(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
+    """`_rebuild_tensor_v3`: the storage is of bytes, the dtype stands apart."""
+    _, _, name, *_ = rest
+    if not (
+        isinstance(storage, _Storage)
+        and storage.dtype == "uint8"
+        and isinstance(name, _Name)
+        and name.name in STORAGES
+    ):
+        raise ValueError("a tensor without storage of bytes, or without dtype")
+    dtype = STORAGES[name.name]
+    elements = storage.elements // np.dtype(DTYPES[dtype]).itemsize
+    return _tensor(_Storage(storage.key, dtype, elements), offset, shape, strides)
+
+
+def _same(value: Any, *_: object) -> Any:
+    return value
+
+
+def _size(value: Any) -> tuple[Any, ...]:
+    if type(value) is not tuple:
+        raise TypeError
+    return value
+
+
+def _ordered(pairs: Any = None) -> dict[str, Any]:
+    """`OrderedDict`; Python 2 gave its items as a list, which is used up: it may be asked for again
+    in three bytes, and again.
+    """
+    if pairs is None:
+        return {}
+    if type(pairs) is not list:
+        raise TypeError
+    items = {key: value for key, value in pairs if type(key) is str}
+    pairs.clear()
+    return items
+
+
+def _parameter(data: Any = None, *_: object) -> _Parameter:
+    return _Parameter(data)
+
+
+def _ignored(*_: object) -> _Ignored:
+    return _Ignored()
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_bytes,
+    "torch._utils._rebuild_parameter": _same,
+    "torch._utils._rebuild_parameter_with_state": _same,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.Size": _size,
+    "collections.OrderedDict": _ordered,
+    # What stands beside weights: the best accuracy so far, the arguments, where tensors were.
+    "numpy.core.multiarray.scalar": _ignored,
+    "numpy._core.multiarray.scalar": _ignored,
+    "numpy.dtype": _ignored,
+    "_codecs.encode": _ignored,
+    "argparse.Namespace": _ignored,
+    "collections.Counter": _ignored,
+    "torch.device": _ignored,
+}
+
+# --- the machine ----------------------------------------------------------------------------------
+
+_NUMBERS = {
+    pickle.BININT1: "<B",
+    pickle.BININT2: "<H",
+    pickle.BININT: "<i",
+    pickle.BINFLOAT: ">d",
+}
+# The format of the length, and the encoding; None for bytes. Python 2's strings are the SHORT ones.
+_TEXTS = {
+    pickle.BINUNICODE: ("<I", "utf-8"),
+    pickle.SHORT_BINUNICODE: ("<B", "utf-8"),
+    pickle.BINUNICODE8: ("<Q", "utf-8"),
+    pickle.SHORT_BINSTRING: ("<B", "latin-1"),
+    pickle.BINSTRING: ("<I", "latin-1"),
+    pickle.SHORT_BINBYTES: ("<B", None),
+    pickle.BINBYTES: ("<I", None),
+    pickle.BINBYTES8: ("<Q", None),
+}
+_GETS = {pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"}
+_PUTS = {pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"}
+_TUPLES = {pickle.EMPTY_TUPLE: 0, pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3}
+_CONSTANTS = {pickle.NONE: None, pickle.NEWTRUE: True, pickle.NEWFALSE: False}
+_SKIPPED = {pickle.PROTO: 1, pickle.FRAME: 8}  # bytes of the argument
+
+
+@dataclass
+class _Machine:
+    """Runs the pickles at the start of some bytes, one after the other."""
+
+    path: Path
+    data: bytes
+    records: dict[str, int] | None = None  # the bytes of each storage; None where not known yet
+    at: int = 0
+    storages: dict[str, _Storage] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """What the next pickle holds."""
+        try:
+            return self._run()
+        except (LookupError, TypeError) as error:  # an empty stack, the wrong number of arguments
+            raise ValueError(f"a damaged pickle before byte {self.at}") from error
+
+    def _take(self, count: int) -> bytes:
+        taken = self.data[self.at : self.at + count]
+        if len(taken) < count:
+            full = len(self.data) == PICKLES
+            raise ValueError(f"pickles of more than {PICKLES} bytes" if full else "it ends early")
+        self.at += count
+        return taken
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _line(self) -> str:
+        end = self.data.index(b"\n", self.at, self.at + 1000)
+        line = self._take(end - self.at)
+        self.at += 1
+        return line.decode()
+
+    def _run(self) -> Any:
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: dict[int, Any] = {}
+
+        def since_mark() -> list[Any]:
+            mark = marks.pop()
+            items = stack[mark:]
+            del stack[mark:]
+            return items
+
+        while True:
+            code = self._take(1)
+            if code in _PUTS:
+                memo[self._number(_PUTS[code])] = stack[-1]
+            elif code in _GETS:
+                stack.append(memo[self._number(_GETS[code])])
+            elif code in _NUMBERS:
+                stack.append(self._number(_NUMBERS[code]))
+            elif code in _TEXTS:
+                form, encoding = _TEXTS[code]
+                text = self._take(self._number(form))
+                stack.append(text.decode(encoding) if encoding else text)
+            elif code in _TUPLES:
+                start = len(stack) - _TUPLES[code]
+                if start < 0:
+                    raise IndexError
+                stack[start:] = [tuple(stack[start:])]
+            elif code in _CONSTANTS:
+                stack.append(_CONSTANTS[code])
+            elif code in _SKIPPED:
+                self._take(_SKIPPED[code])
+            else:
+                match code:
+                    case pickle.MARK:
+                        marks.append(len(stack))
+                    case pickle.TUPLE:
+                        stack.append(tuple(since_mark()))
+                    case pickle.REDUCE | pickle.NEWOBJ:
+                        arguments = stack.pop()
+                        stack.append(self._call(stack.pop(), arguments))
+                    case pickle.BINPERSID:
+                        stack.append(self._storage(stack.pop()))
+                    case pickle.GLOBAL:
+                        stack.append(self._name(self._line(), self._line()))
+                    case pickle.STACK_GLOBAL:
+                        name = stack.pop()
+                        stack.append(self._name(stack.pop(), name))
+                    case pickle.EMPTY_DICT:
+                        stack.append({})
+                    case pickle.EMPTY_LIST:
+                        stack.append([])
+                    case pickle.SETITEM:
+                        value, key = stack.pop(), stack.pop()
+                        self._set(stack[-1], [key, value])
+                    case pickle.SETITEMS:
+                        items = since_mark()
+                        self._set(stack[-1], items)
+                    case pickle.APPEND:
+                        value = stack.pop()
+                        self._append(stack[-1], [value])
+                    case pickle.APPENDS:
+                        items = since_mark()
+                        self._append(stack[-1], items)
+                    case pickle.BUILD:
+                        state = stack.pop()
+                        self._build(stack[-1], state)
+                    case pickle.MEMOIZE:
+                        memo[len(memo)] = stack[-1]
+                    case pickle.LONG1:
+                        digits = self._take(self._number("<B"))
+                        if len(digits) > 16:
+                            raise ValueError(f"an integer of {len(digits)} bytes")
+                        stack.append(int.from_bytes(digits, "little", signed=True))
+                    case pickle.STOP:
+                        return stack.pop()
+                    case _:
+                        raise ValueError(f"instruction {code!r} at byte {self.at - 1} of a pickle")
+
+    def _name(self, module: Any, name: Any) -> _Name:
+        full = f"{module}.{name}" if type(module) is type(name) is str else "no name"
+        if full not in CALLS and full not in STORAGES:
+            raise ZooError(
+                f"weights: {self.path} asks for {full[:80]!r}, which is refused: "
+                "expected tensors and plain values, as of model.state_dict()"
+            )
+        return _Name(full)
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not (isinstance(function, _Name) and type(arguments) is tuple):
+            raise TypeError
+        return CALLS[function.name](*arguments)
+
+    def _set(self, target: Any, items: list[Any]) -> None:
+        """Only what has a name can be a weight, or lead to one."""
+        if type(target) is dict:
+            pairs = zip(items[::2], items[1::2], strict=True)
+            target.update((key, value) for key, value in pairs if type(key) is str)
+        elif not isinstance(target, _Ignored):
+            raise TypeError
+
+    def _append(self, target: Any, items: list[Any]) -> None:
+        if type(target) is not list:
+            raise TypeError
+        target.extend(items)
+
+    def _build(self, target: Any, state: Any) -> None:
+        """State of a dict (`_metadata`: versions of modules) or an ignored value says no weight."""
+        if isinstance(target, _Parameter):
+            # Of a variable: its data and 4 flags. Of a tensor: storage, offset, shape, strides.
+            target.tensor = state[0] if len(state) == 5 else _tensor(*state)
+        elif not (type(target) is dict or isinstance(target, _Ignored)):
+            raise TypeError
+
+    def _storage(self, identity: Any) -> _Storage:
+        what, name, key, _, elements, *view = identity
+        if not (what == "storage" and isinstance(name, _Name) and name.name in STORAGES):
+            raise ValueError("a reference to something that is no storage")
+        if type(key) is not str or not _is_natural(elements) or any(view):
+            raise ValueError("a storage without name or size, or a part of one")
+        dtype = STORAGES[name.name]
+        size = elements * np.dtype(DTYPES[dtype]).itemsize
+        if self.records is not None and size > self.records.get(key, -1):
+            has = f"has {self.records[key]}" if key in self.records else "is not there"
+            raise ValueError(f"storage {key[:40]!r} needs {size} bytes, but {has}")
+        storage = _Storage(key, dtype, elements)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"storage {key[:40]!r} is of two types or sizes")
+        return storage
+
+
+# --- from the machine to arrays -------------------------------------------------------------------
+
+
+def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
+    """The named tensors of a checkpoint."""
+    known: dict[int, dict[str, _Tensor]] = {}  # a pickle may name one dict a million times
+
+    def tensors(value: Any) -> dict[str, _Tensor]:
+        if not isinstance(value, dict):
+            return {}
+        if id(value) not in known:
+            bare = {k: x.tensor if isinstance(x, _Parameter) else x for k, x in value.items()}
+            known[id(value)] = {k: x for k, x in bare.items() if isinstance(x, _Tensor)}
+        return known[id(value)]
+
+    def entries(value: Any) -> list[Any]:
+        return [value[k] for k in ENTRIES if isinstance(value.get(k), dict)]
+
+    if not isinstance(found, dict):
+        raise ZooError(f"weights: {path} holds no tensors by name, expected a state_dict")
+    for _ in range(4):  # a checkpoint's model may be a checkpoint
+        if not (likely := [x for x in entries(found) if tensors(x) or entries(x)]):
+            break
+        found = likely[0]
+    choices = [found] if tensors(found) else [x for x in found.values() if tensors(x)]
+    if len(choices) != 1:
+        have = ", ".join(repr(key[:40]) for key in list(found)[:8])
+        raise ZooError(
+            f"weights: {path} has {len(choices)} entries with tensors: "
+            f"got {have or 'nothing'}, expected one of {', '.join(ENTRIES)}"
+        )
+    weights = tensors(choices[0])
+    if all(name.startswith("module.") for name in weights):  # of DataParallel
+        return {name.removeprefix("module."): x for name, x in weights.items()}
+    return weights
+
+
+def _storages(weights: dict[str, _Tensor]) -> dict[str, _Storage]:
+    storages: dict[str, _Storage] = {}
+    for tensor in weights.values():
+        storage = tensor.storage
+        if storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"storage {storage.key[:40]!r} is of two types")
+    return storages
+
+
+def _elements(file: IO[bytes], dtype: str, count: int, order: str) -> np.ndarray:
+    """The next elements of a file as they are in memory, [count]; never twice at once."""
+    stored = np.dtype(order + DTYPES[dtype])
+    out = np.empty(count, "float32" if dtype == "bfloat16" else dtype)
+    for start in range(0, count, CHUNK):
+        part = out[start : start + CHUNK]
+        data = file.read(part.size * stored.itemsize)
+        if len(data) < part.size * stored.itemsize:
+            raise ValueError("it ends early")
+        raw = np.frombuffer(data, stored)
+        if dtype == "bfloat16":
+            np.left_shift(raw, 16, out=part.view(np.uint32), dtype=np.uint32)
+        else:
+            part[:] = raw
+    return out
+
+
+def _view(tensor: _Tensor, flat: np.ndarray) -> np.ndarray:
+    """A tensor of its storage's elements; `_tensor` has seen to it that it stays inside."""
+    if 0 in tensor.shape:
+        return np.empty(tensor.shape, flat.dtype)
+    strides = [stride * flat.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides)
+
+
+def _zip(path: Path) -> Arrays:
+    """ARCHIVE/data.pkl, and the storages ARCHIVE/data/KEY; nothing is compressed."""
+    with open_zip(path, bound=path.stat().st_size) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        roots = [
+            name.removesuffix("data.pkl")
+            for name in sizes
+            if re.fullmatch(r"[^/]+/data\.pkl", name)
+        ]
+        if len(roots) != 1:
+            raise ValueError("a zip archive without data.pkl, expected a file of torch.save")
+        (root,) = roots
+        if f"{root}constants.pkl" in sizes:
+            raise ZooError(f"weights: {path} is TorchScript, expected a state_dict of torch.save")
+        if sizes[f"{root}data.pkl"] > PICKLES:
+            raise ValueError(f"a pickle of more than {PICKLES} bytes")
+        order = "<"
+        if f"{root}byteorder" in sizes:
+            order = {b"little": "<", b"big": ">"}.get(_record(archive, f"{root}byteorder", 16), "")
+            if not order:
+                raise ValueError("a byte order that is neither little nor big")
+        data = f"{root}data/"
+        records = {n.removeprefix(data): size for n, size in sizes.items() if n.startswith(data)}
+        machine = _Machine(path, _record(archive, f"{root}data.pkl", PICKLES), records)
+        weights = _weights(path, machine.load())
+        flat: dict[str, np.ndarray] = {}
+        for key, storage in _storages(weights).items():
+            with archive.open(f"{data}{key}") as file:
+                flat[key] = _elements(file, storage.dtype, storage.elements, order)
+    return {name: _view(x, flat[x.storage.key]) for name, x in weights.items()}
+
+
+def _record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    with archive.open(name) as file:
+        return file.read(limit)
+
+
+def _legacy(path: Path) -> Arrays:
+    """Pickles of a magic number, a protocol, the system, the object and its storages' names.
+
+    Then each storage: how many elements, and they; little-endian.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        machine = _Machine(path, file.read(min(size, PICKLES)))
+    machine.load()
+    if machine.load() != PROTOCOL:
+        raise ValueError(f"expected protocol {PROTOCOL}")
+    machine.load()
+    weights = _weights(path, machine.load())
+    keys = machine.load()
+    if type(keys) is not list or not set(map(type, keys)) <= {str}:
+        raise ValueError("no names of storages")
+    needed = _storages(weights)
+    flat: dict[str, np.ndarray] = {}
+    at = machine.at
+    with path.open("rb") as file:
+        for key in keys:
+            file.seek(at)
+            (count,) = struct.unpack("<q", file.read(8))
+            known = machine.storages.get(key)
+            if known is None or known.elements != count:
+                raise ValueError(
+                    f"storage {key[:40]!r} of {count} elements is none of the pickle's"
+                )
+            at += 8 + count * np.dtype(DTYPES[known.dtype]).itemsize
+            if at > size:
+                raise ValueError(f"storage {key[:40]!r} of {count} elements ends after the file")
+            if key in needed:
+                flat[key] = _elements(file, needed[key].dtype, needed[key].elements, "<")
+    if missing := needed.keys() - flat.keys():
+        raise ValueError(f"storage {min(missing)[:40]!r} is not there")
+    return {name: _view(x, flat[x.storage.key]) for name, x in weights.items()}
