@@ -519,6 +519,7 @@ def training() -> Arrays:
     return {
         "global_step": np.array(1 << 40, np.int64),
         "beta1_power": np.array(0.9, np.float32),
+        "Net/Conv/weights": conv + 1,  # the average below is what is published
         "Net/Conv/weights/ExponentialMovingAverage": conv,
         "Net/Conv/weights/RMSProp": conv,
         "Net/Conv/weights/RMSProp_1": conv,

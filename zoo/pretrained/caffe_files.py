@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
-from .tf_files import fields, message, number, text, varints
+from .protobuf import fields, message, number, text, varints
 
 Arrays = dict[str, np.ndarray]
 

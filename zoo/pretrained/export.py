@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from ..context import Spec
+from ..context import TF, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold
 from ..layers import Network
@@ -90,11 +90,12 @@ def _torch_names(model: Network, name: str) -> bytes:
     from safetensors.numpy import save as serialize
 
     layout, variant = LAYOUTS[name], find(model.spec.name)
-    theirs = layout.numerics_for(variant)
-    if name == "torchvision" and model.spec.numerics != theirs:
+    theirs = [layout.numerics_for(variant)] + [TF] * (name == "timm")  # timm's tf_*
+    momentum = model.spec.numerics.bn_momentum  # of training alone
+    if model.spec.numerics not in [replace(n, bn_momentum=momentum) for n in theirs]:
         raise ZooError(
-            f"export: torchvision's {variant.name} computes otherwise: got {model.spec.numerics}, "
-            f"expected {theirs}"
+            f"export: {name}'s {variant.name} computes otherwise: got {model.spec.numerics}, "
+            f"expected {' or '.join(map(str, theirs))}"
         )
     spec = Spec(variant.name, model.spec.num_classes, numerics=model.spec.numerics)
     whole = abstract(replace(spec, aux=model.spec.aux))
