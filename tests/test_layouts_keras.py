@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -304,13 +305,15 @@ def test_keras_2_gives_these_logits(shared):
 
 
 # fmt: off
-PEERS = {  # Keras' model: ours, and the side of its images; odd sides show how strides are padded
+# Keras' model: ours, and the side of its images. Odd sides show how strides are padded; at 107 an
+# input off by 1e-7 changes the logits of Inception v3 by 5e-4 already, at 203 by 4e-5.
+PEERS = {
     "VGG16":                             ("vgg16",                          224),
     "ResNet50":                          ("resnet50_v1",                     97),
     "ResNet50V2":                        ("resnet50_v2",                     97),
     "DenseNet121":                       ("densenet121",                     65),
-    "InceptionV3":                       ("inception_v3",                   107),
-    "InceptionResNetV2":                 ("inception_resnet_v2",            107),
+    "InceptionV3":                       ("inception_v3",                   203),
+    "InceptionResNetV2":                 ("inception_resnet_v2",            203),
     "Xception":                          ("xception",                       107),
     "MobileNet:alpha=0.25":              ("mobilenet_v1_025",                97),
     "MobileNetV2:alpha=0.35":            ("mobilenet_v2_035",                97),
@@ -319,7 +322,7 @@ PEERS = {  # Keras' model: ours, and the side of its images; odd sides show how 
     "MobileNetV3Large:minimalistic=True": ("mobilenet_v3_large_minimal_100", 96),
     "EfficientNetB0":                    ("efficientnet_b0",                 97),
     "EfficientNetV2B0":                  ("efficientnet_v2_b0",              97),
-    "EfficientNetV2S":                   ("efficientnet_v2_s",               65),
+    "EfficientNetV2S":                   ("efficientnet_v2_s",              129),
     "ConvNeXtTiny":                      ("convnext_tiny",                   97),
 }
 # fmt: on
@@ -328,7 +331,8 @@ PEERS = {  # Keras' model: ours, and the side of its images; odd sides show how 
 @pytest.mark.peers
 @pytest.mark.parametrize("peer", some(PEERS, {"MobileNetV3Small"}))
 def test_keras_gives_these_logits(shared, tmp_path, peer):
-    pytest.importorskip("keras")
+    if importlib.util.find_spec("keras") is None:  # to import it here would ask for TensorFlow
+        pytest.skip("keras is not installed")
     name, size = PEERS[peer]
     # all of Keras' formats, but not half a gigabyte of each
     light = ["--light"] if peer == "VGG16" else []

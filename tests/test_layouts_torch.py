@@ -183,7 +183,7 @@ BESIDE = {
         shufflenet_v2_x0_5=96, squeezenet1_1=96, mnasnet0_5=96, mobilenet_v3_small=96,
         mobilenet_v2=96, efficientnet_b0=96, resnet18=64, regnet_y_400mf=96, densenet121=64,
         googlenet=96, mobilenet_v3_large=96, squeezenet1_0=96, convnext_tiny=64,
-        resnext50_32x4d=64, inception_v3=107, efficientnet_v2_s=96, efficientnet_b5=64,
+        resnext50_32x4d=96, inception_v3=139, efficientnet_v2_s=96, efficientnet_b5=64,
         alexnet=127, wide_resnet50_2=64, vgg11=64, vgg11_bn=64,
     ),
     "timm": dict(
@@ -191,8 +191,8 @@ BESIDE = {
         semnasnet_075=96, mobilenetv1_100=96, tf_mobilenetv3_large_minimal_100=95,
         efficientnet_b0=96, tf_efficientnet_b0=95, resnet18=64, resnet18d=65, seresnet18=64,
         regnety_002=96, regnety_008_tv=96, mobilenetv3_large_100=96, tf_efficientnetv2_b0=96,
-        densenet121=64, convnext_tiny=64, legacy_xception=96, resnet50d=64, inception_v3=107,
-        efficientnetv2_s=96, inception_v4=107, inception_resnet_v2=107, vgg11=64, vgg11_bn=64,
+        densenet121=64, convnext_tiny=64, legacy_xception=96, resnet50d=96, inception_v3=139,
+        efficientnetv2_s=96, inception_v4=171, inception_resnet_v2=139, vgg11=64, vgg11_bn=64,
     ),
 }
 # fmt: on

@@ -92,6 +92,14 @@ def test_another_head_keeps_all_else(published, original, classes):
     assert model.classes == ()
 
 
+def test_a_file_got_by_hand(published, original, tmp_path):
+    model = zoo.load(NAME, file=tmp_path / "squeezenet.safetensors")
+    assert not published
+    assert model.classes[1] == "goldfish"
+    for path, value in values(model).items():
+        np.testing.assert_array_equal(value[...], values(original)[path][...])
+
+
 def test_a_network_alone_has_default_weights():
     assert zoo.weights("googlenet") == zoo.weights("inception_v1")
     assert zoo.weights("inception_v1").default

@@ -77,7 +77,9 @@ def commands() -> Commands:
     )
     parser.add_argument("file", help="weights in a published format")
     parser.add_argument("out", help="file to write, .safetensors")
-    parser.add_argument("--model", required=True, help="the network they are for, see `zoo list`")
+    parser.add_argument(
+        "--model", required=True, help="the network they are for, or what they are published as"
+    )
     parser.add_argument("--layout", help="how the file names its tensors; default: by the file")
     parser.add_argument("--num-classes", type=int, help="0: without the classifier")
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,12 @@ def _torch_names(model: Network, name: str) -> bytes:
     from safetensors.numpy import save as serialize
 
     layout, variant = LAYOUTS[name], find(model.spec.name)
-    theirs = [layout.numerics_for(variant)] + [TF] * (name == "timm")  # timm's tf_*
-    momentum = model.spec.numerics.bn_momentum  # of training alone
-    if model.spec.numerics not in [replace(n, bn_momentum=momentum) for n in theirs]:
+    theirs, got = asdict(layout.numerics_for(variant)), asdict(model.spec.numerics)
+    other = [key for key in got if got[key] != theirs[key] and key != "bn_momentum"]
+    if other and not (name == "timm" and model.spec.numerics == TF):  # timm's tf_*
         raise ZooError(
-            f"export: {name}'s {variant.name} computes otherwise: got {model.spec.numerics}, "
-            f"expected {' or '.join(map(str, theirs))}"
+            f"export: {name}'s {variant.name} computes otherwise: got "
+            + ", ".join(f"{key}={got[key]!r}, expected {theirs[key]!r}" for key in other)
         )
     spec = Spec(variant.name, model.spec.num_classes, numerics=model.spec.numerics)
     whole = abstract(replace(spec, aux=model.spec.aux))

@@ -49,8 +49,9 @@ def load(
     Args:
       name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); or a network alone,
         whose default weights are taken; or the path of a file that `zoo.save` wrote.
-      file: weights of that network: `.safetensors`, PyTorch's `.pth` and alike, Keras' `.h5`,
-        `.weights.h5` and `.keras`, `.npz`, TensorFlow's `.ckpt`, `.caffemodel`.
+      file: weights of that network, or those published under that name: `.safetensors`, PyTorch's
+        `.pth` and alike, Keras' `.h5`, `.weights.h5` and `.keras`, `.npz`, TensorFlow's `.ckpt`,
+        `.caffemodel`.
       layout: how the file names its tensors: one of `zoo.pretrained.layouts.LAYOUTS`. None: "zoo"
         for files that `zoo.save` wrote, "keras" and "caffe" by their suffixes.
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
@@ -70,14 +71,14 @@ def load(
     >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP
     >>> model = zoo.load("runs/digits/model.safetensors")                # doctest: +SKIP
     """
-    if file is not None:
-        source, content = f"{file}", files.read(file)
-    elif is_file(name):
+    if file is None and is_file(name):
         source, content = name, files.read(name)
-    else:
+    elif file is None or "." in name:
         record = weights(name)
-        source, content = record.name, _published(record)
-        name, layout, aux = record.model, "zoo", bool(aux)
+        content = _published(record) if file is None else _converted(record, Path(file))
+        source, name, layout, aux = record.name, record.model, "zoo", bool(aux)
+    else:
+        source, content = f"{file}", files.read(file)
     own = LAYOUTS[_layout_name(source, layout, content[1])]
     if own.name == "zoo":
         spec, preprocess, names = _about(source, content[1])
@@ -133,7 +134,9 @@ def _fill(
     classes = had if num_classes is None else num_classes
     keep_head = 0 < classes == had
     both = replace(spec, num_classes=had or 1, aux=True)
-    has_aux = bool(had) and convert.auxiliary_in(shapes(both), arrays, layout)
+    has_aux = spec.aux  # our own files say so
+    if had and layout.name != "zoo":
+        has_aux = convert.auxiliary_in(shapes(both), arrays, layout)
     whole = shapes(replace(both, aux=has_aux))
     values = convert.convert(whole, arrays, layout, new_head=not keep_head)
     aux = has_aux and keep_head and (spec.aux if aux is None else aux)
@@ -154,21 +157,25 @@ def _published(record: Weights) -> Content:
     if kept.is_file():
         with contextlib.suppress(ZooError):  # damaged: it is made again
             return files.read(kept)
-    layout = LAYOUTS[record.layout]
-    variant = find(record.model)
-    numerics = (
-        getattr(context, record.numerics) if record.numerics else layout.numerics_for(variant)
-    )
-    raw, _ = files.read(fetch(record.file, hash=record.hash, desc=record.name))
-    spec = Spec(variant.name, num_classes=record.classes, numerics=numerics)
-    model = _fill(spec, raw, layout, record.name, num_classes=record.classes, aux=True)
-    model.preprocess = record.preprocess
-    model.classes = class_names(record)
-    content = _pack(model)
+    content = _converted(record, fetch(record.file, hash=record.hash, desc=record.name))
     with contextlib.suppress(OSError):  # a cache that cannot be written to: it works without
         kept.parent.mkdir(parents=True, exist_ok=True)
         _write(content, kept)
     return content
+
+
+def _converted(record: Weights, file: Path) -> Content:
+    """The same of a file that is the one published as `record`."""
+    layout, variant = LAYOUTS[record.layout], find(record.model)
+    numerics = (
+        getattr(context, record.numerics) if record.numerics else layout.numerics_for(variant)
+    )
+    spec = Spec(variant.name, num_classes=record.classes, numerics=numerics)
+    arrays, _ = files.read(file)
+    model = _fill(spec, arrays, layout, record.name, num_classes=record.classes, aux=True)
+    model.preprocess = record.preprocess
+    model.classes = class_names(record)
+    return _pack(model)
 
 
 def _kept(record: Weights) -> Path:
