@@ -245,8 +245,8 @@ def test_stablehlo_is_for_all_platforms_and_batches(small, tmp_path):
 
 NETWORKS = ["mobilenet_v3_small_075", "shufflenet_v2_x0_5", "resnet20_cifar"]
 SLOW = """
-    alexnet convnext_tiny densenet121 efficientnet_b0 inception_v1 inception_v3 nin_imagenet
-    resnet50 resnet50_v2 resnext50_32x4d seresnet18 squeezenet1_0 xception
+    alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s inception_v1 inception_v3
+    nin_imagenet resnet50 resnet50_v2 resnext50_32x4d seresnet18 squeezenet1_0 xception
 """
 NETWORKS += [pytest.param(name, marks=pytest.mark.slow) for name in SLOW.split()]
 

@@ -19,7 +19,7 @@ from zoo import registry
 from zoo.context import TORCH, Spec
 from zoo.init import materialize
 from zoo.layers import GlobalAvgPool, MaxPool
-from zoo.preprocess import IMAGENET, INCEPTION
+from zoo.preprocess import KERAS_TF, KERAS_TORCH
 from zoo.pretrained import convert, files
 from zoo.pretrained.layouts import KERAS_APPLICATIONS as KERAS
 
@@ -242,23 +242,23 @@ def test_pixels(name, pixel):
 
 def test_efficientnet_normalises_as_its_file_says():
     variant = registry.find("efficientnet_b0")
-    mean = np.array(IMAGENET.mean, np.float32)
+    mean = np.array(KERAS_TORCH.mean, np.float32)
 
     def preprocess(mean, variance):
         layer = "normalization_3"
         arrays = {f"{layer}/mean": mean, f"{layer}/variance": variance, f"{layer}/count": 0}
         return KERAS.preprocess_for(variant, {k: np.asarray(x) for k, x in arrays.items()})
 
-    deviation = np.array(IMAGENET.std, np.float32)
-    assert preprocess(mean, deviation) == IMAGENET  # as published, and mended by Keras
-    np.testing.assert_allclose(preprocess(mean, deviation**2).std, IMAGENET.std, rtol=1e-6)
+    deviation = np.array(KERAS_TORCH.std, np.float32)
+    assert preprocess(mean, deviation) == KERAS_TORCH  # as published, and mended by Keras
+    np.testing.assert_allclose(preprocess(mean, deviation**2).std, KERAS_TORCH.std, rtol=1e-6)
     fresh = preprocess(np.zeros(3), np.ones(3))
     assert (fresh.mean, fresh.std) == ((0, 0, 0), (1, 1, 1))
-    assert KERAS.preprocess_for(variant, {}) == IMAGENET
+    assert KERAS.preprocess_for(variant, {}) == KERAS_TORCH
     for variance in ([-1.0, 1, 1], [1.0, 1, 1, 1]):
         with pytest.raises(zoo.ZooError, match="std must be three positive numbers"):
             preprocess(mean, variance)
-    assert KERAS.preprocess_for(registry.find("mobilenet_v2_100")) == INCEPTION
+    assert KERAS.preprocess_for(registry.find("mobilenet_v2_100")) == KERAS_TF
 
 
 def test_a_pool_padded_with_zeros(network):
@@ -328,8 +328,9 @@ PEERS = {
 # fmt: on
 
 
+@pytest.mark.slow
 @pytest.mark.peers
-@pytest.mark.parametrize("peer", some(PEERS, {"MobileNetV3Small"}))
+@pytest.mark.parametrize("peer", PEERS)
 def test_keras_gives_these_logits(shared, tmp_path, peer):
     if importlib.util.find_spec("keras") is None:  # to import it here would ask for TensorFlow
         pytest.skip("keras is not installed")

@@ -183,8 +183,8 @@ BESIDE = {
         shufflenet_v2_x0_5=96, squeezenet1_1=96, mnasnet0_5=96, mobilenet_v3_small=96,
         mobilenet_v2=96, efficientnet_b0=96, resnet18=64, regnet_y_400mf=96, densenet121=64,
         googlenet=96, mobilenet_v3_large=96, squeezenet1_0=96, convnext_tiny=64,
-        resnext50_32x4d=96, inception_v3=139, efficientnet_v2_s=96, efficientnet_b5=64,
-        alexnet=127, wide_resnet50_2=64, vgg11=64, vgg11_bn=64,
+        resnext50_32x4d=96, inception_v3=139, efficientnet_v2_s=96, efficientnet_b5=160,
+        alexnet=127, wide_resnet50_2=96, vgg11=64, vgg11_bn=64,
     ),
     "timm": dict(
         mobilenetv2_035=96, mobilenetv3_small_075=96, tf_mobilenetv3_small_100=96, mnasnet_050=96,
@@ -192,10 +192,11 @@ BESIDE = {
         efficientnet_b0=96, tf_efficientnet_b0=95, resnet18=64, resnet18d=65, seresnet18=64,
         regnety_002=96, regnety_008_tv=96, mobilenetv3_large_100=96, tf_efficientnetv2_b0=96,
         densenet121=64, convnext_tiny=64, legacy_xception=96, resnet50d=96, inception_v3=139,
-        efficientnetv2_s=96, inception_v4=171, inception_resnet_v2=139, vgg11=64, vgg11_bn=64,
+        efficientnetv2_s=96, inception_v4=235, inception_resnet_v2=139, vgg11=64, vgg11_bn=64,
     ),
 }
 # fmt: on
+TOLERANCE = {"inception_v4": 1e-3}  # of the largest logit; its own float32 is 7e-4 off
 OURS = {(source, theirs): ours for source, theirs, ours in PAIRS}
 
 
@@ -208,8 +209,8 @@ OURS = {(source, theirs): ours for source, theirs, ours in PAIRS}
 def test_outputs_are_the_peers(shared, tmp_path, monkeypatch, source, theirs, size):
     """The logits of our network with their weights, against theirs in float64.
 
-    1e-4 of the largest logit, or twice what float32 costs the peer itself: Inception v3 and v4 and
-    ResNeXt, whose last maps are a few pixels here, lose that much.
+    On images so small that the last maps are a pixel or two, float32 costs the peer itself more
+    than the tolerance: hence the sizes.
     """
     for package in ("torch", "torchvision", "timm"):
         if importlib.util.find_spec(package) is None:
@@ -247,5 +248,11 @@ def test_outputs_are_the_peers(shared, tmp_path, monkeypatch, source, theirs, si
     error, rounding = np.abs(got - want).max() / largest, np.abs(single - want).max() / largest
     print(f"{source} {theirs} {size}: error {error:.1e}, their own in float32 {rounding:.1e}")
     assert np.ptp(want, axis=0).max() > 0.01 * largest  # the images tell apart
-    assert rounding < 1e-3
-    assert error < max(1e-4, 2 * rounding)
+    assert error < TOLERANCE.get(ours, 1e-4)
+
+
+def test_strides_that_no_shape_shows():
+    """torchvision's file would fit the network of the paper, and compute something else."""
+    model = registry.abstract(Spec("resnet50_v1"))
+    with pytest.raises(zoo.ZooError, match="have no resnet50_v1: expected resnet50"):
+        LAYOUTS["torchvision"].rules_for(model)

@@ -24,7 +24,8 @@ except ImportError:  # a platform that they have no wheels for: Pillow does it a
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, as Pillow's
 
-FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom"}  # Pillow's names and resizer's
+# Pillow's names and the resizer's
+FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3", "box": "box"}
 # The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
 ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
-from zoo.preprocess import Preprocess
+from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
 from zoo.registry import find
 
@@ -117,7 +117,15 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
 
 
 def preprocessing(own: Preprocess, asked: int | None, usual: int | None) -> Preprocess:
-    """The network's preprocessing at the size asked for, or else usual for the dataset."""
+    """The network's preprocessing at the size asked for, or else usual for the dataset.
+
+    Where it takes the nearest pixels of the whole picture, as `keras.utils.load_img` does, pictures
+    are averaged and cropped instead: Keras' networks were not trained on the former.
+    """
+    if own.interpolation == "nearest":
+        own = replace(
+            INCEPTION.at_size(own.size), mean=own.mean, std=own.std, channels=own.channels
+        )
     if asked or usual:
         own = own.at_size(asked or usual or own.size)
     # A dataset with a size of its own fills its pictures to the edge: nothing may be cut off.

@@ -182,7 +182,10 @@ def _check(format: str, run: Run, model: Network, preprocess: bool) -> None:
     want = np.asarray(model(normalized))
     got = np.asarray(run(images if preprocess else np.asarray(normalized)))
     error = np.abs(got - want).max() if got.shape == want.shape else np.inf
-    limit = TOLERANCE * max(1.0, np.abs(want).max())
+    # Random weights can make chaos of rounding (EfficientNet v2's do): no file can be closer to the
+    # model than the model is to itself for pictures that differ by a millionth.
+    shaken = np.abs(np.asarray(model(normalized * np.float32(1 + 1e-6))) - want).max()
+    limit = max(TOLERANCE * max(1.0, np.abs(want).max()), 4 * shaken)
     if not error <= limit:
         raise ZooError(
             f"export: the {format} file of {model.spec.name} would give other outputs: "

@@ -88,7 +88,7 @@ def load(
         variant = find(name)
         spec, preprocess, names = (
             Spec(variant.name, numerics=own.numerics_for(variant)),
-            own.preprocess_for(variant),
+            own.preprocess_for(variant, content[0]),
             (),
         )
     model = _fill(

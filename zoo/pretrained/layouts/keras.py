@@ -14,7 +14,7 @@ import numpy as np
 
 from ...context import KERAS, TORCH, Numerics
 from ...layers import ConvNormAct, Network
-from ...preprocess import IMAGENET, INCEPTION, Preprocess
+from ...preprocess import KERAS_CAFFE, KERAS_TF, KERAS_TORCH, Preprocess
 from ...registry import find
 from ..files import Arrays
 from .base import Layout, Rules
@@ -333,13 +333,9 @@ def _is_conv(path: str, model: Network) -> bool:
 
 # --- preprocessing and numerics ------------------------------------------------------------------
 
-_CAFFE = replace(  # mode "caffe" of imagenet_utils.preprocess_input
-    IMAGENET,
-    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-    std=(1 / 255, 1 / 255, 1 / 255),
-    channels="bgr",
-)
-_128 = replace(IMAGENET, mean=(128 / 255,) * 3, std=(128 / 255,) * 3)  # x / 128 - 1, in the model
+_128 = replace(
+    KERAS_TORCH, mean=(128 / 255,) * 3, std=(128 / 255,) * 3
+)  # x / 128 - 1, in the model
 
 
 def _normalization(arrays: Arrays) -> Preprocess:
@@ -352,12 +348,12 @@ def _normalization(arrays: Arrays) -> Preprocess:
     matches = {name: re.fullmatch(_NORMALIZATION, name) for name in arrays}
     found = {m[1]: arrays[name].ravel() for name, m in matches.items() if m}
     if not {"mean", "variance"} <= found.keys():
-        return IMAGENET
+        return KERAS_TORCH
     variance = np.maximum(found["variance"], 0)
-    if variance.shape == (3,) and np.allclose(variance, IMAGENET.std, rtol=1e-3):
-        return IMAGENET
+    if variance.shape == (3,) and np.allclose(variance, KERAS_TORCH.std, rtol=1e-3):
+        return KERAS_TORCH
     about = dict(mean=found["mean"].tolist(), std=np.sqrt(variance).tolist())
-    return Preprocess.from_dict(IMAGENET.to_dict() | about)
+    return Preprocess.from_dict(KERAS_TORCH.to_dict() | about)
 
 
 class _Family(NamedTuple):
@@ -367,7 +363,7 @@ class _Family(NamedTuple):
 
 
 _RESNET = replace(TORCH, bn_epsilon=1.001e-5, bn_momentum=0.99)
-_RESNET_V1 = _Family(_resnet, replace(_RESNET, conv_bias=True), _CAFFE)
+_RESNET_V1 = _Family(_resnet, replace(_RESNET, conv_bias=True), KERAS_CAFFE)
 _RESNET_V2 = replace(_RESNET, max_pool_pads_zeros=True)
 _SAME = replace(KERAS, depthwise_padding="same")  # what its `correct_pad` comes to, too
 _INCEPTION = replace(_SAME, bn_scale=False)
@@ -376,25 +372,25 @@ _V2 = replace(_SAME, bn_momentum=0.9)
 
 # fmt: off
 _TABLE = {
-    "vgg16":               _Family(_vgg, TORCH, _CAFFE),
-    "vgg19":               _Family(_vgg, TORCH, _CAFFE),
+    "vgg16":               _Family(_vgg, TORCH, KERAS_CAFFE),
+    "vgg19":               _Family(_vgg, TORCH, KERAS_CAFFE),
     "resnet50_v1":         _RESNET_V1,  # its ResNets have the stride in the first 1x1
     "resnet101_v1":        _RESNET_V1,
     "resnet152_v1":        _RESNET_V1,
-    "resnet_v2":           _Family(_resnet, _RESNET_V2, INCEPTION),
-    "densenet":            _Family(_densenet, _RESNET, IMAGENET),
-    "inception_v3":        _Family(_inception_v3, _INCEPTION, INCEPTION),
-    "inception_resnet_v2": _Family(_inception_resnet_v2, _INCEPTION, INCEPTION),
-    "xception":            _Family(_xception, _SAME, INCEPTION),
-    "mobilenet_v1":        _Family(_mobilenet_v1, KERAS, INCEPTION),
-    "mobilenet_v2":        _Family(_mobilenet_v2, _MOBILENET, INCEPTION),
-    "mobilenet_v3":        _Family(_mobilenet_v3, _MOBILENET, INCEPTION),
+    "resnet_v2":           _Family(_resnet, _RESNET_V2, KERAS_TF),
+    "densenet":            _Family(_densenet, _RESNET, KERAS_TORCH),
+    "inception_v3":        _Family(_inception_v3, _INCEPTION, KERAS_TF),
+    "inception_resnet_v2": _Family(_inception_resnet_v2, _INCEPTION, KERAS_TF),
+    "xception":            _Family(_xception, _SAME, KERAS_TF),
+    "mobilenet_v1":        _Family(_mobilenet_v1, KERAS, KERAS_TF),
+    "mobilenet_v2":        _Family(_mobilenet_v2, _MOBILENET, KERAS_TF),
+    "mobilenet_v3":        _Family(_mobilenet_v3, _MOBILENET, KERAS_TF),
     "efficientnet":        _Family(_efficientnet, _SAME, _normalization),
-    "efficientnet_v2":     _Family(_efficientnet_v2, _V2, IMAGENET),
+    "efficientnet_v2":     _Family(_efficientnet_v2, _V2, KERAS_TORCH),
     "efficientnet_v2_s":   _Family(_efficientnet_v2, _V2, _128),
     "efficientnet_v2_m":   _Family(_efficientnet_v2, _V2, _128),
     "efficientnet_v2_l":   _Family(_efficientnet_v2, _V2, _128),
-    "convnext":            _Family(_convnext, TORCH, IMAGENET),
+    "convnext":            _Family(_convnext, TORCH, KERAS_TORCH),
 }
 # fmt: on
 

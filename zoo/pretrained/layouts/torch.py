@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...context import TORCH
+from ...errors import ZooError
 from ...layers import Concat, FlattenAt, LinearAct, Network, Pool, Stack
 from ...preprocess import INCEPTION
 from ...registry import find
@@ -77,6 +78,10 @@ def _branches(ours: str, layer: Concat, theirs: str, first: int = 0) -> Walk:
 
 
 def _resnet(model: Network) -> Rules:
+    name = model.spec.name
+    if name.endswith("_v1"):  # the same names and shapes, strides elsewhere: another function
+        usual = name.removesuffix("_v1")
+        raise ZooError(f"torchvision and timm have no {name}: expected {usual}")
     at = r"body\.stage(\d)\.block(\d+)\."
     return (
         *_unit(r"body\.stem", "conv1", "bn1"),
