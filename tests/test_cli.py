@@ -15,7 +15,10 @@ from training import cli
 from zoo.preprocess import INCEPTION
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["list", "params", "predict", "train", "finetune", "evaluate"]
+COMMANDS = [
+    *("list", "params", "weights", "convert", "export", "predict"),
+    *("train", "finetune", "evaluate"),
+]
 
 
 @pytest.fixture

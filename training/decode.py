@@ -45,7 +45,7 @@ def crop(
     Raises:
         ZooError: as `Preprocess.image`.
     """
-    jpeg = _plain_jpeg(source)
+    jpeg = _plain_jpeg(source) if preprocess.interpolation in FILTERS else None
     if jpeg is None:
         picture = read_rgb(source)
         box = choose(picture.size)
@@ -62,13 +62,8 @@ def crop(
 
 def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
     """The part of a picture of `size` (width, height) that `Preprocess.image` shows."""
-    width, height = size
-    if preprocess.resize is None:
-        return 0, 0, width, height
-    short = min(size)
     box = []
-    for side in size:
-        resized = int(preprocess.resize * side / short)
+    for side, resized in zip(size, preprocess.resized(size), strict=True):
         start = round((resized - preprocess.size) / 2)
         box.append((start * side / resized, (start + preprocess.size) * side / resized))
     (left, right), (top, bottom) = box

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from . import calling, ops
 from .context import ACTIVATIONS, PADDINGS, Context, Spec
@@ -401,7 +402,9 @@ class LRN:
     def __call__(self, x: jax.Array) -> jax.Array:
         side = self.size // 2
         squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (side, self.size - 1 - side)))
-        total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
+        channels = x.shape[-1]  # lax's slices: indexing is a gather under a symbolic batch
+        shifted = (lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(self.size))
+        total = sum(shifted)
         return x / (self.k + self.alpha / self.size * total) ** self.beta
 
 
@@ -434,7 +437,7 @@ class FlattenAt:
             if x.shape[axis] != self.size:
                 cells = jnp.asarray(self._cells(x.shape[axis]), x.dtype)
                 x = jnp.moveaxis(jnp.tensordot(x, cells, (axis, 0)), -1, axis)
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)
 
     def _cells(self, length: int) -> np.ndarray:
         """Averaging matrix [length, size]."""

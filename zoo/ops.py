@@ -153,7 +153,9 @@ def _taps(
 
 
 def _pointwise(x, kernel, *, stride):
-    x = x[:, :: stride[0], :: stride[1]]
+    # not x[:, ::2]: that is a gather where the batch is symbolic, in exported programs
+    if stride != (1, 1):
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *stride, 1))
     y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]  # 2-D, or XLA transposes for the gradient
     return y.reshape(*x.shape[:-1], -1)
 

@@ -65,7 +65,7 @@ class AvgPoolTo:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return FlattenAt(self.size)(x).reshape(len(x), self.size, self.size, -1)
+        return FlattenAt(self.size)(x).reshape(x.shape[0], self.size, self.size, -1)
 
 
 # Caffe's pools, which torchvision kept; slim's SAME is the same where lengths are even, as at 224.

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..context import KERAS, Context
 from ..layers import Conv, Layer, Network, Row, Table
@@ -32,7 +33,8 @@ class ZeroPadded:
     def __call__(self, x: jax.Array) -> jax.Array:
         missing = self.features - x.shape[-1]
         sides = (missing // 2, missing - missing // 2)
-        return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), sides))
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, self.stride, self.stride, 1))
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), sides))
 
 
 def bare_projection(features: int, stride: int) -> Row:
