@@ -320,3 +320,18 @@ def test_symmetric_padding_is_pytorchs(kernel, pad):
 
 def test_valid_is_no_padding():
     assert PADDINGS["valid"](8, 3, 2) == (0, 0)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (7, 5), (60, 2)])
+def test_global_average_pool(sides):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *sides, 3)), jnp.float32)
+
+    def ours(x):
+        return (ops.global_avg_pool(x) ** 3).sum()
+
+    def plain(x):
+        return (x.mean((1, 2)) ** 3).sum()
+
+    np.testing.assert_allclose(jax.jit(ours)(x), plain(x), rtol=1e-5, atol=1e-6)
+    for derivative in (jax.grad, lambda f: jax.grad(lambda x: (jax.grad(f)(x) ** 2).sum())):
+        np.testing.assert_allclose(derivative(ours)(x), derivative(plain)(x), rtol=1e-4, atol=1e-6)

@@ -80,6 +80,23 @@ def avg_pool(
 avg_pool_counting_padding = partial(avg_pool, count_padding=True)
 
 
+@jax.custom_jvp
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """Mean over height and width: `x` [N, H, W, C] -> [N, C].
+
+    On CPU small maps are summed slice by slice. As one reduction XLA gives it to the YNN library,
+    with the convolutions before it, which takes twenty times as long for those.
+    """
+    if max(x.shape[1:3]) > MAX_TAPS:
+        return _mean_hw(x)
+    return lax.platform_dependent(x, cpu=_sliced_mean, default=_mean_hw)
+
+
+@global_avg_pool.defjvp
+def _global_avg_pool_jvp(primals, tangents):
+    return global_avg_pool(*primals), _mean_hw(*tangents)
+
+
 def batch_norm(
     x: jax.Array,
     scale: jax.Array | None,
@@ -243,6 +260,17 @@ def _shifted_sum_dkernel(x, g, shape, stride):
 
 def _sum_pool(x, window, stride, pads):
     return reduce(jnp.add, _taps(x, window, stride, pads))
+
+
+def _mean_hw(x):
+    return x.mean((1, 2))
+
+
+def _sliced_mean(x):
+    for axis in (2, 1):
+        length = x.shape[axis]
+        x = reduce(jnp.add, [lax.index_in_dim(x, i, axis, False) for i in range(length)]) / length
+    return x
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))

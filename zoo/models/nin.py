@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 
+from .. import ops
 from ..context import TORCH, Context
 from ..layers import (
     AvgPool,
@@ -51,7 +52,7 @@ class PixelClassifier(LinearAct):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(x).mean((1, 2))
+        return ops.global_avg_pool(super().__call__(x))
 
 
 def network(body: Table, head: Table, ctx: Context, *, min_size: int) -> Network:
