@@ -85,7 +85,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over height and width: `x` [N, H, W, C] -> [N, C].
 
     On CPU small maps are summed slice by slice. As one reduction XLA gives it to the YNN library,
-    with the convolutions before it, which takes twenty times as long for those.
+    with the convolutions before it, which takes five times as long for those.
     """
     if max(x.shape[1:3]) > MAX_TAPS:
         return _mean_hw(x)
