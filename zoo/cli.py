@@ -97,7 +97,7 @@ def commands() -> Commands:
         help="safetensors (ours), torchvision or timm (their names), stablehlo, onnx",
     )
     parser.add_argument(
-        "--preprocess", action="store_true", help="take uint8 pictures (stablehlo only)"
+        "--preprocess", action="store_true", help="take uint8 pictures (stablehlo, onnx)"
     )
 
     parser = found.add(
