@@ -9,7 +9,7 @@ Nothing of a user's environment is changed, and what the user has set wins:
   arithmetic on it. `share_heap()` has all threads use one heap, for inference. `ZOO_KEEP_MEMORY=0`,
   or any malloc setting of the user's, overrides both.
 
-On GPU and TPU nothing is told but the last, which concerns the host.
+On GPU and TPU only `share_heap` applies, for it concerns the host.
 """
 
 import ctypes

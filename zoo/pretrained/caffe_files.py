@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from .files import Arrays
 from .protobuf import fields, message, number, text, varints
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from functools import cache
 
 import numpy as np
 
-ROOM = 1 << 30  # bytes that unpacking may take beyond twice the file's size
+from .files import ROOM
+
 NAME = 4096  # characters of a name, at most
 BFLOAT16 = "bfloat16"  # which NumPy does not have: read as float32
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ZooError
-from .hdf5 import ROOM, Hdf5
+from .files import ROOM, Arrays
+from .hdf5 import Hdf5
 
-Arrays = dict[str, np.ndarray]
 Named = tuple[str, str, np.ndarray]  # its name, a longer one if that is taken, the array
 
 CONFIGURED = 1 << 26  # bytes of a configuration, at most

@@ -21,16 +21,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ZooError
+from .files import ROOM, Arrays
 from .protobuf import fields, message, number, text, varint, varints
 
-Arrays = dict[str, np.ndarray]
 Files = Mapping[str, Path | bytes]  # by name
 
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of a table
 FOOTER = 48  # bytes: the places of two blocks, padding, the magic
 TRAILER = 5  # bytes after a block: how it is compressed, its checksum
 NAME = 4096  # bytes of a tensor's name, at most
-ROOM = 1 << 30  # bytes that unpacking may take beyond twice the file's size
 
 # tensorflow/core/framework/types.proto; strings, complex and quantized numbers are no weights
 DTYPES: dict[int, np.dtype] = {
