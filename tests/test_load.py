@@ -100,6 +100,12 @@ def test_a_file_got_by_hand(published, original, tmp_path):
         np.testing.assert_array_equal(value[...], values(original)[path][...])
 
 
+def test_a_layout_that_the_catalogue_contradicts(published):
+    with pytest.raises(ZooError, match="has layout 'torchvision', got 'keras'"):
+        zoo.load(NAME, layout="keras")
+    assert not published
+
+
 def test_a_network_alone_has_default_weights():
     assert zoo.weights("googlenet") == zoo.weights("inception_v1")
     assert zoo.weights("inception_v1").default

@@ -75,6 +75,8 @@ def load(
         source, content = name, files.read(name)
     elif file is None or "." in name:
         record = weights(name)
+        if layout not in (None, record.layout):
+            raise ZooError(f"load: {record.name} has layout {record.layout!r}, got {layout!r}")
         content = _published(record) if file is None else _converted(record, Path(file))
         source, name, layout, aux = record.name, record.model, "zoo", bool(aux)
     else:
