@@ -1,5 +1,6 @@
 """Convolution and pooling: every lowering against `lax` or plain NumPy, derivatives too."""
 
+import math
 from functools import partial
 from itertools import product
 
@@ -222,6 +223,44 @@ def test_avg_pool(window, stride, pads, count_padding):
     got = ops.avg_pool(x, window, stride=stride, pads=pads, count_padding=count_padding)
     want = naive_pool(x, window, stride, pads, fill, mean)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count_padding", [False, True])
+@pytest.mark.parametrize(("window", "stride", "pads"), POOLS)
+def test_avg_pool_derivatives(window, stride, pads, count_padding):
+    def theirs(x):
+        def summed(x):
+            return lax.reduce_window(
+                x, 0.0, lax.add, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
+            )
+
+        return summed(x) / (math.prod(window) if count_padding else summed(jnp.ones_like(x)))
+
+    ours = partial(
+        ops.avg_pool, window=window, stride=stride, pads=pads, count_padding=count_padding
+    )
+    x, v = normal(0, 2, 7, 6, 3), normal(1, 2, 7, 6, 3)
+    assert_same_derivatives(ours, theirs, x, relative=1e-5)
+    assert_close(jax.jvp(ours, (x,), (v,))[1], jax.jvp(theirs, (x,), (v,))[1], 1e-5)
+
+
+# --- products ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "channels", "features"), [(1, 5, 7), (4, 5, 7), (300, 5, 7), (300, 7, 5), (2, 7, 5)]
+)
+def test_product_and_its_derivatives(rows, channels, features):
+    def ours(x, kernel):
+        return ops.dot_general(x, kernel, (((1,), (0,)), ((), ())))
+
+    inputs = normal(0, rows, channels), normal(1, channels, features)
+    assert_same_derivatives(ours, jnp.matmul, *inputs, relative=1e-5)
+    moved = normal(2, rows, channels), normal(3, channels, features)
+    assert_close(jax.jvp(ours, inputs, moved)[1], jax.jvp(jnp.matmul, inputs, moved)[1], 1e-5)
+    half = [x.astype(jnp.bfloat16) for x in inputs]
+    assert_close(jax.grad(lambda x: ours(x, half[1]).sum())(half[0]),
+                 jax.grad(lambda x: (x @ half[1]).sum())(half[0]), 1e-2)  # fmt: skip
 
 
 # --- batch norm ----------------------------------------------------------------------------------

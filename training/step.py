@@ -6,6 +6,7 @@ devices there are.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from zoo.preprocess import Preprocess
 from .augment import augment
 from .config import TrainConfig
 from .state import Arrays, Program, TrainState
+
+Tree = TypeVar("Tree")
 
 AXIS = "batch"
 AUX_WEIGHT = 0.3  # of an auxiliary classifier's loss: Szegedy et al., 2014, section 5
@@ -57,9 +60,9 @@ def make_train_step(
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         # Replicas hold equal shares of the batch, so the mean of their means is the batch's.
-        loss, grads = jax.lax.pmean((loss, grads), AXIS)
+        loss, grads = mean((loss, grads))
         # The mean of eight equal numbers is not always that number: frozen statistics stay out.
-        stats = state.stats if program.freeze_bn else jax.lax.pmean(stats, AXIS)
+        stats = state.stats if program.freeze_bn else mean(stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         sums = measure(logits, labels, jnp.ones(len(labels)))
         return replace(
@@ -90,6 +93,11 @@ def make_eval_step(
         return params, stats, add(totals, measure(logits, labels, weight))
 
     return eval_step
+
+
+def mean(tree: Tree) -> Tree:
+    """The mean over all devices; of one device the tree itself, which XLA would copy."""
+    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
 
 
 def measure(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Arrays:

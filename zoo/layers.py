@@ -321,6 +321,7 @@ class Dense:
             kernel_init=nnx.initializers.zeros,
             dtype=ctx.dtype,
             param_dtype=ctx.param_dtype,
+            dot_general=ops.dot_general,
             rngs=ctx.rngs,
         )
         return LinearAct(linear, ctx.act(self.act)), self.features
