@@ -121,6 +121,7 @@ class Spec:
     norm: str = "batch"  # "batch" or "none"
     act: str | None = None  # None: the paper's own
     dropout: float | None = None  # None: the paper's own
+    drop_path: float = 0.0  # stochastic depth: the last residual block's chance to be skipped
     aux: bool = False  # with the auxiliary classifiers that a network may have for training
     remat: bool = False  # recompute activations in the backward pass instead of keeping them
 
@@ -140,6 +141,8 @@ class Spec:
             raise ZooError(f"num_classes: got {self.num_classes}, expected 0 or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ZooError(f"dropout: got {self.dropout}, expected 0 <= rate < 1")
+        if not 0 <= self.drop_path < 1:
+            raise ZooError(f"drop_path: got {self.drop_path}, expected 0 <= rate < 1")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

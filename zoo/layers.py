@@ -161,9 +161,12 @@ class Residual(Stack):
         super().__init__(channels, table, ctx)
         self.shortcut = None if shortcut is None else shortcut.build(channels, ctx)[0]
         self.act = ctx.act(act)
+        self.drop: nnx.Dropout | None = nnx.data(None)  # see `stochastic_depth`
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = super().__call__(x)
+        if self.drop is not None:
+            y = self.drop(y)
         if self.shortcut is not None:
             with jax.named_scope("shortcut"):
                 x = self.shortcut(x)
@@ -556,6 +559,30 @@ class Network(nnx.Module):
             raise ZooError(f"{self.spec.name}: got {x.dtype} {list(x.shape)}, {want}")
         if min(x.shape[1:3]) < self.min_size:
             raise ZooError(f"{self.spec.name}: got images of {x.shape[1]}x{x.shape[2]}, {want}")
+
+
+def stochastic_depth(model: Network, ctx: Context) -> None:
+    """Have training skip residual blocks at random, a picture at a time (arXiv:1603.09382).
+
+    The chance rises linearly from the first block to `Spec.drop_path` at the last (section 3).
+
+    Raises:
+      ZooError: the network has no residual blocks.
+    """
+    blocks = list(_residual_blocks(model.body))
+    if not blocks:
+        raise ZooError(f"drop_path: {ctx.spec.name} has no residual blocks to skip")
+    for place, block in enumerate(blocks, 1):
+        rate = ctx.spec.drop_path * place / len(blocks)
+        block.drop = nnx.Dropout(rate, broadcast_dims=(1, 2, 3), deterministic=True, rngs=ctx.rngs)
+
+
+def _residual_blocks(stack: Stack) -> Iterator[Any]:
+    for _, layer in stack.layers():
+        if hasattr(layer, "drop"):
+            yield layer
+        elif isinstance(layer, Stack):
+            yield from _residual_blocks(layer)
 
 
 def features(model: Network, x: jax.Array) -> dict[str, jax.Array]:

@@ -14,7 +14,7 @@ from . import backend, models
 from .context import TORCH, Context, Numerics, Spec
 from .errors import ZooError, unknown
 from .init import materialize
-from .layers import Network
+from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
 
 
@@ -83,6 +83,7 @@ def create(
     norm: str = "batch",
     act: str | None = None,
     dropout: float | None = None,
+    drop_path: float = 0.0,
     aux: bool = False,
     remat: bool = False,
 ) -> Network:
@@ -99,6 +100,8 @@ def create(
       norm: "batch", or "none" to build the network as before batch norm, with biases instead.
       act: activation to use wherever the paper has one; None keeps the paper's.
       dropout: rate to use wherever the paper has one; None keeps the paper's.
+      drop_path: stochastic depth (arXiv:1603.09382): the chance that training skips the last
+        residual block, in proportion to their place for the others.
       aux: with the auxiliary classifiers of networks that have some; only training runs them.
       remat: recompute activations in the backward pass: less memory, a third more time.
 
@@ -121,6 +124,7 @@ def create(
         norm=norm,
         act=act,
         dropout=dropout,
+        drop_path=drop_path,
         aux=aux,
         remat=remat,
     )
@@ -136,6 +140,14 @@ def abstract(spec: Spec) -> Network:
     """The network with shapes in place of arrays: nothing is computed or allocated."""
     variant = find(spec.name)
     backend.share_heap()
-    model = nnx.eval_shape(lambda: variant.build(Context(spec, nnx.Rngs(params=0, dropout=0))))
+
+    def build() -> Network:
+        ctx = Context(spec, nnx.Rngs(params=0, dropout=0))
+        model = variant.build(ctx)
+        if spec.drop_path:
+            stochastic_depth(model, ctx)
+        return model
+
+    model = nnx.eval_shape(build)
     model.preprocess = IMAGENET.at_size(variant.input_size)
     return model

@@ -49,11 +49,14 @@ class PreActResidual(Stack):
         super().__init__(channels, table, ctx)
         self.projection = None if projection is None else projection.build(channels, ctx)[0]
         self.skip = None if skip is None else skip.build(channels, ctx)[0]
+        self.drop: nnx.Dropout | None = nnx.data(None)  # see `stochastic_depth`
 
     def __call__(self, x: jax.Array) -> jax.Array:
         steps = self.steps(x)
         _, active = next(steps)
         y = last(steps)
+        if self.drop is not None:
+            y = self.drop(y)
         if self.projection is not None:
             with jax.named_scope("projection"):
                 return y + self.projection(active)

@@ -5,15 +5,18 @@ holds. Reading it imports neither jax nor a network.
 """
 
 import csv
+import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import ZooError, unknown
 from ..preprocess import Preprocess
 
 HERE = Path(__file__).parent
+OWN = HERE.parent / "checkpoints"  # weights that this project trained, each beside its card
 
 # fmt: off
 CIFAR10 = (
@@ -30,7 +33,7 @@ class Weights:
 
     model: str  # one of `zoo.list_models()`
     tag: str  # who trained it, and on what: "tv2_in1k", "a1_in1k", "keras_in1k"
-    source: str  # torchvision, timm, keras, slim, caffe, files
+    source: str  # torchvision, timm, keras, slim, caffe, files; zoo: ours, in zoo/checkpoints
     file: str  # https://..., hf://organisation/repository/file, or a bare name: not for download
     hash: str  # "sha256:", "md5:" or "sha1:" and the digest or its first digits; empty: unknown
     size_mb: float | None  # 10^6 bytes, roughly; None: unknown
@@ -98,9 +101,20 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 def class_names(weights: Weights) -> tuple[str, ...]:
     """What the outputs stand for, in order; empty where the source does not say (ImageNet-21k)."""
+    if weights.source == "zoo":
+        return tuple(about(OWN / weights.file)["classes"])
     imagenet = _imagenet_classes()
     by_number = {10: CIFAR10, 1000: imagenet, 1001: ("background", *imagenet)}
     return by_number.get(weights.classes, ())
+
+
+def about(file: Path) -> dict[str, Any]:
+    """What `zoo.save` wrote into a file beside the tensors: spec, preprocessing, classes."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened:
+        described: dict[str, Any] = json.loads(opened.metadata()["zoo"])
+    return described
 
 
 @cache

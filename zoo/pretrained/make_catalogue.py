@@ -9,6 +9,7 @@ the names of networks above all, stands here.
 
 import ast
 import csv
+import hashlib
 import math
 import re
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from ..errors import ZooError
 from ..preprocess import CAFFE, IMAGENET, INCEPTION, KERAS_CAFFE, KERAS_TF, KERAS_TORCH, Preprocess
+from .catalogue import OWN, about
 
 HERE = Path(__file__).parent
 
@@ -31,7 +33,7 @@ class Entry:
     """A row of the catalogue, its fields the columns of `catalogue.csv`, in order."""
 
     name: str  # network.tag
-    source: str  # torchvision, timm, keras, slim, caffe, files
+    source: str  # torchvision, timm, keras, slim, caffe, files, zoo
     file: str  # https://..., hf://organisation/repository/file, or a bare name: not for download
     hash: str  # "sha256:" or another algorithm and the digest, or its first digits; empty: unknown
     size_mb: float | None  # 10^6 bytes; of timm's and Keras' files, 4 bytes a parameter
@@ -73,7 +75,7 @@ def catalogue(reference: Path, params: Params) -> str:
       ZooError: two weights of one name, or a network whose parameters are not the source's.
     """
     entries: dict[str, Entry] = {}
-    for source in (_torchvision, _timm, _keras, _slim, _by_hand):
+    for source in (_torchvision, _timm, _keras, _slim, _by_hand, _own):
         for entry in source(reference, params):
             if entry.name in entries and entry.source == "timm":
                 # a copy of torchvision's at timm's host, to be fed smaller pictures
@@ -165,7 +167,7 @@ def _entry(
 
 def _choose_defaults(entries: Iterable[Entry]) -> None:
     """A default a network: free of use, a classifier of the plain classes, the source's own."""
-    sources = ("torchvision", "timm", "keras", "slim", "caffe", "files")
+    sources = ("torchvision", "timm", "keras", "slim", "caffe", "files", "zoo")
 
     def rank(entry: Entry) -> tuple[bool, bool, int, bool]:
         plain = entry.classes in (10, 1000, 1001)
@@ -556,6 +558,26 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         classes=10,
         notes="the benchmark's own trained model",
     )
+
+
+def _own(_: Path, params: Params) -> Iterator[Entry]:
+    """The weights that this project trained, by their files."""
+    for path in sorted(OWN.glob("*.safetensors")):
+        network, tag = path.stem.split(".", 1)
+        described = about(path)
+        yield _entry(
+            params,
+            network,
+            tag,
+            source="zoo",
+            file=path.name,
+            hash=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}",
+            size_mb=round(path.stat().st_size / 1e6, 1),
+            preprocess=Preprocess.from_dict(described["preprocess"]),
+            licence="Apache-2.0",
+            classes=len(described["classes"]),
+            notes=f"its card is {path.stem}.md",
+        )
 
 
 @cache

@@ -21,10 +21,11 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
 from . import convert, files
-from .catalogue import Weights, class_names, weights
+from .catalogue import OWN, Weights, class_names, weights
 from .fetch import cached, converted, fetch, write
 from .layouts import LAYOUTS, Layout
 
+SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set
 _METADATA = "zoo"  # the key of our own description in a safetensors file
 
 Content = tuple[files.Arrays, dict[str, str]]  # of a file: tensors by name, and metadata
@@ -36,10 +37,9 @@ def load(
     file: str | Path | None = None,
     layout: str | None = None,
     num_classes: int | None = None,
-    dtype: str | None = None,
-    dropout: float | None = None,
     aux: bool | None = None,
     fold: bool = False,
+    **switches: Any,
 ) -> Network:
     """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
 
@@ -57,27 +57,35 @@ def load(
       num_classes: None keeps the file's classifier; another number than the file's puts a fresh
         one in its place, all zeros, so that training starts from the features alone (random where
         an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded always.
-      dtype: of the computation; None keeps the file's, or float32.
-      dropout: rate to use wherever the network has dropout; None keeps the file's, or its own.
       aux: with the auxiliary classifiers, which only training uses, where the file has them; None
         does as `zoo.save` found it, and without for published files.
       fold: with `zoo.fold`: for inference, the same outputs in less time.
+      switches: `dtype`, `dropout`, `drop_path` and `remat`, as `zoo.create` takes them; what is
+        left out, or None, stays as the file or else the network has it.
 
     Raises:
-      ZooError: an unknown name or layout, a file that cannot be had or read, or tensors that do not
-        fit, which are all listed.
+      ZooError: an unknown name, layout or switch, a file that cannot be had or read, or tensors
+        that do not fit, which are all listed.
 
     >>> model = zoo.load("resnet50.a1_in1k", num_classes=37)             # doctest: +SKIP
     >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP
     >>> model = zoo.load("runs/digits/model.safetensors")                # doctest: +SKIP
     """
+    for switch in switches:
+        if switch not in SWITCHES:
+            raise unknown("switch", switch, SWITCHES)
+    if switches.get("dtype") is not None:
+        switches["dtype"] = np.dtype(switches["dtype"]).name
     if file is None and is_file(name):
         source, content = name, files.read(name)
     elif file is None or "." in name:
         record = weights(name)
         if layout not in (None, record.layout):
             raise ZooError(f"load: {record.name} has layout {record.layout!r}, got {layout!r}")
-        content = _published(record) if file is None else _converted(record, Path(file))
+        if record.source == "zoo":
+            content = files.read(file or OWN / record.file)
+        else:
+            content = _published(record) if file is None else _converted(record, Path(file))
         source, name, layout, aux = record.name, record.model, "zoo", bool(aux)
     else:
         source, content = f"{file}", files.read(file)
@@ -99,9 +107,8 @@ def load(
         own,
         source,
         num_classes=num_classes,
-        dtype=dtype,
-        dropout=dropout,
         aux=aux,
+        **switches,
     )
     model.preprocess = preprocess
     model.classes = names if model.spec.num_classes == len(names) and names else ()
@@ -121,9 +128,8 @@ def _fill(
     source: str,
     *,
     num_classes: int | None,
-    dtype: str | None = None,
-    dropout: float | None = None,
     aux: bool | None = None,
+    **switches: Any,
 ) -> Network:
     """The network of `spec` with these arrays, its classifier kept, fresh or left out."""
     shapes = cache(abstract)  # one network serves all three purposes, mostly
@@ -144,8 +150,8 @@ def _fill(
     aux = has_aux and keep_head and (spec.aux if aux is None else aux)
     if not aux:
         values = {path: value for path, value in values.items() if not path.startswith("aux_")}
-    dropout = spec.dropout if dropout is None else dropout
-    spec = replace(spec, num_classes=classes, dtype=dtype or spec.dtype, dropout=dropout, aux=aux)
+    asked = {switch: value for switch, value in switches.items() if value is not None}
+    spec = replace(spec, num_classes=classes, aux=aux, **asked)
     model = shapes(spec)
     if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
@@ -187,7 +193,7 @@ def _kept(record: Weights) -> Path:
 
 def in_cache(record: Weights) -> bool:
     """Whether published weights can be loaded without a download."""
-    return _kept(record).is_file() or cached(record.file) is not None
+    return record.source == "zoo" or _kept(record).is_file() or cached(record.file) is not None
 
 
 def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
