@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import Dataset, eval_batches, open_dataset, random_box, train_batches
-from training.decode import centre_box, crop
+from training.data import (
+    Dataset,
+    _balanced,
+    eval_batches,
+    open_dataset,
+    random_box,
+    train_batches,
+)
+from training.decode import Encoded, centre_box, crop
 from zoo.errors import ZooError
 from zoo.preprocess import IMAGENET, Preprocess, read_rgb
 
@@ -412,6 +419,75 @@ def test_digits_in_batches(digits):
     assert weights == [100, 100, 100, 60]
 
 
+# --- balanced batches
+
+COUNTS = (40, 15, 5)  # pictures of three classes
+
+
+def lopsided() -> Dataset:
+    """60 pictures, each of the brightness of its number, of classes of very unlike sizes."""
+    source = tuple(
+        {"image": np.full((5, 5), i, np.uint8), "label": label}
+        for i, label in enumerate(np.repeat(range(3), COUNTS).tolist())
+    )
+    return Dataset("lopsided", ("a", "b", "c"), source, source, None, False)
+
+
+def drawn(count: int, *, seed: int = 1, batch_size: int = 20, **settings) -> np.ndarray:
+    """The numbers of the pictures of the next `count` balanced batches, [count * B]."""
+    batches = train_batches(
+        lopsided(), TINY, batch_size=batch_size, seed=seed, balanced=True, **settings
+    )
+    return np.concatenate([next(batches)["image"][:, 0, 0, 0] for _ in range(count)])
+
+
+def test_balanced_epochs_have_as_many_of_each_class():
+    labels = np.repeat(range(3), COUNTS)
+    for epoch in drawn(12).reshape(4, 60):
+        assert np.bincount(labels[epoch]).tolist() == [20, 20, 20]
+        times = np.bincount(epoch, minlength=60)
+        assert times[:40].max() == 1  # half of a large class
+        assert set(times[40:55]) == {1, 2}  # 20 of 15
+        assert set(times[55:]) == {4}
+
+
+def test_balanced_epochs_are_shuffled_anew():
+    epochs = drawn(12).reshape(4, 60)
+    for i in range(4):
+        assert (np.diff(np.repeat(range(3), COUNTS)[epochs[i]]) != 0).sum() > 20  # mixed
+        for j in range(i):
+            assert (epochs[i] != epochs[j]).any()
+    assert set(epochs[:, :].ravel()) >= set(range(40, 60))
+    assert (drawn(3) == epochs[0]).all()
+    assert (drawn(3, threads=1) == epochs[0]).all()
+    assert (drawn(3, seed=2) != epochs[0]).any()
+    assert (drawn(3, crop_scale=0.9) == epochs[0]).all()
+
+
+def test_an_epoch_that_classes_do_not_share_out_evenly():
+    labels = np.repeat(range(4), (4, 3, 2, 1))
+    order = _balanced(labels, seed=0)
+    extra = set()
+    for epoch in range(20):
+        counts = np.bincount(labels[[order(10 * epoch + i) for i in range(10)]])
+        assert sorted(counts) == [2, 2, 3, 3]
+        extra |= {int(label) for label in np.flatnonzero(counts == 3)}
+    assert extra == {0, 1, 2, 3}  # who gets one more changes
+
+
+def test_balanced_batches_are_shared_out_by_hosts_and_resumed():
+    alone = drawn(6)
+    hosts = [drawn(6, batch_size=10, shard=(p, 2)) for p in range(2)]
+    assert (np.stack(hosts, axis=1).ravel() == alone).all()
+    batches = train_batches(lopsided(), TINY, batch_size=16, seed=1, balanced=True)
+    for _ in range(5):  # into the second epoch
+        next(batches)
+    resumed = train_batches(lopsided(), TINY, batch_size=16, seed=1, balanced=True)
+    resumed.set_state(batches.get_state())
+    for _ in range(5):
+        np.testing.assert_array_equal(next(resumed)["image"], next(batches)["image"])
+
+
 def test_folder_in_batches_equals_preprocess(pets):
     data = open_dataset(f"folder:{pets}")
     small = IMAGENET.at_size(8)
@@ -572,6 +648,24 @@ def test_jpeg_files_of_every_kind_are_read_as_evaluation_reads_them(make, tmp_pa
     assert np.abs(got.astype(int) - Preprocess(32, None).image(path)).max() <= 1
 
 
+@pytest.mark.parametrize("make", [cmyk, grey, partial(turned, orientation=6)])
+@pytest.mark.parametrize("size", [32, 15])
+def test_encoded_pictures_are_cropped_as_their_files(make, size, tmp_path):
+    box, preprocess = (5.5, 2, 38, 39), Preprocess(size, None)
+    for path in (make(tmp_path / "x.jpg"), tmp_path / "y.jpg", tmp_path / "y.png"):
+        if not path.exists():
+            drawing(60, 40).save(path)
+        got = crop(Encoded("x", path.read_bytes()), preprocess, lambda _: box)
+        np.testing.assert_array_equal(got, crop(path, preprocess, lambda _: box))
+
+
+def test_a_jpeg_too_large_for_pillow_is_not_decoded_either(tmp_path, monkeypatch):
+    drawing(60, 40).save(tmp_path / "x.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ZooError, match=r"cannot read image .*x.jpg: .*exceeds limit"):
+        crop(tmp_path / "x.jpg", TINY, lambda size: (0, 0, *size))
+
+
 def test_sources_that_are_no_jpeg_file_give_pillows_crop(tmp_path):
     picture, box = drawing(60, 40), (5.5, 2, 50, 39)
     picture.save(tmp_path / "x.png")
@@ -586,3 +680,5 @@ def test_a_damaged_jpeg_is_named_in_training_too(tmp_path):
     for damaged, reason in ((path, "truncated"), (tmp_path / "none.jpg", "No such file")):
         with pytest.raises(ZooError, match=f"^cannot read image {damaged}: .*{reason}"):
             crop(damaged, TINY, lambda size: (0, 0, *size))
+    with pytest.raises(ZooError, match=r"^cannot read image box/x: .*truncated"):
+        crop(Encoded("box/x", path.read_bytes()), TINY, lambda size: (0, 0, *size))

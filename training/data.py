@@ -1,4 +1,4 @@
-"""Named datasets, and the Grain pipelines that turn them into batches.
+"""The Grain pipelines that turn a dataset's pictures into batches.
 
 >>> dataset = open_dataset("digits")                                          # doctest: +SKIP
 >>> batches = train_batches(dataset, preprocess, batch_size=32, seed=0)       # doctest: +SKIP
@@ -7,94 +7,24 @@
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing.pool import ThreadPool
-from pathlib import Path
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
 
 import grain
 import numpy as np
-from tqdm import tqdm
 
-from zoo.errors import ZooError, unknown
-from zoo.preprocess import Preprocess, read_rgb
+from zoo.preprocess import Preprocess
 
 from .decode import centre_box, crop
+from .sources import Dataset as Dataset
+from .sources import Files as Files
+from .sources import Source as Source
+from .sources import labels_of as labels_of
+from .sources import open_dataset as open_dataset
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-VAL_NAMES = ("val", "validation", "valid", "test")  # in this order, where there are several
-
-
-class Source(Protocol):
-    """Pictures by number: `{"image": path, PIL image or uint8 array, "label": int}`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What to learn from, and what to measure on.
-
-    Args:
-        name: the spec it was opened with.
-        classes: their names; a label is an index into them.
-        train, val: the two sources.
-        image_size: the size to train at unless told otherwise, pixels; None: the network's own.
-        flip: whether a mirrored picture still belongs to its class.
-        skipped: the files left out because they cannot be read, each "path: reason".
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Source
-    val: Source
-    image_size: int | None
-    flip: bool
-    skipped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Files:
-    """A `Source` of image files: `examples` are pairs of path and label."""
-
-    examples: tuple[tuple[str, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        path, label = self.examples[index]
-        return {"image": path, "label": label}
-
-
-def open_dataset(
-    spec: str, *, val_fraction: float = 0.2, split_seed: int = 0, skip_unreadable: bool = False
-) -> Dataset:
-    """Open a dataset by name.
-
-    Args:
-        spec: "digits", scikit-learn's 8x8 digits (with a split of their own); or "folder:PATH", a
-            folder of class folders of pictures, or of `train/` and `val/` that hold those.
-        val_fraction: share of each class to hold out where a folder has no `val/`.
-        split_seed: which pictures are held out then.
-        skip_unreadable: leave out files that cannot be read instead of raising.
-
-    Raises:
-        ZooError: an unknown spec, or a folder that is no such dataset. Every picture is decoded
-            once, so that a damaged file is told now and not an hour into training.
-    """
-    if not 0 < val_fraction < 1:
-        raise ZooError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
-    kind, _, path = spec.partition(":")
-    if spec == "digits":
-        return _digits()
-    if kind == "folder" and path:
-        return _folder(spec, Path(path).expanduser(), val_fraction, split_seed, skip_unreadable)
-    raise unknown("dataset", spec, ("digits", "folder:PATH"))
+CHUNK = 16  # pictures at most that a thread decodes at a time
 
 
 def train_batches(
@@ -106,6 +36,7 @@ def train_batches(
     crop_scale: float = 1.0,
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
+    balanced: bool = False,
 ) -> grain.DatasetIterator:
     """An endless stream of shuffled batches, the same for the same seed.
 
@@ -117,18 +48,51 @@ def train_batches(
         shard: (process index, process count). Hosts take turns in one common order, so that they
             share out each epoch exactly and together see the same batches however many they are.
         threads: that decode; by default one per core, 16 at most.
+        balanced: every class comes equally often, to within one picture an epoch, which is as long
+            as without: pictures of small classes come several times, of large ones not all.
 
     Returns:
         An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`. Its `get_state()` given
         to the `set_state()` of another continues with the very next batch.
     """
-    stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
+    if balanced:
+        order = _balanced(labels_of(dataset.train), seed)
+        places = grain.MapDataset.range(sys.maxsize).seed(seed)
+        stream = places.map(lambda place: dataset.train[order(place)])
+    else:
+        stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
     if crop_scale < 1:
         examples = stream.random_map(partial(_load_random, preprocess, crop_scale))
     else:
         examples = stream.map(partial(_load_centre, preprocess))
     process, processes = shard
     return iter(_batched(examples[process::processes], batch_size, threads))
+
+
+def _balanced(labels: np.ndarray, seed: int) -> Callable[[int], int]:
+    """Which picture stands where in an endless order in which every class comes equally often.
+
+    In an epoch a class has its share of the places, and one more where they do not share out
+    evenly and it is drawn for that. No picture of it comes again before all of it have come.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    @lru_cache(maxsize=2)  # threads read ahead into the next epoch
+    def epoch(number: int) -> np.ndarray:
+        rng = np.random.default_rng((seed, number))
+        shares = np.full(len(members), len(labels) // len(members))
+        shares[rng.permutation(len(members))[: len(labels) % len(members)]] += 1
+        drawn = [
+            np.concatenate([rng.permutation(own) for _ in range(-(-share // len(own)))])[:share]
+            for own, share in zip(members, shares, strict=True)
+        ]
+        return rng.permutation(np.concatenate(drawn))
+
+    def order(place: int) -> int:
+        number, within = divmod(place, len(labels))
+        return int(epoch(number)[within])
+
+    return order
 
 
 def eval_batches(
@@ -203,156 +167,15 @@ def random_box(
 
 def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:
     threads = threads or min(16, os.cpu_count() or 1)
+    # Threads take several pictures at once: for each thing that it hands on, Grain asks all that it
+    # has under way whether it is done, which took longer than to decode a small picture.
+    chunk = next(n for n in range(min(CHUNK, batch_size), 0, -1) if batch_size % n == 0)
     # Two batches ahead: one being filled while the other is taken.
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
-    )
-    return examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True)
+    ahead = max(2 * batch_size // chunk, threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    chunks = examples.batch(chunk, drop_remainder=True).to_iter_dataset(options)
+    return chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined)
 
 
-def _digits() -> Dataset:
-    from . import digits  # TFDS takes a while to import
-
-    cache = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo")
-    splits = digits.sources(cache / "tfds")
-    return Dataset(
-        "digits", digits.CLASSES, splits["train"], splits["val"], image_size=48, flip=False
-    )
-
-
-def _folder(
-    spec: str, root: Path, val_fraction: float, split_seed: int, skip_unreadable: bool
-) -> Dataset:
-    if not root.exists():
-        raise ZooError(f"folder {root} does not exist")
-    if not root.is_dir():
-        raise ZooError(f"{root} is not a folder")
-    train_root, val_root = _split_roots(root)
-    train = _class_files(train_root)
-    val = _class_files(val_root) if val_root else {}
-    _check_classes(train_root, train)
-    if val_root:
-        _check_same(train_root, train, val_root, val)
-        _check_classes(val_root, val)
-
-    paths = [path for files in (*train.values(), *val.values()) for path in files]
-    unreadable = _unreadable(paths)
-    skipped = tuple(f"{path}: {reason}" for path, reason in unreadable.items())
-    if skipped and not skip_unreadable:
-        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        raise ZooError(
-            f"{len(skipped)} of {len(paths)} images in {root} cannot be read:"
-            f" {'; '.join(skipped[:3])}{more}. Leave them out with --skip-unreadable"
-            " (in Python: skip_unreadable=True)"
-        )
-    for folder, classes in ((train_root, train), (val_root, val)):
-        for name, files in classes.items():
-            classes[name] = [path for path in files if path not in unreadable]
-            if not classes[name]:
-                raise ZooError(f"class folder {folder}/{name} has no image that can be read")
-    if not val_root:
-        train, val = _stratified(train_root, train, val_fraction, split_seed)
-    return Dataset(
-        spec, tuple(train), _files(train), _files(val), image_size=None, flip=True, skipped=skipped
-    )
-
-
-def _split_roots(root: Path) -> tuple[Path, Path | None]:
-    """The folders that hold the class folders of training and of validation, if that is apart."""
-    names = _subfolders(root)
-    only_splits = bool(names) and set(names) <= {"train", *VAL_NAMES}
-    # "train" may be a class among others, next to "plane": then it holds pictures, not folders.
-    if not (only_splits or ("train" in names and _subfolders(root / "train"))):
-        return root, None
-    if "train" not in names:
-        raise ZooError(f"folder {root} has {names[0]}/ but no train/")
-    val = next((name for name in VAL_NAMES if name in names), None)
-    return root / "train", root / val if val else None
-
-
-def _subfolders(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _class_files(root: Path) -> dict[str, list[str]]:
-    """The image files at any depth below each subfolder, all sorted by name."""
-    return {name: sorted(_images(root / name)) for name in _subfolders(root)}
-
-
-def _images(root: Path) -> Iterable[str]:
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield str(Path(folder, name))
-
-
-def _check_classes(root: Path, classes: Mapping[str, list[str]]) -> None:
-    filled = [name for name, files in classes.items() if files]
-    if not filled:
-        loose = any(p.name.lower().endswith(SUFFIXES) for p in root.iterdir())
-        what = "images but no class folders" if loose else "no images"
-        raise ZooError(f"folder {root} holds {what}: expected a folder of images for each class")
-    if len(classes) == 1:
-        raise ZooError(
-            f"folder {root} holds a single class, {filled[0]!r}: a classifier needs at least 2"
-        )
-    if empty := [name for name in classes if name not in filled]:
-        folders = ", ".join(str(root / name) for name in empty)
-        raise ZooError(f"no images in the class folder{'s' if len(empty) > 1 else ''} {folders}")
-
-
-def _check_same(train_root: Path, train: Iterable[str], val_root: Path, val: Iterable[str]) -> None:
-    lacks = [
-        f"{root} lacks {', '.join(map(repr, sorted(missing)))}"
-        for root, missing in (
-            (train_root, set(val) - set(train)),
-            (val_root, set(train) - set(val)),
-        )
-        if missing
-    ]
-    if lacks:
-        raise ZooError(f"training and validation must have the same classes: {'; '.join(lacks)}")
-
-
-def _unreadable(paths: list[str]) -> dict[str, str]:
-    """The files that cannot be decoded, with the reason for each."""
-
-    def reason(path: str) -> str | None:
-        try:
-            read_rgb(path, draft=True)
-        except ZooError as error:
-            return str(error).removeprefix(f"cannot read image {path}: ")
-        return None
-
-    with ThreadPool(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        reasons = tqdm(
-            pool.imap(reason, paths, chunksize=16),
-            desc="checking images",
-            total=len(paths),
-            delay=2,  # seconds: a small folder needs no report
-            disable=None,  # unless stderr is a terminal
-            leave=False,
-        )
-        return {path: why for path, why in zip(paths, reasons, strict=True) if why}
-
-
-def _stratified(
-    root: Path, classes: Mapping[str, list[str]], val_fraction: float, seed: int
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Hold out `val_fraction` of each class, rounded, but at least one picture and never all."""
-    train, val = {}, {}
-    for label, (name, files) in enumerate(classes.items()):
-        if len(files) < 2:
-            raise ZooError(
-                f"class folder {root / name} has one image: to hold some out it takes at least 2"
-            )
-        count = min(max(round(len(files) * val_fraction), 1), len(files) - 1)
-        order = np.random.default_rng((seed, label)).permutation(len(files))
-        val[name] = [files[i] for i in sorted(order[:count])]
-        train[name] = [files[i] for i in sorted(order[count:])]
-    return train, val
-
-
-def _files(classes: Mapping[str, list[str]]) -> Files:
-    return Files(tuple((p, label) for label, files in enumerate(classes.values()) for p in files))
+def _joined(chunks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in chunks.items()}

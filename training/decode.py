@@ -6,14 +6,20 @@ crop differs from Pillow's by two grey levels at most. Evaluation uses `Preproce
 the bit.
 """
 
+import io
+import math
 import os
 import re
+import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
+from zoo.errors import ZooError
 from zoo.preprocess import Preprocess, read_rgb
 
 try:
@@ -28,6 +34,54 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, a
 FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3", "box": "box"}
 # The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
 ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
+# What Pillow raises on opening what is no picture, or a damaged one
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as it lies within a larger file: the bytes of a JPEG, PNG, ... file.
+
+    Wherever an array of pixels may stand, this may: it is decoded then.
+
+    Args:
+        name: what errors call it.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def rgb(self, draft: bool = False) -> Image.Image:
+        """As `read_rgb` of a file.
+
+        Raises:
+            ZooError: "cannot read image NAME: reason".
+        """
+        try:
+            picture = Image.open(io.BytesIO(self.data))
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                known = "not a picture of any format known to Pillow"
+                reason = known if self.data else "it is empty"
+            raise ZooError(f"cannot read image {self.name}: {reason}") from error
+        picture.filename = self.name  # in the errors of `read_rgb`
+        if draft:
+            picture.draft("RGB", (1, 1))
+        return read_rgb(picture)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.rgb(), dtype)
 
 
 def crop(
@@ -36,7 +90,8 @@ def crop(
     """A box of a picture, resized to the input of a network.
 
     Args:
-        source: as for `Preprocess.image`, whose `size` and `interpolation` are used.
+        source: as for `Preprocess.image`, or `Encoded`.
+        preprocess: its `size` and `interpolation` are used.
         choose: the box, given the (width, height) of the upright picture. Called once.
 
     Returns:
@@ -47,7 +102,7 @@ def crop(
     """
     jpeg = _plain_jpeg(source) if preprocess.interpolation in FILTERS else None
     if jpeg is None:
-        picture = read_rgb(source)
+        picture = _rgb(source)
         box = choose(picture.size)
     else:
         data, size = jpeg
@@ -55,9 +110,28 @@ def crop(
         try:
             return _jpeg_crop(data, size, box, preprocess)
         except ValueError:  # damaged: Pillow reads what can be read, or says what is wrong
-            picture = read_rgb(source)
+            picture = _rgb(source)
     out = (preprocess.size, preprocess.size)
     return np.array(picture.resize(out, preprocess.filter, box=box))
+
+
+def check(source: str | Encoded) -> None:
+    """Decode a picture as far as it takes to know that it can be read.
+
+    Raises:
+        ZooError: as `Preprocess.image`.
+    """
+    if jpeg := _plain_jpeg(source):
+        try:
+            with Image.open(io.BytesIO(jpeg[0])):  # its header, as Pillow sees it
+                simplejpeg.decode_jpeg(jpeg[0], min_width=1, min_height=1)  # at an eighth
+            return
+        except UNREADABLE:
+            pass  # Pillow reads what can be read, or says what is wrong
+    if isinstance(source, Encoded):
+        source.rgb(draft=True)
+    else:
+        read_rgb(source, draft=True)
 
 
 def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
@@ -70,16 +144,27 @@ def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
+def _rgb(source: Any) -> Image.Image:
+    return source.rgb() if isinstance(source, Encoded) else read_rgb(source)
+
+
 def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:
     """The bytes and (width, height) of an upright colour JPEG file; None for any other picture."""
-    if resizer is None or not isinstance(source, str | os.PathLike):
+    if resizer is None or not isinstance(source, str | os.PathLike | Encoded):
         return None
     try:
-        data = Path(source).read_bytes()
+        data = source.data if isinstance(source, Encoded) else Path(source).read_bytes()
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except (OSError, ValueError):
         return None
-    return None if colours != "YCbCr" or _may_be_turned(data) else (data, (width, height))
+    if colours != "YCbCr" or width * height > _most_pixels() or _may_be_turned(data):
+        return None
+    return data, (width, height)
+
+
+def _most_pixels() -> float:
+    """Pillow refuses pictures of more; those are left to it."""
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
 
 
 def _may_be_turned(data: bytes) -> bool:
