@@ -1,46 +1,246 @@
-"""Optimizers and schedules, from Optax."""
+"""Optimizers and schedules, from Optax: one table of each."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+from zoo.errors import ZooError
 
 from .config import TrainConfig
 
+# Szegedy et al., 2015, arXiv:1512.00567, section 8, as MobileNet after it. So large, it leaves
+# small gradients as they are: the rates of those papers (0.045) are of the size of SGD's.
+RMSPROP_EPSILON = 1.0
+LARS_TRUST = 0.001  # You et al., 2017, arXiv:1708.03888, section 5
+RISE = 0.3  # of one_cycle: the rising share of a run without a warm-up of its own
 
-def schedule(peak: float, steps: int, *, warmup: float) -> optax.Schedule:
-    """Learning rate by step: linear from 0 for a share of `steps`, then a cosine from peak to 0."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=peak,
-        warmup_steps=round(warmup * steps),
-        decay_steps=steps,
+
+@dataclass(frozen=True)
+class Rule:
+    """How an optimizer makes a step out of gradients.
+
+    Args:
+      direction: the transformation of the gradients before weight decay and rate.
+      trust: a coefficient of the rate. A matrix then moves by the rate x its own norm, whatever the
+        norm of its direction and decay together. None: by the rate x both.
+      velocity: a running sum of the finished steps, rate and decay included, is the step.
+    """
+
+    direction: Callable[[TrainConfig], optax.GradientTransformation]
+    trust: float | None = None
+    velocity: bool = False
+
+
+def muon(config: TrainConfig) -> optax.GradientTransformation:
+    """Muon for matrices, Adam for everything else, at the same rate.
+
+    The momentum of a matrix [inputs, outputs] is replaced by the nearest orthogonal one (Jordan et
+    al., 2024, https://kellerjordan.github.io/posts/muon). A convolution's kernel
+    [kh, kw, ci, co] is the matrix [kh*kw*ci, co]; a depthwise one, [kh, kw, 1, co], maps every
+    channel by itself and is none.
+    """
+
+    def kind(update: jax.Array) -> str:
+        depthwise = update.ndim == 4 and update.shape[2] == 1
+        return "matrix" if update.ndim > 1 and not depthwise else "other"
+
+    def kinds(updates: optax.Updates) -> optax.Updates:
+        return jax.tree.map(kind, updates)
+
+    def axes(updates: optax.Updates) -> optax.Updates:
+        return jax.tree.map(
+            lambda u: MuonDimensionNumbers(tuple(range(u.ndim - 1)), u.ndim - 1), updates
+        )
+
+    def widened(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+        # as in Jordan's code and in optax.contrib.muon: more outputs than inputs, larger steps
+        return jax.tree.map(lambda u: u * max(1, u.shape[-1] ** 2 / u.size) ** 0.5, updates)
+
+    return optax.partition(
+        {
+            "matrix": optax.chain(
+                scale_by_muon(beta=config.momentum, weight_dimension_numbers=axes),
+                optax.stateless(widened),
+            ),
+            "other": optax.scale_by_adam(b1=config.momentum),
+        },
+        kinds,
     )
+
+
+RULES = {
+    "adam": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),
+    "adamw": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),  # all decay is decoupled
+    "adagrad": Rule(lambda config: optax.scale_by_rss()),
+    "rmsprop": Rule(  # TensorFlow's: epsilon inside the root, squares start at 1
+        lambda config: optax.scale_by_rms(
+            decay=0.9, eps=RMSPROP_EPSILON, initial_scale=1.0, eps_in_sqrt=True
+        ),
+        velocity=True,
+    ),
+    "sgd": Rule(lambda config: optax.trace(config.momentum, nesterov=True)),
+    "lamb": Rule(lambda config: optax.scale_by_adam(b1=config.momentum, eps=1e-6), trust=1.0),
+    "lars": Rule(lambda config: optax.identity(), trust=LARS_TRUST, velocity=True),
+    "lion": Rule(lambda config: optax.scale_by_lion(b1=config.momentum, b2=0.99)),
+    "muon": Rule(muon),
+}
 
 
 def optimizer(
     config: TrainConfig, rate: optax.Schedule, scales: Mapping[str, float]
 ) -> optax.GradientTransformation:
-    """The optimizer of a phase.
+    """The optimizer of a phase, over a flat dict {dotted path: parameter}.
 
     Args:
       rate: the learning rate by step.
-      scales: by parameter path, what its learning rate is multiplied with.
+      scales: by parameter path, what its learning rate is multiplied with; 0 leaves it as it is,
+        but for the norm that `clip_norm` bounds its gradient still counts.
     """
-    rule = {
-        "adam": optax.scale_by_adam(),
-        "sgd": optax.trace(decay=0.9, nesterov=True),
-    }[config.optimizer]
+    rule = RULES[config.optimizer]
 
     def matrices(params: optax.Params) -> optax.Params:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
+        return {path: p.ndim > 1 for path, p in params.items()}
+
+    def decayed(params: optax.Params) -> optax.Params:
+        return {path: p.ndim > 1 and scales[path] != 0 for path, p in params.items()}
 
     def scaled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
-        return {path: update * scales[path] for path, update in updates.items()}
+        return {
+            path: u * scales[path] if scales[path] else jnp.zeros_like(u)  # 0 x NaN is NaN
+            for path, u in updates.items()
+        }
 
+    # Biases and batch norm go without a ratio, as in the authors' code, for they start at 0 and 1,
+    # but with the coefficient: the rates that suit it are far too large for them.
+    ratio = optax.masked(optax.scale_by_trust_ratio(), matrices)
     return optax.chain(
-        rule,
-        optax.add_decayed_weights(config.weight_decay, mask=matrices),
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        rule.direction(config),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.chain(ratio, optax.scale(rule.trust)) if rule.trust else optax.identity(),
         optax.stateless(scaled),
         optax.scale_by_learning_rate(rate),
+        optax.trace(config.momentum) if rule.velocity else optax.identity(),
     )
+
+
+def schedule(config: TrainConfig, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate by step: linear from 0 to `peak` during the warm-up, then `config.schedule`.
+
+    cosine and linear end at 0. step and exponential count their epochs from the end of the warm-up;
+    piecewise drops at shares of all `steps`. one_cycle has no warm-up but a rise, see `one_cycle`.
+
+    Args:
+      steps: of the phase, at least 1.
+      steps_per_epoch: what an epoch of `config.decay_epochs` is.
+    """
+    if config.schedule == "one_cycle":
+        return one_cycle(peak, steps, config.warmup or RISE)
+    warm = round(config.warmup * steps)
+    rest = max(steps - warm, 1)
+    between = config.decay_epochs * steps_per_epoch  # drops, in steps
+    factor = drop_factor(config)
+
+    def stairs(step: jax.Array) -> jax.Array:
+        # in whole numbers: XLA divides by way of 1/n, and 49 x (1/49) is less than 1
+        return peak * factor ** (jnp.maximum(step, 0) // max(round(between), 1))
+
+    def smooth(step: jax.Array) -> jax.Array:
+        return peak * factor ** (jnp.maximum(step, 0) / between)
+
+    places = np.array([max(round(share * steps), 1) - warm for share in config.drops], np.int32)
+
+    def pieces(step: jax.Array) -> jax.Array:
+        return peak * factor ** (jnp.asarray(step)[..., None] >= places).sum(-1)
+
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "constant": optax.constant_schedule(peak),
+        "step": stairs,
+        "piecewise": pieces,
+        "exponential": smooth,
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[config.schedule]
+    if not warm:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm])
+
+
+def drop_factor(config: TrainConfig) -> float:
+    """What a drop of step, piecewise or exponential multiplies the rate with."""
+    if config.decay_rate is not None:
+        return config.decay_rate
+    # a tenth as in the ResNet papers; 0.94 as in Inception's (arXiv:1512.00567, section 8)
+    return 0.1 if config.schedule == "piecewise" else 0.94
+
+
+def one_cycle(peak: float, steps: int, rise: float) -> optax.Schedule:
+    """The 1cycle policy (Smith, 2018, arXiv:1803.09820), in straight lines.
+
+    Up from a 25th of the peak for the share `rise` of the steps, back down for four fifths of the
+    rest, and down to 0 in what remains.
+    """
+    up = round(rise * steps)
+    down = up + round(0.8 * (steps - up))
+    places = np.array([0, up, down, steps], np.float32)
+    rates = np.array([peak / 25, peak, peak / 25, 0], np.float32)
+    return lambda step: jnp.interp(step, places, rates)
+
+
+def draw_schedule(
+    config: TrainConfig, schedule: optax.Schedule, steps: int, steps_per_epoch: int, path: Path
+) -> bool:
+    """The learning rate by epoch as a PNG; False where matplotlib is not installed.
+
+    Args:
+      schedule: rate by step, whose kind and settings `config` gives for the title.
+
+    Raises:
+      ZooError: `path` cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    at = np.unique(np.linspace(0, steps - 1, 2000).astype(int))  # more than the picture has pixels
+    rates = np.asarray(jax.vmap(schedule)(at))
+    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    marker = "." if len(at) < 50 else None
+    axes.plot(at / steps_per_epoch, rates, color="#0072B2", marker=marker)
+    axes.set(xlabel="epoch", ylabel="learning rate")
+    axes.set_xlim(0, steps / steps_per_epoch)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(schedule_facts(config, rates, steps, steps_per_epoch), fontsize="medium")
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror}") from error
+    return True
+
+
+def schedule_facts(config: TrainConfig, rates: np.ndarray, steps: int, steps_per_epoch: int) -> str:
+    """What stands above the picture of a schedule, in lines that fit its width."""
+    kind = config.schedule
+    if kind == "one_cycle":
+        facts = [f"rising for {config.warmup or RISE:.0%}"]
+    else:
+        facts = [f"warm-up {config.warmup:.0%}" if config.warmup else "no warm-up"]
+    if kind in ("step", "exponential"):
+        facts.append(f"x {drop_factor(config):g} every {config.decay_epochs:g} epochs")
+    if kind == "piecewise" and config.drops:
+        places = ", ".join(f"{share:.0%}" for share in config.drops)
+        facts.append(f"x {drop_factor(config):g} at {places}")
+    facts.append(f"{steps:,} steps, {steps / steps_per_epoch:.4g} epochs")
+    levels = f"{kind}: peak {rates.max():.3g}, at the end {rates[-1]:.3g}"
+    return "\n".join([levels, *textwrap.wrap("; ".join(facts), 64)])

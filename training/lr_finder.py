@@ -1,0 +1,225 @@
+"""The range test: which learning rate to train with, found in a minute (Smith, 2015)."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from zoo.errors import ZooError
+from zoo.layers import model_stages
+from zoo.registry import find
+
+from . import data, optim
+from .config import TrainConfig
+from .loop import build, class_weights
+from .parallel import Devices
+from .phases import phases, rate_scales
+from .state import TrainState, no_totals, take_apart
+from .step import AXIS, make_train_step
+
+SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
+BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
+REACH = 100.0  # the suggestion is at least the rate of the least loss over this
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a range test came to."""
+
+    rates: tuple[float, ...]  # of each step, rising
+    losses: tuple[float, ...]  # at each step, smoothed; cross-entropy in nats
+    suggestion: float  # the rate at which the loss fell fastest
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `lr_finder.csv`, and `lr_finder.png` where matplotlib is installed.
+
+        Raises:
+          ZooError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        table, picture = folder / "lr_finder.csv", folder / "lr_finder.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with table.open("w", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(("rate", "loss"))
+                rows.writerows(zip(self.rates, self.losses, strict=True))
+            drawn = self._draw(picture)
+        except OSError as error:
+            raise ZooError(f"cannot write to {folder}: {error.strerror}") from error
+        return [table, picture] if drawn else [table]
+
+    def _draw(self, path: Path) -> bool:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return False
+        blue, orange = "#0072B2", "#D55E00"
+        figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        axes.semilogx(self.rates, self.losses, color=blue)
+        axes.axvline(
+            self.suggestion,
+            color=orange,
+            linestyle="--",
+            label=f"the loss falls fastest at {self.suggestion:.2g}",
+        )
+        axes.set(xlabel="learning rate", ylabel="cross-entropy, nats, smoothed")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="best", frameon=False)
+        figure.savefig(path, format="png")
+        return True
+
+
+def find_learning_rate(
+    config: TrainConfig, *, steps: int = 100, low: float = 1e-6, high: float = 10.0
+) -> Finding:
+    """Train for some steps at ever higher rates, and see at which the loss falls fastest.
+
+    The learning rate range test of Smith, 2015 (arXiv:1506.01186, section 3.3) with the settings of
+    fastai: the rate rises exponentially, the loss is smoothed, and the test ends where the loss is
+    four times its best or not finite. What is trained, and how, is the first phase of the run that
+    `config` describes; nothing is written.
+
+    Args:
+      steps: at most; each takes a batch.
+      low, high: the rates of the first and the last step.
+
+    Raises:
+      ZooError: what the config names cannot be used, as in `fit`; or no step lowered the loss.
+
+    >>> find_learning_rate(TrainConfig(model="resnet18")).suggestion          # doctest: +SKIP
+    0.01...
+    """
+    if steps < 10:
+        raise ZooError(f"steps: got {steps}, expected at least 10")
+    if not 0 < low < high < math.inf:
+        raise ZooError(f"rates: got {low:g} to {high:g}, expected 0 < low < high")
+    rates = np.geomspace(low, high, steps)
+    with tqdm(
+        total=steps,
+        desc="learning rate",
+        unit="step",
+        disable=None if jax.process_index() == 0 else True,
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+        return finding(rates.tolist(), _losses(config, rates, bar))
+
+
+def finding(rates: Sequence[float], losses: Iterable[float]) -> Finding:
+    """What a test at these rates says whose steps had these losses.
+
+    No more losses are taken once the test has ended. The suggestion is the rate at which the
+    smoothed loss falls fastest over the logarithm of the rate: by straight lines, each through a
+    sixth of the steps, and within two powers of ten below its minimum, for further down the noise
+    of the first few batches is steeper than any descent.
+
+    Raises:
+      ZooError: no step lowered the loss.
+    """
+    average, best, smooth = 0.0, math.inf, []
+    for i, loss in enumerate(losses, 1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        now = average / (1 - SMOOTHING**i)  # without bias: the average began at 0
+        if not math.isfinite(now) or now > BLOWN_UP * best:
+            break
+        best = min(best, now)
+        smooth.append(now)
+    steepest = _steepest(rates, smooth)
+    if steepest is None:
+        told = f"it began at {smooth[0]:.3g}" if smooth else "it was never finite"
+        raise ZooError(
+            f"no rate from {rates[0]:g} to {rates[-1]:g} lowered the loss ({told}): "
+            "expected some that do, try a wider range or more steps"
+        )
+    return Finding(tuple(rates[: len(smooth)]), tuple(smooth), rates[steepest])
+
+
+def _steepest(rates: Sequence[float], losses: Sequence[float]) -> int | None:
+    """The step at which these smoothed losses fall fastest; None where they never fall."""
+    if not losses:
+        return None
+    half = max(len(rates) // 12, 1)
+    padded = np.pad(losses, half, mode="edge")
+    slopes = np.correlate(padded, np.arange(-half, half + 1), "valid")  # but for a common factor
+    lowest = int(np.argmin(losses))
+    first = int(np.searchsorted(rates, rates[lowest] / REACH))
+    steepest = first + int(np.argmin(slopes[first : lowest + 1]))
+    return steepest if slopes[steepest] < 0 else None
+
+
+def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float]:
+    """Train a step at each of the rates; the loss of its pictures before it."""
+    devices = Devices(config.engine)
+    devices.check_batch(config.batch_size)
+    find(config.model)
+    dataset = data.open_dataset(
+        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
+    )
+    if len(dataset.train) < config.batch_size:
+        raise ZooError(
+            f"batch size: got {config.batch_size}, "
+            f"expected at most the {len(dataset.train)} training pictures"
+        )
+    model = build(config, dataset)
+    stages = model_stages(model)
+    phase = phases(config, stages)[0]
+    program, params, stats = take_apart(
+        model,
+        freeze_bn=config.freeze_bn or set(stages) - phase.trained,
+        bn_axis=AXIS if config.sync_bn else None,
+        bn_momentum=config.bn_momentum,
+    )
+    trained = {path: x for path, x in params.items() if phase.trains(path)}
+    scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
+    table = np.asarray(rates, np.float32)
+    optimizer = optim.optimizer(config, lambda step: jnp.asarray(table)[step], scales)
+    state = devices.replicate(
+        TrainState(
+            step=jnp.array(0, jnp.int32),
+            params=trained,
+            frozen={path: x for path, x in params.items() if path not in trained},
+            ema={},
+            stats=stats,
+            opt_state=jax.jit(optimizer.init)(trained),
+            totals=no_totals(),
+        )
+    )
+    flip = dataset.flip if config.flip is None else config.flip
+    step = devices.compile(
+        make_train_step(
+            program,
+            model.preprocess,
+            optimizer,
+            config,
+            flip=flip,
+            class_weights=class_weights(dataset) if config.class_weights else None,
+        ),
+        donate=True,
+    )
+    batches = data.train_batches(
+        dataset,
+        model.preprocess,
+        batch_size=config.batch_size // jax.process_count(),
+        seed=config.seed,
+        crop_scale=config.crop_scale,
+        shard=(jax.process_index(), jax.process_count()),
+        balanced=config.balanced,
+    )
+    total = count = 0.0
+    for rate in rates:
+        state = step(state, devices.shard(next(batches)))
+        before, total = total, float(state.totals["loss"])
+        pictures, count = count, float(state.totals["count"])
+        loss = (total - before) / (count - pictures)
+        bar.set_postfix_str(f"rate {rate:.1e} loss {loss:.3f}", refresh=False)
+        bar.update()
+        yield loss
