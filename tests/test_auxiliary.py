@@ -77,7 +77,7 @@ def test_its_loss_enters_with_its_weight():
     optimizer = optim.optimizer(config, optax.constant_schedule(0.1), dict.fromkeys(params, 1.0))
     crew = Devices("pmap", jax.devices()[:1])
     state = TrainState(
-        jnp.array(0, jnp.int32), params, {}, stats, optimizer.init(params), no_totals()
+        jnp.array(0, jnp.int32), params, {}, {}, stats, optimizer.init(params), no_totals()
     )
     step = crew.compile(
         make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=False

@@ -29,7 +29,7 @@ def test_unknown_setting_offers_the_nearest():
         ("batch_size", -1, "batch_size: got -1"),
         ("learning_rate", -0.1, "learning_rate: got -0.1, expected 0 to"),
         ("head_epochs", 31, "head_epochs: got 31, expected 0 to 30"),
-        ("optimizer", "adan", "unknown optimizer 'adan': did you mean 'adam'?"),
+        ("optimizer", "adan", "unknown optimizer 'adan': did you mean 'adam', 'adamw'"),
         ("engine", "pmapp", "unknown engine 'pmapp': did you mean 'pmap'"),
     ],
 )
@@ -45,16 +45,61 @@ def test_differences_name_what_differs_but_not_where():
     assert differences(stored, TrainConfig(out="b", seed=2)) == ["seed 1 there, 2 asked"]
 
 
+STAGES = ("stem", "stage1", "stage2", "avgpool", "classifier")
+
+
 def test_phases():
-    plain = phases(TrainConfig(epochs=5))
-    assert [(p.start, p.stop, p.head_only) for p in plain] == [(0, 5, False)]
+    (plain,) = phases(TrainConfig(epochs=5), STAGES)
+    assert (plain.start, plain.stop, plain.trained) == (0, 5, frozenset(STAGES))
     config = TrainConfig(epochs=5, head_epochs=2, learning_rate=1.0, unfreeze_scale=0.25)
-    head, everything = phases(config)
-    assert (head.start, head.stop, head.head_only, head.learning_rate) == (0, 2, True, 1.0)
+    head, everything = phases(config, STAGES)
+    assert (head.start, head.stop, head.learning_rate) == (0, 2, 1.0)
     assert (everything.start, everything.stop, everything.learning_rate) == (2, 5, 0.25)
     assert head.trains("classifier.linear.kernel")
+    assert head.trains("aux_stage1.head.conv.kernel")
     assert not head.trains("body.stem.conv.kernel")
     assert everything.trains("body.stem.conv.kernel")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("stem..stage1", {"stage2", "avgpool", "classifier"}),
+        ("stem, stage2", {"stage1", "avgpool", "classifier"}),
+        ("..stage2", {"avgpool", "classifier"}),
+        ("stage1..", {"stem"}),
+        ("stage1", {"stem", "stage2", "avgpool", "classifier"}),
+    ],
+)
+def test_freezing_by_stage(freeze, trained):
+    (phase,) = phases(TrainConfig(epochs=3, freeze=freeze), STAGES)
+    assert phase.trained == trained
+
+
+def test_head_only_trains_the_classifier_to_the_end():
+    (phase,) = phases(TrainConfig(epochs=3, head_only=True, head_epochs=2), STAGES)
+    assert (phase.start, phase.stop, phase.trained) == (0, 3, {"classifier"})
+
+
+def test_freezing_says_what_it_cannot():
+    with pytest.raises(ZooError, match=r"'stage3'.*did you mean"):
+        phases(TrainConfig(freeze="stem..stage3"), STAGES)
+    with pytest.raises(ZooError, match="nothing to train"):
+        phases(TrainConfig(freeze="stem..classifier"), STAGES)
+    with pytest.raises(ZooError, match="unknown stage 'stom'"):
+        rate_scales(STAGES, [], 1.0, {"stom": 0.1})
+    with pytest.raises(ZooError, match="STAGE=FACTOR"):
+        TrainConfig(lr_mult="stem")
+    with pytest.raises(ZooError, match="rising shares"):
+        TrainConfig(milestones="0.5,0.2")
+    with pytest.raises(ZooError, match="3 parts cannot share out"):
+        TrainConfig(accumulate=3)
+
+
+def test_the_rate_is_scaled_to_the_batch():
+    assert TrainConfig(optimizer="sgd").peak_learning_rate == 0.05
+    scaled = TrainConfig(learning_rate=0.1, batch_size=1024, base_batch_size=256)
+    assert scaled.peak_learning_rate == pytest.approx(0.4)
 
 
 def test_finetuning_trains_the_head_for_a_third():
@@ -75,10 +120,12 @@ def test_rates_fall_towards_the_stem():
     paths = ["body.stem.conv.kernel", "body.stage1.block0.conv1.conv.kernel", "classifier.linear.b"]
     scales = rate_scales(("stem", "stage1", "avgpool", "classifier"), paths, 0.5)
     assert list(scales.values()) == [0.125, 0.25, 1.0]
+    scales = rate_scales(("stem", "stage1", "avgpool", "classifier"), paths, 0.5, {"stem": 8.0})
+    assert list(scales.values()) == [1.0, 0.25, 1.0]
 
 
 def test_schedule_warms_up_and_ends_at_zero():
-    rate = optim.schedule(0.1, 100, warmup=0.1)
+    rate = optim.schedule(TrainConfig(warmup=0.1), 0.1, 100, 10)
     assert float(rate(0)) == 0
     assert float(rate(5)) == pytest.approx(0.05)
     assert float(rate(10)) == pytest.approx(0.1)

@@ -9,7 +9,21 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown
 
-OPTIMIZERS = ("adam", "sgd")
+# Peak learning rates: for small batch-normalised networks at the default batch of 32.
+LEARNING_RATES = {
+    "adam": 1e-2,  # high for Adam, as fits few steps; without batch norm take 0.001
+    "adamw": 1e-2,
+    "adagrad": 2e-1,
+    "rmsprop": 5e-2,  # its epsilon of 1 leaves gradients about as large as SGD's
+    "sgd": 5e-2,
+    "lamb": 1e-2,
+    "lars": 10.0,  # times 0.001 of a kernel's norm
+    "lion": 3e-3,  # below Adam's: every step has the size of the rate
+    "muon": 5e-2,
+}
+OPTIMIZERS = tuple(LEARNING_RATES)
+SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
+DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 
 
@@ -40,19 +54,51 @@ class TrainConfig:
     batch_size: int = option(32, "pictures a step, over all devices together")
     image_size: int | None = option(None, "side of the input, pixels; default: the dataset's")
 
-    optimizer: str = option("adam", "adam or sgd (Nesterov momentum 0.9)")
-    # High for Adam, as fits small batch-normalised networks in few steps; without BN take 0.001.
-    learning_rate: float | None = option(None, "peak rate; default: 0.01 for adam, 0.05 for sgd")
+    optimizer: str = option("adam", "one of " + ", ".join(OPTIMIZERS))
+    momentum: float = option(
+        0.9, "of sgd, lars, rmsprop and muon (Nesterov's for sgd and muon), b1 of the others"
+    )
+    learning_rate: float | None = option(
+        None, "peak rate; default by optimizer: 0.01 for adam, 0.05 for sgd"
+    )
+    base_batch_size: int | None = option(
+        None, "the batch that the rate is meant for: the rate is scaled to the batch in proportion"
+    )
+    schedule: str = option("cosine", "the rate after the warm-up: " + ", ".join(SCHEDULES))
     # a twentieth of the run lets Adam's second moments and BatchNorm settle
-    warmup: float = option(0.05, "share of the steps that raise the rate from 0, before the cosine")
+    warmup: float = option(0.05, "share of the steps that raise the rate from 0")
+    decay_rate: float | None = option(
+        None, "factor of each drop; default: 0.94 (step, exponential), 0.1 (piecewise)"
+    )
+    decay_epochs: float = option(2.0, "epochs between drops of step and exponential")
+    milestones: str = option("0.3,0.6,0.9", "where piecewise drops, as shares of the run")
+    clip_norm: float | None = option(None, "the most that the norm of all gradients may be")
     weight_decay: float = option(1e-4, "decoupled; spares biases and batch norm")
+    accumulate: int = option(1, "parts of a batch that are computed one after the other")
+    ema: float = option(0.0, "decay of the average of weights that is then the result; 0: none")
+
     label_smoothing: float = option(0.0, "share of the target spread over all classes")
     dropout: float | None = option(None, "dropout rate; default: the network's own")
+    drop_path: float = option(
+        0.0, "stochastic depth: the chance to skip the last residual block, less towards the stem"
+    )
+    class_weights: bool = option(False, "weigh the loss so that every class counts alike")
+    balanced: bool = option(False, "draw pictures so that every class comes as often")
 
     flip: bool | None = option(None, "mirror half of the pictures; default: as the dataset allows")
     shift: int = option(2, "move each picture by up to this many pixels")
-
+    rotate: float = option(0.0, "turn each picture by up to this many degrees")
+    noise: float = option(0.0, "standard deviation of Gaussian noise, in shares of the full range")
+    color: float = option(0.0, "change brightness, contrast and saturation by up to this share")
+    randaugment: int = option(0, "RandAugment: operations a picture")
+    magnitude: float = option(9.0, "RandAugment: their strength, of 30")
+    erase: float = option(0.0, "chance to erase a random rectangle")
+    mixup: float = option(0.0, "MixUp: alpha of the Beta distribution; 0: none")
+    cutmix: float = option(0.0, "CutMix: alpha of the Beta distribution; 0: none")
     crop_scale: float = option(1.0, "random crops down to this share of a picture; 1: none")
+
+    dtype: str = option("float32", "of activations: float32 or bfloat16; weights stay float32")
+    remat: bool = option(False, "compute stages again for the gradients: less memory, more time")
 
     # The running average of a long schedule (0.99 in Keras) is still far off after 500 steps.
     bn_momentum: float = option(0.9, "share of the old BN statistics that a step keeps")
@@ -61,6 +107,9 @@ class TrainConfig:
     weights: str | None = option(None, "weights to start from: published ones, or a file")
     layout: str | None = option(None, "the layout of a file of weights; default: by the file")
     head_epochs: int = option(0, "epochs at the start that train the classifier alone")
+    head_only: bool = option(False, "train the classifier alone to the end")
+    freeze: str | None = option(None, "stages to leave as loaded: stem..stage3, or stem,stage1")
+    lr_mult: str | None = option(None, "factors of the rate by stage: stem=0.1,classifier=10")
     unfreeze_scale: float = option(0.1, "peak rate after those epochs, over the one before")
     freeze_bn: bool = option(False, "keep batch-norm statistics as they were loaded")
     depth_decay: float = option(1.0, "rate of a stage over the rate of the stage after it")
@@ -73,6 +122,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for kind, got, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("dtype", self.dtype, DTYPES),
             ("engine", self.engine, ENGINES),
         ):
             if got not in choices:
@@ -81,12 +132,29 @@ class TrainConfig:
             ("epochs", 1, 10**6),
             ("batch_size", 1, 10**6),
             ("image_size", 1, 10**4),
+            ("momentum", 0, 0.9999),
             ("learning_rate", 0, 1e3),
+            ("base_batch_size", 1, 10**6),
             ("warmup", 0, 1),
+            ("decay_rate", 0, 1),
+            ("decay_epochs", 1e-3, 1e6),
+            ("clip_norm", 1e-9, 1e9),
             ("weight_decay", 0, 1e3),
+            ("accumulate", 1, self.batch_size),
+            ("ema", 0, 0.999999),
             ("label_smoothing", 0, 0.99),
+            ("dropout", 0, 0.99),
+            ("drop_path", 0, 0.99),
             ("bn_momentum", 0, 1),
             ("shift", 0, 10**4),
+            ("rotate", 0, 180),
+            ("noise", 0, 1),
+            ("color", 0, 1),
+            ("randaugment", 0, 10),
+            ("magnitude", 0, 30),
+            ("erase", 0, 1),
+            ("mixup", 0, 100),
+            ("cutmix", 0, 100),
             ("crop_scale", 0.01, 1),
             ("head_epochs", 0, self.epochs),
             ("unfreeze_scale", 0, 1),
@@ -95,6 +163,14 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ZooError(f"{name}: got {value}, expected {low} to {high}")
+        if self.batch_size % self.accumulate:
+            raise ZooError(
+                f"accumulate: {self.accumulate} parts cannot share out a batch of "
+                f"{self.batch_size} evenly"
+            )
+        if self.class_weights and self.balanced:
+            raise ZooError("class_weights and balanced: each evens out the classes, take one")
+        _ = self.drops, self.multipliers  # told here if they cannot be read
 
     @property
     def folder(self) -> Path:
@@ -104,9 +180,39 @@ class TrainConfig:
 
     @property
     def peak_learning_rate(self) -> float:
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return {"adam": 1e-2, "sgd": 5e-2}[self.optimizer]
+        rate = self.learning_rate
+        if rate is None:
+            rate = LEARNING_RATES[self.optimizer]
+        if self.base_batch_size:
+            rate *= self.batch_size / self.base_batch_size  # Goyal et al., 2017, arXiv:1706.02677
+        return rate
+
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """Where the piecewise schedule drops, as shares of the run."""
+        try:
+            shares = tuple(float(part) for part in self.milestones.split(",") if part.strip())
+        except ValueError:
+            shares = (-1.0,)
+        if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
+            raise ZooError(
+                f"milestones: got {self.milestones!r}, expected rising shares such as 0.3,0.6,0.9"
+            )
+        return shares
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """By stage, what its learning rate is multiplied with."""
+        found = {}
+        for part in filter(None, (self.lr_mult or "").split(",")):
+            stage, _, factor = part.partition("=")
+            try:
+                found[stage.strip()] = float(factor)
+            except ValueError:
+                raise ZooError(
+                    f"lr_mult: got {part!r}, expected STAGE=FACTOR such as stem=0.1"
+                ) from None
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -142,6 +248,7 @@ FINETUNE: dict[str, Any] = {
 def differences(stored: dict[str, Any], asked: TrainConfig) -> list[str]:
     """What differs between the config of a run on disk and the one asked for, `out` apart."""
     now = asked.to_dict()
+    stored = {**TrainConfig().to_dict(), **stored}  # settings that are newer than the run
     return [
         f"{key} {stored.get(key)!r} there, {now.get(key)!r} asked"
         for key in sorted(stored.keys() | now.keys())

@@ -3,6 +3,7 @@
 `TrainState` holds arrays only, under dotted paths; `Program` holds everything static.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,15 @@ class TrainState:
     step: jax.Array  # int32 [], steps done
     params: Arrays  # being trained
     frozen: Arrays  # parameters that this phase leaves alone
+    ema: Arrays  # averages of `params`; {} where none are kept
     stats: Arrays  # BN running statistics
     opt_state: optax.OptState
     totals: Arrays  # sums over the epoch so far, see `no_totals`
+
+    @property
+    def weights(self) -> Arrays:
+        """All parameters as the network is to be used: averaged where averages are kept."""
+        return {**self.params, **self.ema, **self.frozen}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Program:
 
     training: nnx.GraphDef[Network]  # BN on batch statistics, dropout on
     inference: nnx.GraphDef[Network]
-    freeze_bn: bool  # training leaves the BN statistics alone
+    moving: frozenset[str]  # paths of the BN statistics that training changes
+    num_classes: int
     constants: dict[str, Any] = field(repr=False)  # dropout's random streams, reseeded each step
 
     def network(self, params: Arrays, stats: Arrays, *, dropout: jax.Array | None) -> Network:
@@ -55,12 +63,17 @@ class Program:
 
 
 def take_apart(
-    model: Network, *, freeze_bn: bool = False, bn_axis: str | None = None, bn_momentum: float = 0.9
+    model: Network,
+    *,
+    freeze_bn: bool | Collection[str] = False,
+    bn_axis: str | None = None,
+    bn_momentum: float = 0.9,
 ) -> tuple[Program, Arrays, Arrays]:
     """(program, parameters, BN statistics) of a network; the arrays under dotted paths.
 
     Args:
-      freeze_bn: in training too, normalise with the running statistics and leave them alone.
+      freeze_bn: in training too, normalise with the running statistics and leave them alone: in
+        the whole network, or in the stages of these names.
       bn_axis: the axis of devices to take batch statistics over; None: each device its own.
       bn_momentum: share of the old running statistics that a step keeps.
     """
@@ -68,18 +81,21 @@ def take_apart(
     twin = nnx.merge(inference, state, copy=True)
     twin.deterministic = False
     twin.set_attributes(nnx.Dropout, deterministic=False, raise_if_not_found=False)
-    if not freeze_bn:
-        twin.set_attributes(
-            nnx.BatchNorm,
-            use_running_average=False,
-            axis_name=bn_axis,
-            momentum=bn_momentum,
-            raise_if_not_found=False,
-        )
+    stats, moving = flat(nnx.filter_state(state, nnx.BatchStat)), set()
+    for path, module in nnx.iter_modules(twin):
+        frozen = freeze_bn if isinstance(freeze_bn, bool) else not set(path).isdisjoint(freeze_bn)
+        if isinstance(module, nnx.BatchNorm) and not frozen:
+            module.set_attributes(
+                use_running_average=False, axis_name=bn_axis, momentum=bn_momentum
+            )
+            prefix = ".".join(map(str, path))
+            moving |= {p for p in stats if p.startswith(f"{prefix}.")}
     params = flat(nnx.filter_state(state, nnx.Param))
-    stats = flat(nnx.filter_state(state, nnx.BatchStat))
     constants = {p: x for p, x in flat(state).items() if p not in params and p not in stats}
-    return Program(nnx.graphdef(twin), inference, freeze_bn, constants), params, stats
+    program = Program(
+        nnx.graphdef(twin), inference, frozenset(moving), model.spec.num_classes, constants
+    )
+    return program, params, stats
 
 
 def put_together(model: Network, params: Arrays, stats: Arrays) -> None:

@@ -4,9 +4,10 @@ Both run under the axis name `AXIS`, which `parallel.py` provides; nothing else 
 devices there are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ import optax
 from zoo.layers import Output
 from zoo.preprocess import Preprocess
 
-from .augment import augment
+from .augment import augment, mix
 from .config import TrainConfig
 from .state import Arrays, Program, TrainState
 
 Tree = TypeVar("Tree")
 
 AXIS = "batch"
+MIXING = 1  # folded into the key of augmentation: for MixUp and CutMix
 AUX_WEIGHT = 0.3  # of an auxiliary classifier's loss: Szegedy et al., 2014, section 5
 
 Batch = Mapping[str, jax.Array]  # image: uint8 [B, H, W, 3], label: int32 [B], weight: float32 [B]
@@ -41,34 +43,54 @@ def make_train_step(
     config: TrainConfig,
     *,
     flip: bool,
+    class_weights: Sequence[float] | None = None,
 ) -> Callable[[TrainState, Batch], TrainState]:
-    def train_step(state: TrainState, batch: Batch) -> TrainState:
-        augmenting, dropping = keys(config.seed, state.step)
-        images = augment(batch["image"], augmenting, flip=flip, shift=config.shift)
-        x, labels = preprocess.normalize(images), batch["label"]
+    """The step of training: `(state, this device's part of a batch) -> state`.
 
+    Args:
+      flip: whether to mirror pictures.
+      class_weights: [K], what the loss of each class counts; None: 1 each.
+    """
+
+    def loss_and_gradients(
+        state: TrainState, stats: Arrays, x: jax.Array, targets: jax.Array, dropping: jax.Array
+    ) -> tuple[jax.Array, Arrays, Arrays]:
         def loss_of(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
-            model = program.network({**params, **state.frozen}, state.stats, dropout=dropping)
+            model = program.network({**params, **state.frozen}, stats, dropout=dropping)
             output = model.forward(x)
             logits, aux = output if isinstance(output, Output) else Output(output, {})
-            targets = jax.nn.one_hot(labels, logits.shape[-1])
-            targets = optax.smooth_labels(targets, config.label_smoothing)
             loss = optax.softmax_cross_entropy(logits, targets).mean()
             for inner in aux.values():
                 loss += AUX_WEIGHT * optax.softmax_cross_entropy(inner, targets).mean()
             return loss, (logits, program.stats(model))
 
-        (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (_, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        return logits, stats, grads
+
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        augmenting, dropping = keys(config.seed, state.step)
+        images = augment(batch["image"], augmenting, config, flip=flip)
+        x, labels = preprocess.normalize(images), batch["label"]
+        targets = jax.nn.one_hot(labels, program.num_classes)
+        targets = optax.smooth_labels(targets, config.label_smoothing)
+        x, targets = mix(x, targets, jax.random.fold_in(augmenting, MIXING), config)
+        if class_weights is not None:
+            targets = targets * jnp.asarray(class_weights)
+        logits, stats, grads = in_parts(
+            partial(loss_and_gradients, state), state, x, targets, dropping, config.accumulate
+        )
         # Replicas hold equal shares of the batch, so the mean of their means is the batch's.
-        loss, grads = mean((loss, grads))
+        grads = mean(grads)
         # The mean of eight equal numbers is not always that number: frozen statistics stay out.
-        stats = state.stats if program.freeze_bn else mean(stats)
+        stats = {**state.stats, **mean({path: stats[path] for path in program.moving})}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params: Arrays = optax.apply_updates(state.params, updates)
         sums = measure(logits, labels, jnp.ones(len(labels)))
         return replace(
             state,
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
+            ema=average(state.ema, params, state.step, config.ema),
             stats=stats,
             opt_state=opt_state,
             totals=add(state.totals, sums),
@@ -93,6 +115,46 @@ def make_eval_step(
         return params, stats, add(totals, measure(logits, labels, weight))
 
     return eval_step
+
+
+def in_parts(
+    loss_and_gradients: Callable[..., tuple[jax.Array, Arrays, Arrays]],
+    state: TrainState,
+    x: jax.Array,
+    targets: jax.Array,
+    dropping: jax.Array,
+    parts: int,
+) -> tuple[jax.Array, Arrays, Arrays]:
+    """(logits, BN statistics, mean gradients) of a batch, computed part after part.
+
+    Only one part's activations are in memory at a time; batch norm sees one part at a time too.
+    """
+    if parts == 1:
+        return loss_and_gradients(state.stats, x, targets, dropping)
+
+    def one(carry: tuple[Arrays, Arrays], part: tuple[jax.Array, ...]) -> Any:
+        stats, total = carry
+        x, targets, number = part
+        logits, stats, grads = loss_and_gradients(
+            stats, x, targets, jax.random.fold_in(dropping, number)
+        )
+        return (stats, jax.tree.map(jnp.add, total, grads)), logits
+
+    split = [array.reshape(parts, -1, *array.shape[1:]) for array in (x, targets)]
+    start = state.stats, jax.tree.map(jnp.zeros_like, state.params)
+    (stats, total), logits = jax.lax.scan(one, start, (*split, jnp.arange(parts)))
+    grads = jax.tree.map(lambda g: g / parts, total)
+    return logits.reshape(len(x), -1), stats, grads
+
+
+def average(ema: Arrays, params: Arrays, step: jax.Array, decay: float) -> Arrays:
+    """The averages after one more step; `ema` has the paths to average, {} for none.
+
+    The decay begins small, (1 + step) / (10 + step), as TensorFlow's ExponentialMovingAverage, so
+    that the first weights are soon forgotten.
+    """
+    decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
+    return {path: decay_now * old + (1 - decay_now) * params[path] for path, old in ema.items()}
 
 
 def mean(tree: Tree) -> Tree:

@@ -60,14 +60,14 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
     devices = Devices(work.get("engine", config.engine))
     model = zoo.create(config.model, aux=True)
     program, params, stats = take_apart(model)
-    optimizer = optim.optimizer(
-        config, optim.schedule(1e-3, 10**6, warmup=0.0), dict.fromkeys(params, 1.0)
-    )
+    rate = optim.schedule(config, 1e-3, 10**6, 10**3)
+    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
     state = devices.replicate(
         TrainState(
             step=jnp.array(0, jnp.int32),
             params=params,
             frozen={},
+            ema={},
             stats=stats,
             opt_state=jax.jit(optimizer.init)(params),
             totals=no_totals(),

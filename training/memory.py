@@ -1,0 +1,75 @@
+"""What a run will hold in the memory of each device, worked out before anything is allocated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.preprocess import Preprocess
+
+from .config import TrainConfig
+from .state import Program, TrainState
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device."""
+
+    parameters: int  # trained, frozen and averaged, and BN statistics
+    optimizer: int
+    gradients: int
+    activations: int  # kept from the forward for the backward pass
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.optimizer + self.gradients + self.activations
+
+    def __str__(self) -> str:
+        parts = ("parameters", "optimizer", "gradients", "activations")
+        listed = ", ".join(f"{part} {megabytes(getattr(self, part))}" for part in parts)
+        return f"memory a device: about {megabytes(self.total)} ({listed})"
+
+
+def needs(
+    program: Program, preprocess: Preprocess, config: TrainConfig, state: TrainState, devices: int
+) -> Memory:
+    """What training holds at once: the state, one set of gradients, one part's activations.
+
+    XLA's scratch space and the input's prefetched batches come on top.
+
+    Args:
+      state: arrays, or their shapes.
+    """
+    part = max(config.batch_size // devices // config.accumulate, 1)
+    images = jax.ShapeDtypeStruct((part, preprocess.size, preprocess.size, 3), jnp.float32)
+
+    def residuals(params: Any, rest: tuple[Any, Any], x: jax.Array) -> Callable[..., Any]:
+        frozen, stats = rest
+
+        def forward(params: Any) -> Any:
+            key = jax.random.key(0)
+            model = program.network({**params, **frozen}, stats, dropout=key)
+            return model.forward(x)
+
+        return jax.vjp(forward, params)[1]
+
+    kept = jax.eval_shape(residuals, state.params, (state.frozen, state.stats), images)
+    weights = size((state.params, state.frozen, state.stats))
+    return Memory(
+        parameters=weights + size(state.ema),
+        optimizer=size(state.opt_state),
+        gradients=size(state.params),
+        activations=max(size(kept) - weights, 0),
+    )
+
+
+def size(tree: Any) -> int:
+    """Bytes of all arrays in a tree."""
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
