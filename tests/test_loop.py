@@ -66,7 +66,11 @@ def test_a_run_leaves_all_it_promises(uninterrupted):
         "config.json",
         "metrics.jsonl",
         "events.out",
+        "report.md",
         "curves.png",
+        "confusion.png",
+        "mistakes.png",
+        "predictions.csv",
         "checkpoints",
         "model.safetensors",
         "card.md",
@@ -115,7 +119,13 @@ def test_told_to_stop_it_continues_bit_for_bit(uninterrupted, tmp_path, monkeypa
 
 def test_a_finished_run_trains_no_more(uninterrupted, monkeypatch):
     before = records(uninterrupted)
-    monkeypatch.setattr(Devices, "shard", lambda *_: pytest.fail("took another step"))
+    shard = Devices.shard
+
+    def measure_only(self, batch):
+        assert "weight" in batch, "took another step"
+        return shard(self, batch)
+
+    monkeypatch.setattr(Devices, "shard", measure_only)
     result = fit(config(uninterrupted, epochs=3))
     assert records(uninterrupted) == before
     assert result.accuracy == before[-1]["val_accuracy"]
@@ -210,7 +220,7 @@ def refused(capsys, *arguments: str) -> str:
         (["tiny", "--image-size", "4"], "tiny: got images of 4x4, expected .* >= 8"),
         (["tiny", "--epochs", "0"], "epochs: got 0, expected 1 to"),
         (["tiny", "--weights", "no.safetensors"], "no file no.safetensors"),
-        (["tiny", "--dropout", "1.5"], "dropout: got 1.5, expected 0 <= rate < 1"),
+        (["tiny", "--dropout", "1.5"], "dropout: got 1.5, expected 0 to 0.99"),
     ],
 )
 def test_bad_settings(capsys, tmp_path, monkeypatch, arguments, line):

@@ -31,15 +31,23 @@ def train(
     engine: str, devices: int, *, model: str = "tiny", steps: int = 4, **settings
 ) -> TrainState:
     """The state after some steps."""
-    config = TrainConfig(engine=engine, batch_size=32, shift=0, **{"dropout": 0.0, **settings})
+    defaults = {"dropout": 0.0, "warmup": 0.25}
+    config = TrainConfig(engine=engine, batch_size=32, shift=0, **{**defaults, **settings})
     network = zoo.create(model, num_classes=3, dropout=config.dropout)
     program, params, stats = take_apart(network, bn_axis=AXIS if config.sync_bn else None)
-    optimizer = optim.optimizer(
-        config, optim.schedule(1e-3, 4, warmup=0.25), dict.fromkeys(params, 1.0)
-    )
+    rate = optim.schedule(config, 1e-3, 4, 4)
+    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
     crew = Devices(engine, jax.devices()[:devices])
     state = crew.replicate(
-        TrainState(jnp.array(0, jnp.int32), params, {}, stats, optimizer.init(params), no_totals())
+        TrainState(
+            step=jnp.array(0, jnp.int32),
+            params=params,
+            frozen={},
+            ema={},
+            stats=stats,
+            opt_state=optimizer.init(params),
+            totals=no_totals(),
+        )
     )
     step = crew.compile(
         make_train_step(program, network.preprocess, optimizer, config, flip=False), donate=True

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,16 +44,21 @@ class Devices:
     def __len__(self) -> int:
         return self.mesh.size
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """
+        Args:
+          parts: that each device computes one after the other.
+
         Raises:
           ZooError: the devices cannot share out the batch evenly.
         """
-        if batch_size % len(self):
-            low = batch_size // len(self) * len(self)
-            near = f"{low} or {low + len(self)}" if low else str(len(self))
+        shares = len(self) * parts
+        if batch_size % shares:
+            low = batch_size // shares * shares
+            near = f"{low} or {low + shares}" if low else str(shares)
+            in_parts = f", {parts} parts each," if parts > 1 else ""
             raise ZooError(
-                f"batch size: {len(self)} devices cannot share out {batch_size} evenly: "
+                f"batch size: {len(self)} devices{in_parts} cannot share out {batch_size} evenly: "
                 f"the nearest that they can is {near}"
             )
 
@@ -74,6 +80,24 @@ class Devices:
             name: jax.device_put(array.reshape(n, len(array) // n, *array.shape[1:]), sharding)
             for name, array in batch.items()
         }
+
+    def to_global(self, tree: State) -> State:
+        """Replicated arrays as arrays over the devices of all processes, which Orbax expects."""
+        if self.local.size == len(self):
+            return tree  # pmap's are this process's own
+        return multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
+
+    def to_local(self, tree: State) -> State:
+        """The inverse of `to_global`."""
+        if self.local.size == len(self):
+            return tree
+        return multihost_utils.global_array_to_host_local_array(tree, self.mesh, P())
+
+    def own(self, tree: State) -> State:
+        """Replicated arrays as arrays that this process can use without the others."""
+        if jax.process_count() == 1:
+            return tree
+        return jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree)
 
     def compile(
         self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
@@ -102,7 +126,8 @@ class Devices:
 
         def one_at_a_time(state: State, batch: Mapping[str, Any]) -> State:
             # Virtual devices share the threads of the CPU: steps under way at once can each wait
-            # for a device that another step holds.
-            return jax.block_until_ready(run(state, batch))
+            # for a device that another step holds. So this one waits for the one before, and
+            # leaves its own time to the pictures of the next.
+            return run(jax.block_until_ready(state), batch)
 
         return one_at_a_time

@@ -1,0 +1,103 @@
+"""How a process finds the others of its run, and what it is told when it cannot."""
+
+import jax
+import pytest
+
+from training import distributed
+from zoo.errors import ZooError
+
+CLUSTERS = (  # what Slurm, OpenMPI and Kubernetes set for each process of two
+    {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "host[1-2]",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "0",
+    },
+    {
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    },
+)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """An environment without a cluster, and no way to really start."""
+    for cluster in (*CLUSTERS, {"KUBERNETES_SERVICE_HOST": "", "JOB_COMPLETION_INDEX": ""}):
+        for name in cluster:
+            monkeypatch.delenv(name, raising=False)
+    calls = []
+    monkeypatch.setattr(distributed, "_initialize", calls.append)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("host:1234", None, None), "got no --processes and --process, expected all three or none"),
+        ((None, 2, 0), "got no --coordinator, expected all three"),
+        (("host:1234", 2, None), "got no --process, "),
+        (("host", 2, 0), "coordinator: got 'host', expected HOST:PORT such as"),
+        (("host:", 2, 0), "expected HOST:PORT"),
+        ((":80", 2, 0), "expected HOST:PORT"),
+        (("host:port", 2, 0), "expected HOST:PORT"),
+        (("host:65536", 2, 0), "expected HOST:PORT"),
+        (("fe80::1:80", 2, 0), "expected HOST:PORT"),
+        (("host:80", 0, 0), "processes: got 0, expected 1 or more"),
+        (("host:80", 2, 2), "process: got 2, expected 0 to 1"),
+        (("host:80", 2, -1), "process: got -1, expected 0 to 1"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(plain, arguments, line):
+    with pytest.raises(ZooError, match=line) as told:
+        distributed.start(*arguments)
+    assert "\n" not in str(told.value)
+    assert not plain
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:8476", "node-1.cluster:1", "[fe80::1]:65535"])
+def test_by_hand(plain, address):
+    distributed.start(address, 4, 3)
+    assert plain[0]["coordinator_address"] == address
+    assert (plain[0]["num_processes"], plain[0]["process_id"]) == (4, 3)
+
+
+def test_a_plain_process_stays_alone(plain, monkeypatch):
+    distributed.start()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # a pod, but of no indexed job
+    distributed.start()
+    assert not plain
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=["slurm", "openmpi"])
+def test_a_cluster_is_found_where_there_are_several(plain, monkeypatch, cluster):
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+    distributed.start()
+    assert plain == [{}]  # JAX finds the rest
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    distributed.start()
+    assert len(plain) == 1
+
+
+def test_a_cluster_that_says_nonsense(plain, monkeypatch):
+    for name, value in {**CLUSTERS[0], "SLURM_NTASKS": "two"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ZooError, match=r"cluster \(slurm\).*'two'.*expected --coordinator"):
+        distributed.start()
+
+
+def test_once_only(plain, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    distributed.start("host:80", 2, 0)
+    assert not plain
+
+
+def test_alone_there_is_nobody_to_wait_for():
+    distributed.barrier("here")
+    assert distributed.from_first({"a": [1.5]}) == {"a": [1.5]}
+    assert not distributed.peer_lost()

@@ -1,0 +1,529 @@
+"""What a run does when something goes wrong: NaN, a full disk, impatience, other processes."""
+
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+import zoo
+from training import Interrupted, TrainConfig, fit, loop, optim
+from training.checkpoint import Checkpoints
+from training.cli import main
+from training.parallel import Devices
+from training.state import TrainState, no_totals, take_apart
+from zoo.errors import ZooError
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+STEPS = 3  # an epoch
+EPOCHS = 12  # of the runs of two processes
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> str:
+    """Three classes of noise, each of a brightness of its own: 72 pictures to train on."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(3):
+        (root / str(number)).mkdir()
+        for i in range(30):
+            noise = rng.integers(60 * number, 60 * number + 120, (16, 16, 3), np.uint8)
+            Image.fromarray(noise).save(root / str(number) / f"{i}.png")
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def config(pictures, monkeypatch):
+    """`config(out, **settings)` of a short run, which leaves no report."""
+    monkeypatch.setattr(loop.report, "write", lambda *_: None)
+
+    def make(out: Path, **settings) -> TrainConfig:
+        defaults = {"model": "tiny", "data": pictures, "epochs": 3, "batch_size": 24}
+        return TrainConfig(**{**defaults, "image_size": 16, "out": str(out), **settings})
+
+    return make
+
+
+@pytest.fixture
+def stop_before(monkeypatch):
+    """`stop_before(n)`: SIGTERM while batch `n` is put on the devices, once."""
+
+    def install(number: int) -> None:
+        shard, calls = Devices.shard, 0
+
+        def stopping(self, batch):
+            nonlocal calls
+            calls += "weight" not in batch  # a batch to train on
+            if calls == number:
+                monkeypatch.setattr(Devices, "shard", shard)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return shard(self, batch)
+
+        monkeypatch.setattr(Devices, "shard", stopping)
+
+    return install
+
+
+def tensors(out: Path) -> dict[str, np.ndarray]:
+    return load_file(out / "model.safetensors")
+
+
+def records(out: Path) -> list[dict]:
+    """metrics.jsonl without what a clock says."""
+    clocks = ("seconds", "images_per_second", "input_wait")
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
+
+
+def assert_same(a: Path, b: Path) -> None:
+    x, y = tensors(a), tensors(b)
+    assert x.keys() == y.keys()
+    for name in x:
+        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+    assert records(a) == records(b)
+
+
+def checkpoints(out: Path) -> list[int]:
+    return sorted(int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit())
+
+
+# --- NaN and explosion
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """`poison(step, factor, times=1)`: that step multiplies the weights, in so many attempts."""
+
+    def install(at: int, factor: float, times: int = 1) -> None:
+        make, made = loop.make_train_step, 0
+
+        def made_train_step(*args, **settings):
+            nonlocal made
+            made += 1
+            step = make(*args, **settings)
+            if made > times:
+                return step
+
+            def poisoned(state, batch):
+                state = step(state, batch)
+                scale = jnp.where(state.step == at, factor, 1.0)
+                return replace(state, params=jax.tree.map(lambda p: p * scale, state.params))
+
+            return poisoned
+
+        monkeypatch.setattr(loop, "make_train_step", made_train_step)
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def rescued(tmp_path_factory):
+    """Where a run lies that went back after step 4 was NaN; made by the first who asks."""
+    return tmp_path_factory.mktemp("runs") / "rescued"
+
+
+@pytest.mark.parametrize(
+    ("at", "factor"),
+    [(4, math.nan), (2 * STEPS, math.nan), (4, 1e6)],
+    ids=["nan", "nan in the last update of an epoch", "explosion"],
+)
+def test_a_loss_that_explodes_goes_back_once(
+    config, rescued, tmp_path, capsys, poison, at, factor, request
+):
+    out = rescued if request.node.callspec.id == "nan" else tmp_path / "run"
+    poison(at, factor)
+    result = fit(config(out))
+    told = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
+    assert len(told) == 1
+    assert told[0].startswith("diverged in epoch 2: loss ")
+    assert told[0].endswith(f"back to step {STEPS}, with 0.1 of the learning rate")
+    lines = records(out)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line.get("rate_scale") for line in lines] == [None, 0.1, 0.1]
+    assert all(np.isfinite(x).all() for x in tensors(out).values())
+    assert result.accuracy == lines[-1]["val_accuracy"]
+    assert json.loads((out / "rollback.json").read_text())["step"] == STEPS
+
+
+def test_the_way_back_is_remembered(config, rescued, tmp_path, poison, stop_before):
+    poison(4, math.nan)
+    stop_before(2 * STEPS + 1)  # the second of the second attempt
+    with pytest.raises(Interrupted, match=f"after step {STEPS + 1}"):
+        fit(config(tmp_path / "run"))
+    fit(config(tmp_path / "run"))
+    if not rescued.exists():
+        poison(4, math.nan)
+        fit(config(rescued))
+    assert_same(rescued, tmp_path / "run")
+
+
+def test_the_first_epoch_starts_again_from_the_first_weights(config, tmp_path, capsys, poison):
+    poison(2, math.nan)
+    fit(config(tmp_path / "run", epochs=1, learning_rate=0.01))
+    assert "back to the weights it began with" in capsys.readouterr().err
+    fit(config(tmp_path / "gentle", epochs=1, learning_rate=0.001))
+    x, y = tensors(tmp_path / "run"), tensors(tmp_path / "gentle")
+    assert all(np.array_equal(x[name], y[name]) for name in x)
+
+
+def test_the_second_time_is_the_last(config, tmp_path, poison):
+    out = tmp_path / "run"
+    poison(4, math.nan, times=2)
+    with pytest.raises(ZooError, match=r"again, in epoch 2: loss nan.*--learning-rate.*--clip"):
+        fit(config(out))
+    assert not (out / "model.safetensors").exists()
+    assert checkpoints(out) == [STEPS]
+    fit(config(out))  # whole: what nothing poisons goes on from it
+    assert [line["epoch"] for line in records(out)] == [1, 2, 3]
+
+
+def test_nan_is_not_saved_when_told_to_stop(config, tmp_path, poison, stop_before):
+    poison(4, math.nan)
+    stop_before(6)
+    with pytest.raises(Interrupted):
+        fit(config(tmp_path / "run"))
+    assert checkpoints(tmp_path / "run") == [STEPS]
+
+
+def test_an_absurd_learning_rate(config, pictures, tmp_path, capsys):
+    arguments = ["train", "tiny", "--data", pictures, "--image-size", "16", "--batch-size", "24"]
+    arguments += ["--optimizer", "sgd", "--learning-rate", "1000", "--warmup", "0"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--out", str(tmp_path / "run")])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "try a lower --learning-rate than 1000" in line
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+# --- a full disk
+
+
+def test_a_full_disk_costs_a_checkpoint_and_no_more(config, tmp_path, capsys, monkeypatch):
+    usage, asked = shutil.disk_usage, 0
+
+    def full_once(folder):
+        nonlocal asked
+        asked += 1
+        return usage(folder)._replace(free=4096) if asked == 2 else usage(folder)
+
+    monkeypatch.setattr(shutil, "disk_usage", full_once)
+    fit(config(tmp_path / "run"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoint" in line]
+    kept = f"that of step {STEPS} is whole"
+    assert told == [
+        f"checkpoint of step {2 * STEPS} not saved: No space left on device; {kept}",
+        "1 of the checkpoints could not be saved (No space left on device); "
+        f"that of step {3 * STEPS} is whole",
+    ]
+    assert asked == 3
+    assert checkpoints(tmp_path / "run") == [STEPS, 3 * STEPS]
+    assert len(records(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError('OUT_OF_RANGE: Error writing "x" [OS error 28: ENOSPC No space left on device]'),
+    ],
+)
+def test_what_the_disk_refuses_in_the_background(tmp_path, monkeypatch, error):
+    told = []
+    store = Checkpoints(tmp_path / "checkpoints", told.append)
+    store.save(start_state(Devices("pmap", jax.devices()[:1])), accuracy=0.5)
+    store.wait()
+
+    def wait():
+        raise error
+
+    monkeypatch.setattr(store._checkpointer, "wait", wait)
+    store.close()
+    assert told == [
+        "checkpoint of step 0 not saved: No space left on device; that of step 0 is whole"
+    ]
+    assert store.missed == ["No space left on device"]
+
+
+def test_other_errors_are_no_full_disk(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path / "checkpoints")
+
+    def wait():
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(store._checkpointer, "wait", wait)
+    with pytest.raises(ValueError, match="a bug"):
+        store.wait()
+
+
+@pytest.mark.slow
+def test_files_that_may_not_grow(pictures, tmp_path):
+    arguments = ["--data", pictures, "--epochs", "2", "--out", str(tmp_path / "run")]
+    process = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert process.returncode == 2
+    told = [
+        line for line in process.stderr.splitlines() if not line.startswith(("epoch", "memory"))
+    ]
+    assert told == [
+        *(
+            f"checkpoint of step {step} not saved: File too large; there is none yet"
+            for step in (STEPS, 2 * STEPS)
+        ),
+        "2 of the checkpoints could not be saved (File too large); there is none yet",
+        f"zoo train: out: cannot write to {tmp_path / 'run'}: File too large; "
+        "the same command tries again",
+    ]
+
+
+# --- impatience
+
+
+def test_the_second_ctrl_c_stops_at_once(config, pictures, tmp_path, monkeypatch):
+    shard, calls = Devices.shard, 0
+
+    def impatient(self, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("went on")
+        return shard(self, batch)
+
+    monkeypatch.setattr(Devices, "shard", impatient)
+    arguments = ["train", "tiny", "--data", pictures, "--image-size", "16", "--batch-size", "24"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--out", str(tmp_path / "run")])
+    assert stop.value.code == 130
+
+
+# --- other numbers of devices
+
+
+def start_state(devices: Devices) -> TrainState:
+    """Before the first step."""
+    _, params, stats = take_apart(zoo.create("tiny", num_classes=3, seed=3))
+    optimizer = optim.optimizer(TrainConfig(), lambda step: 0.01, dict.fromkeys(params, 1.0))
+    return devices.replicate(
+        TrainState(
+            step=jnp.array(0, jnp.int32),
+            params=params,
+            frozen={},
+            ema={},
+            stats=stats,
+            opt_state=optimizer.init(params),
+            totals=no_totals(),
+        )
+    )
+
+
+def assert_equal(a: TrainState, b: TrainState) -> None:
+    x, y = jax.tree.leaves(jax.device_get(a)), jax.tree.leaves(jax.device_get(b))
+    assert len(x) == len(y)
+    for one, other in zip(x, y, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_eight_devices_one_and_eight_again(tmp_path):
+    crews = [Devices("pmap", jax.devices()[:n]) for n in (8, 1, 8)]
+    random = np.random.default_rng(0)
+    state = start_state(crews[0])
+    state = crews[0].replicate(
+        jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), state)
+    )
+    first = state
+    for number, crew in enumerate(crews):
+        store = Checkpoints(tmp_path / "checkpoints")
+        step = crew.replicate(jnp.array(number, jnp.int32))
+        if number:
+            state = store.restore(start_state(crew))
+            assert all(
+                x.sharding.device_set == set(crew.mesh.devices) for x in jax.tree.leaves(state)
+            )
+            assert_equal(replace(state, step=first.step), first)
+        state = replace(state, step=step)
+        store.save(state, accuracy=0.5)
+        store.close()
+
+
+def test_a_run_moves_to_fewer_devices(config, tmp_path, monkeypatch, stop_before):
+    settings = {"sync_bn": True, "optimizer": "sgd", "shift": 0, "dropout": 0.0, "flip": False}
+    fit(config(tmp_path / "whole", **settings))
+    stop_before(5)
+    with pytest.raises(Interrupted, match="after step 5"):
+        fit(config(tmp_path / "run", **settings))
+    monkeypatch.setattr(loop, "Devices", lambda engine: Devices(engine, jax.devices()[:2]))
+    fit(config(tmp_path / "run", **settings))
+    x, y = tensors(tmp_path / "run"), tensors(tmp_path / "whole")
+    assert max(float(np.abs(x[name] - y[name]).max()) for name in x) < 1e-5  # the same pictures
+
+
+# --- other processes
+
+COMMAND = """
+import sys
+from training import distributed, report
+from training.cli import main
+from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
+from zoo.registry import Variant, variants
+
+def build(ctx):
+    body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))
+    return Network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.2)), ctx, min_size=8)
+
+variants()["tiny"] = Variant("tiny", build, paper="", input_size=16)
+report.write = lambda *_: None
+if sys.argv[-1] == "quick":
+    distributed.BEAT, distributed.SILENCE = 1, 6
+    del sys.argv[-1]
+main(["train", "tiny", "--image-size", "16", "--batch-size", "24", *sys.argv[1:]])
+"""
+
+
+class Crew:
+    """Two processes of four devices each, on one run."""
+
+    def __init__(self, data: str, out: Path, *settings: str):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-c", COMMAND, "--data", data, "--out", str(out)]
+        command += ["--epochs", str(EPOCHS), "--processes", "2"]
+        command += ["--coordinator", f"localhost:{port}", "--process"]
+        self.processes = [
+            subprocess.Popen(
+                [*command, str(number), *settings],
+                env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+
+    def wait(self, timeout: float = 300) -> list[tuple[int, str]]:
+        """(exit code, stderr) of each."""
+        told = [process.communicate(timeout=timeout) for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        return [(code, errors) for code, (_, errors) in zip(codes, told, strict=True)]
+
+    def finish(self) -> None:
+        for code, errors in self.wait():
+            assert code == 0, errors
+
+    def reach(self, out: Path) -> None:
+        """Wait until the first epoch is saved."""
+        while not list(out.glob("checkpoints/[0-9]*[0-9]")):
+            assert all(process.poll() is None for process in self.processes), self.wait()
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Where a run of two processes that nothing interrupted lies; made by the first who asks."""
+    return tmp_path_factory.mktemp("pair") / "whole"
+
+
+@pytest.fixture
+def whole(pair, pictures):
+    if not pair.exists():
+        Crew(pictures, pair).finish()
+    return pair
+
+
+def assert_survives(whole: Path, data: str, out: Path, number: int, *settings: str) -> None:
+    """Kill one of two, look how the other ends, and start both again."""
+    crew = Crew(data, out, *settings)
+    crew.reach(out)
+    crew.processes[number].kill()
+    begun = time.monotonic()
+    code, errors = crew.wait(timeout=60)[1 - number]
+    print(f"process {1 - number} ended {time.monotonic() - begun:.1f} s after process {number}")
+    assert code == 75, errors
+    assert errors.count(loop.distributed.LOST) == 1, errors
+    assert "Traceback" not in errors
+    assert not (out / "model.safetensors").exists()
+    Crew(data, out).finish()
+    assert_same(whole, out)
+
+
+def test_a_killed_process_takes_the_other_along_and_both_go_on(whole, pictures, tmp_path):
+    assert_survives(whole, pictures, tmp_path / "run", 1, "quick")
+
+
+def test_only_the_first_process_writes(whole):
+    files = {path.name.partition(".tfevents")[0] for path in whole.iterdir()}
+    assert files == {
+        "config.json",
+        "metrics.jsonl",
+        "events.out",
+        "checkpoints",
+        "model.safetensors",
+    }
+    assert len(list(whole.glob("events.*"))) == 1
+    assert [line["epoch"] for line in records(whole)] == [*range(1, EPOCHS + 1)]
+
+
+def test_what_two_processes_saved_one_restores(whole):
+    store = Checkpoints(whole / "checkpoints")
+    state = store.restore(start_state(Devices("pmap")))
+    store.close()
+    assert int(state.step) == EPOCHS * STEPS
+    arrays, saved = {**state.params, **state.stats}, tensors(whole)
+    assert arrays.keys() == saved.keys()
+    for path, value in arrays.items():
+        assert value.sharding.device_set == set(jax.devices())
+        np.testing.assert_array_equal(np.asarray(value), saved[path], err_msg=path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_either_process_may_be_killed(whole, pictures, tmp_path, number):
+    assert_survives(whole, pictures, tmp_path / "run", number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("reason", [signal.SIGTERM, signal.SIGINT])
+def test_one_told_to_stop_stops_both(whole, pictures, tmp_path, number, reason):
+    out = tmp_path / "run"
+    crew = Crew(pictures, out)
+    crew.reach(out)
+    crew.processes[number].send_signal(reason)
+    for code, errors in crew.wait():
+        assert code == 75, errors
+        assert "the same command continues the run" in errors
+    Crew(pictures, out).finish()
+    assert_same(whole, out)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_what_two_began(config, whole, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    settings = ("--engine", "shard_map")
+    crew = Crew(pictures, out, *settings)
+    crew.reach(out)
+    crew.processes[0].send_signal(signal.SIGTERM)
+    assert [code for code, _ in crew.wait()] == [75, 75]
+    fit(config(out, epochs=EPOCHS, engine="shard_map"))
+    assert [line["epoch"] for line in records(out)] == [*range(1, EPOCHS + 1)]

@@ -1,0 +1,295 @@
+"""Several processes as one run: the only file that starts `jax.distributed`.
+
+Every host runs the same command; JAX then sees the devices of all of them. A process that ends in
+the middle of a run takes the others with it, within a minute: a collective cannot go on without it.
+
+By itself JAX aborts the others, after a page of C++ log, or leaves them in a collective that never
+ends. So each process here gives signs of life and looks for those of the others.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NoReturn, TypeVar
+
+import jax
+from jax._src import clusters, distributed  # JAX has no public way to what is used of them here
+from jax.experimental import multihost_utils
+
+from zoo.errors import ZooError
+
+Json = TypeVar("Json", bound=dict[str, Any])
+
+CONNECT = 300  # seconds for all processes to come up
+BEAT = 3  # seconds between two signs of life
+SILENCE = 25  # seconds without one after which a process counts as gone; at least 3 * BEAT
+GRACE = 5  # seconds that a process without its peers has to end by itself
+FINISH = 10  # seconds that a process that has ended waits for the others to end too
+PATIENCE = 24 * 60 * 60  # seconds: the first process may be busy, or prepare a dataset
+
+EXIT_LOST = 75  # as for every run that the same command continues
+LOST = (
+    "another process of this run is gone; "
+    "the same command on all hosts continues it from the last checkpoint"
+)
+
+_numbers = itertools.count()  # of barriers and values, the same in all processes
+
+
+def start(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Make this process one of several, before JAX computes anything; once, later calls do nothing.
+
+    Without arguments, where JAX recognises a cluster with more than one process (Slurm, OpenMPI,
+    GKE, Cloud TPU pods, indexed Kubernetes jobs); a single plain process stays one. Slurm and
+    OpenMPI give each process one GPU of its host, as JAX has it; `JAX_LOCAL_DEVICE_IDS=0,1,2,3`
+    gives it others.
+
+    Args:
+      coordinator: "HOST:PORT" of process 0, with a free port, the same on all hosts.
+      processes: how many there are.
+      process: which of them this is, from 0.
+
+    Raises:
+      ZooError: arguments that cannot be, or other processes that did not come up.
+    """
+    by_hand = {}
+    if (coordinator, processes, process) != (None, None, None):
+        by_hand = _checked(coordinator, processes, process)
+    if not jax.distributed.is_initialized() and (by_hand or in_cluster()):
+        _initialize(by_hand)
+
+
+def in_cluster() -> bool:
+    """Whether JAX recognises a cluster around this process, with more than one process.
+
+    Raises:
+      ZooError: a cluster that does not say how many there are.
+    """
+    for cluster in clusters.ClusterEnv._cluster_types:
+        if cluster.opt_in_only_method:
+            continue
+        # It takes any pod for one of a job, and warns where the package `kubernetes` is missing.
+        if cluster is clusters.K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ:
+            continue
+        try:
+            if cluster.is_env_present():
+                return cluster.get_process_count() > 1
+        except (RuntimeError, KeyError, ValueError, OSError) as error:
+            name = cluster.name or cluster.__name__
+            raise ZooError(
+                f"cluster ({name}): cannot tell how many processes there are ({error}): "
+                "expected --coordinator, --processes and --process"
+            ) from error
+    return False
+
+
+def _checked(coordinator: str | None, processes: int | None, process: int | None) -> dict[str, Any]:
+    """What `jax.distributed.initialize` is to be told, where it is given by hand."""
+    if coordinator is None or processes is None or process is None:
+        given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+        lacks = " and ".join(name for name, value in given.items() if value is None)
+        raise ZooError(f"several processes: got no {lacks}, expected all three or none")
+    host, _, port = coordinator.rpartition(":")
+    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not host or bare_ipv6 or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ZooError(
+            f"coordinator: got {coordinator!r}, expected HOST:PORT such as 10.0.0.1:8476"
+        )
+    if processes < 1:
+        raise ZooError(f"processes: got {processes}, expected 1 or more")
+    if not 0 <= process < processes:
+        raise ZooError(f"process: got {process}, expected 0 to {processes - 1}")
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": processes,
+        "process_id": process,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _initialize(hosts: dict[str, Any]) -> None:
+    global _watch
+    try:
+        jax.distributed.initialize(
+            **hosts,
+            initialization_timeout=CONNECT,
+            heartbeat_timeout_seconds=4 * SILENCE,  # ours is to be the first to notice
+            shutdown_timeout_seconds=FINISH,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        where = hosts.get("coordinator_address") or "the cluster's first process"
+        raise ZooError(
+            f"several processes: they did not all come up at {where} within {CONNECT} s "
+            f"({str(error).splitlines()[0]}): expected the same command on every host"
+        ) from error
+    state = distributed.global_state
+    coordinator = state.coordinator_address or ""
+    _watch = Watch(state.client, state.process_id, state.num_processes, coordinator)
+    atexit.register(_watch.close)  # JAX's own end comes after it, and takes the service along
+
+
+class Watch:
+    """Looks after the other processes, and ends this one once one of them is gone.
+
+    Args:
+      client: of JAX's coordination service, which runs in the first process.
+      coordinator: its "HOST:PORT".
+    """
+
+    def __init__(self, client: Any, process: int, processes: int, coordinator: str):
+        self._client, self._process, self._coordinator = client, process, coordinator
+        now = time.monotonic()
+        self._seen = {number: ("", now) for number in range(processes) if number != process}
+        self._heard = now  # when the service last answered
+        self._code: int | None = None  # what this process ends with, once it has failed
+        self._closed, self._lost, self._told = (threading.Event() for _ in range(3))
+        self._abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
+        ctypes.CDLL(None).signal(signal.SIGABRT, self._abort)
+        for target in (self._beat, self._look):
+            threading.Thread(target=target, daemon=True).start()
+
+    def close(self) -> None:
+        """The process ends: nothing is to be looked after any more."""
+        if self._lost.is_set() or self._code is not None:  # JAX would wait for all, then abort
+            self._end()
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        self._closed.set()
+
+    def failed(self, code: int) -> None:
+        """Tell the others that this process cannot go on, and will end with this exit code."""
+        self._code = code
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._give_sign("failed")
+
+    def lost(self) -> bool:
+        """Whether a peer is gone, which may take a while to know; who asks ends the process."""
+        if not self._lost.wait(SILENCE + GRACE):
+            return False
+        self._told.set()
+        return True
+
+    def _give_sign(self, sign: str) -> None:
+        self._client.key_value_set(f"zoo/alive/{self._process}", sign, allow_overwrite=True)
+
+    def _beat(self) -> None:
+        for number in itertools.count():
+            try:
+                self._give_sign(str(number) if self._code is None else "failed")
+                self._listen()
+            except jax.errors.JaxRuntimeError:
+                return  # the service is gone
+            if self._closed.wait(BEAT):
+                return
+
+    def _listen(self) -> None:
+        signs = self._client.key_value_dir_get("zoo/alive/")
+        self._heard = time.monotonic()
+        for key, sign in signs:
+            other = int(key.rpartition("/")[2])
+            if other in self._seen and self._seen[other][0] != sign:
+                self._seen[other] = sign, self._heard
+
+    def _look(self) -> None:
+        while not self._closed.wait(1):
+            if self._gone(SILENCE):
+                self._lost.set()
+                break
+        # A collective may never end, nor may C++ destructors, nor whoever waits for a save.
+        if not self._closed.wait(GRACE):
+            self._end()
+
+    def _gone(self, silence: float) -> bool:
+        if any(sign == "failed" for sign, _ in self._seen.values()):
+            return True
+        last = min([self._heard, *(when for _, when in self._seen.values())])
+        return time.monotonic() - last > silence
+
+    def _on_abort(self, _: int) -> None:
+        # JAX aborts from a thread of C++ that notices the end of the first process.
+        if not self._closed.is_set() and (self._gone(3 * BEAT) or self._unreachable()):
+            self._end()
+        # else the abort goes on
+
+    def _unreachable(self) -> bool:
+        host, _, port = self._coordinator.rpartition(":")
+        for _ in range(3):  # the socket may outlive its process by a moment
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            except OSError:
+                return True
+            time.sleep(0.3)
+        return False
+
+    def _end(self) -> NoReturn:
+        if self._code is not None:
+            code = self._code
+            # Without the first process JAX aborts the others, which are better told.
+            for _ in range(BEAT + GRACE + 3 if self._process == 0 else 0):
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    self._listen()
+                if all(sign == "failed" for sign, _ in self._seen.values()):
+                    break
+                time.sleep(1)
+        else:
+            code = EXIT_LOST
+            if not self._told.is_set():
+                print(f"zoo: {LOST}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+_watch: Watch | None = None  # of a run that `start` made one of several
+
+
+def peer_lost() -> bool:
+    """Whether a peer is gone, asked after JAX raised an error that may come of it.
+
+    That takes up to half a minute to know. The process then ends within `GRACE` seconds.
+    """
+    return _watch is not None and _watch.lost()
+
+
+def failed(code: int) -> None:
+    """Tell the other processes that this one cannot go on, and will end with this exit code."""
+    if _watch is not None:
+        _watch.failed(code)
+
+
+def told_to_stop(step: int) -> bool:
+    """Whether any process got SIGTERM; all hear of it before the same step.
+
+    All must ask before each step.
+    """
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def barrier(name: str) -> None:
+    """Wait until all processes are here. They must pass all barriers in the same order."""
+    if jax.process_count() > 1:
+        _client().wait_at_barrier(f"zoo/{next(_numbers)}/{name}", PATIENCE * 1000)
+
+
+def from_first(value: Json) -> Json:
+    """The value that the first process has, in all."""
+    if jax.process_count() == 1:
+        return value
+    key = f"zoo/value/{next(_numbers)}"
+    if jax.process_index() == 0:
+        _client().key_value_set(key, json.dumps(value))
+        return value
+    return json.loads(_client().blocking_key_value_get(key, PATIENCE * 1000))
+
+
+def _client() -> Any:
+    return distributed.global_state.client
