@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig
-    from .evaluation import Evaluation, evaluate
+    from .evaluation import Evaluation, Predictions, evaluate, predict_all
     from .finetuning import finetune
     from .loop import Interrupted, Result, fit
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "TrainConfig": "config",
     "Evaluation": "evaluation",
+    "Predictions": "evaluation",
+    "predict_all": "evaluation",
     "evaluate": "evaluation",
     "finetune": "finetuning",
     "Interrupted": "loop",

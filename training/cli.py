@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 from zoo.cache import enable_compilation_cache
@@ -46,6 +47,10 @@ def _add_training(found: Commands) -> None:
         "zoo train mobilenet_v1_025 --data digits --out runs/digits",
     )
     parser.add_argument("model", help=_HELP["model"])
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="settings of training/recipes to start from"
+    )
+    _add_looks(parser)
     _add_settings(parser, TrainConfig().to_dict())
 
     parser = found.add(
@@ -56,6 +61,7 @@ def _add_training(found: Commands) -> None:
         "--data folder:photos/ --out runs/photos",
     )
     parser.add_argument("model", help=_HELP["model"])
+    _add_looks(parser)
     _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE})
 
     parser = found.add(
@@ -69,6 +75,26 @@ def _add_training(found: Commands) -> None:
     parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+
+def _add_looks(parser: argparse.ArgumentParser) -> None:
+    """What to look at before a run, in place of it; and the other hosts of one."""
+    looks = parser.add_argument_group("instead of training")
+    for name, text in (
+        ("--show-schedule", "draw the learning rate over the run into this PNG"),
+        ("--show-batch", "write the first batch, augmented, with its labels, into this PNG"),
+        (
+            "--find-lr",
+            "try rising learning rates and write a curve and a suggestion into this folder",
+        ),
+    ):
+        looks.add_argument(name, metavar="PATH", help=text)
+    hosts = parser.add_argument_group(
+        "several hosts (Slurm, OpenMPI, GKE and Cloud TPU are recognised without these)"
+    )
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    hosts.add_argument("--processes", type=int, metavar="N", help="processes of the run")
+    hosts.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
 
 
 _HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
@@ -105,26 +131,75 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> None:
-    _fit(TrainConfig.from_dict(_settings(args)))
+    from .recipes import recipe
+
+    started = recipe(args.recipe) if args.recipe else {}
+    _run(TrainConfig.from_dict({**started, **_settings(args)}), args)
 
 
 def _finetune(args: argparse.Namespace) -> None:
     from .finetuning import finetune_config
 
-    _fit(finetune_config(**_settings(args)))
+    _run(finetune_config(**_settings(args)), args)
+
+
+def _run(config: TrainConfig, args: argparse.Namespace) -> None:
+    from . import distributed
+
+    distributed.start(args.coordinator, args.processes, args.process)
+    enable_compilation_cache()
+    looks = ((args.show_schedule, _schedule), (args.show_batch, _batch), (args.find_lr, _find_rate))
+    asked = [(path, look) for path, look in looks if path]
+    for path, look in asked:
+        look(config, Path(path))
+    if not asked:
+        _fit(config)
+
+
+def _schedule(config: TrainConfig, path: Path) -> None:
+    from . import data, optim
+
+    dataset = data.open_dataset(
+        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
+    )
+    each = max(len(dataset.train) // config.batch_size, 1)
+    steps = each * config.epochs
+    rate = optim.schedule(config, config.peak_learning_rate, steps, each)
+    _drawn(optim.draw_schedule(config, rate, steps, each, path), path)
+
+
+def _batch(config: TrainConfig, path: Path) -> None:
+    from .show import show_batch
+
+    print(f"batch: {show_batch(config, path)}")
+
+
+def _find_rate(config: TrainConfig, path: Path) -> None:
+    from .lr_finder import find_learning_rate
+
+    finding = find_learning_rate(config)
+    for file in finding.save(path):
+        print(f"wrote {file}")
+    print(f"suggestion: --learning-rate {finding.suggestion:.2g}")
+
+
+def _drawn(drawn: bool, path: Path) -> None:
+    if not drawn:
+        raise ZooError(f"{path} needs matplotlib: pip install matplotlib")
+    print(f"wrote {path}")
 
 
 def _fit(config: TrainConfig) -> None:
+    from .logging import best_of
     from .loop import Interrupted, fit
 
-    enable_compilation_cache()
     try:
         result = fit(config)
     except Interrupted as stopped:
         print(f"zoo: {stopped}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     last = result.history[-1]
-    best = max(result.history, key=lambda record: record["val_accuracy"])
+    best = best_of(result.history)
     rows = [
         ("validation accuracy", f"{last['val_accuracy']:.2%}"),
         ("validation loss", f"{last['val_loss']:.4f}"),

@@ -1,21 +1,28 @@
 """How good a network is on a dataset, every picture counted exactly once."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network
+from zoo.preprocess import Preprocess
 
 from . import data
 from .parallel import Devices
-from .state import Arrays, no_totals, take_apart
-from .step import make_eval_step
+from .state import Arrays, Program, no_totals, take_apart
+from .step import AXIS, Batch, make_eval_step
+
+Z_95 = 1.959963984540054  # 95 % of a normal distribution lies within so many deviations
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,47 @@ class Evaluation:
     accuracy: float  # top-1
     top5: float
     count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says of each picture of a source, in the source's order."""
+
+    logits: np.ndarray  # float32 [N, K]
+    labels: np.ndarray  # int32 [N]
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """int [N]: the class of the largest logit, of equal ones the first; -1 where one is NaN."""
+        return np.where(np.isnan(self.logits).any(-1), -1, self.logits.argmax(-1))
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """float64 [N]: cross-entropy with the label, nats."""
+        own = self.logits[np.arange(len(self.labels)), self.labels]
+        with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
+            return self._log_sums - own
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float64 [N]: softmax's for `classes`."""
+        with np.errstate(invalid="ignore"):
+            return np.exp(self.logits.max(-1) - self._log_sums)
+
+    @property
+    def correct(self) -> int:
+        return int((self.classes == self.labels).sum())
+
+    @cached_property
+    def _log_sums(self) -> np.ndarray:
+        """float64 [N]: log of the sum of exp of the logits; in slices, to spare memory."""
+        sums = np.empty(len(self.logits))
+        with np.errstate(invalid="ignore"):
+            for i in range(0, len(sums), 1024):
+                rows = self.logits[i : i + 1024].astype(np.float64)
+                top = rows.max(-1, keepdims=True)
+                sums[i : i + 1024] = top[:, 0] + np.log(np.exp(rows - top).sum(-1))
+        return sums
 
 
 def evaluate(
@@ -87,6 +135,92 @@ def run(
     for batch in batches:
         state = step(state, devices.shard(batch))
     return means(state[2])
+
+
+def predict_all(
+    model: Network,
+    source: data.Source,
+    *,
+    batch_size: int = 64,
+    devices: Devices | None = None,
+    preprocess: Preprocess | None = None,
+) -> Predictions:
+    """The logits of every picture of a source, in its order.
+
+    Args:
+      batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
+      devices: None takes all of this host, as several hosts always do: each that calls this
+        computes everything by itself, and none waits for another.
+      preprocess: None takes the network's own.
+    """
+    if devices is None or jax.process_count() > 1:
+        devices = Devices("shard_map", jax.local_devices())  # pmap would take the other hosts' too
+    preprocess = preprocess or model.preprocess
+    batch_size = -(-batch_size // len(devices)) * len(devices)
+    program, params, stats = take_apart(model)
+    classes = model.spec.num_classes
+    step = devices.compile(make_predict_step(program, preprocess), donate=True)
+    state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
+    logits = np.empty((len(source), classes), np.float32)
+    labels = np.empty(len(source), np.int32)
+    bar = tqdm(
+        data.eval_batches(source, preprocess, batch_size=batch_size),
+        total=-(-len(source) // batch_size),
+        desc=f"predict {model.spec.name}",
+        unit="batch",
+        disable=None,
+        leave=False,
+    )
+    for start, batch in zip(range(0, len(source), batch_size), bar, strict=True):
+        state = step(state, devices.shard(batch))
+        rows = slice(start, start + batch_size)  # what it exceeds the source by is filling
+        labels[rows] = batch["label"][: len(labels[rows])]
+        logits[rows] = np.asarray(state[2])[: len(logits[rows])]
+    return Predictions(logits, labels)
+
+
+def make_predict_step(
+    program: Program, preprocess: Preprocess
+) -> Callable[[tuple[Arrays, Arrays, jax.Array], Batch], tuple[Arrays, Arrays, jax.Array]]:
+    """(params, stats, logits), batch -> the same with the logits of the batch.
+
+    Each device gives the logits of all [B, K], in the batch's order, so that the state is the same
+    on all of them, as `Devices.compile` wants it.
+    """
+
+    def predict_step(
+        state: tuple[Arrays, Arrays, jax.Array], batch: Batch
+    ) -> tuple[Arrays, Arrays, jax.Array]:
+        params, stats, _ = state
+        network = program.network(params, stats, dropout=None)
+        logits = network.logits(preprocess.normalize(batch["image"]))
+        return params, stats, jax.lax.all_gather(logits, AXIS, tiled=True)
+
+    return predict_step
+
+
+def interval(correct: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval (low, high) of an accuracy of which `correct` of `count` are known.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    (0, 1) where nothing is known.
+
+    Raises:
+      ZooError: no count of hits.
+
+    >>> [round(share, 3) for share in interval(354, 360)]
+    [0.964, 0.992]
+    """
+    if not 0 <= correct <= count:
+        raise ZooError(f"interval: got {correct} of {count}, expected 0 to {count} of them")
+    if not count:
+        return 0.0, 1.0
+    share, z2 = correct / count, Z_95**2 / count
+    middle = share + z2 / 2
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4))
+    low = (middle - half) / (1 + z2) if correct else 0.0  # exactly, without rounding
+    high = (middle + half) / (1 + z2) if correct < count else 1.0
+    return low, high
 
 
 def means(totals: Arrays) -> Evaluation:
