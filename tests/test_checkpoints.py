@@ -1,0 +1,35 @@
+"""The weights that this project trained: they load by name, and do what their cards say."""
+
+import hashlib
+
+import pytest
+
+import zoo
+from training import evaluate
+from zoo.pretrained.catalogue import OWN
+
+NAMES = sorted(path.stem for path in OWN.glob("*.safetensors"))
+
+
+def test_all_are_in_the_catalogue():
+    assert NAMES
+    assert [name for name in zoo.list_weights() if zoo.weights(name).source == "zoo"] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_and_catalogue_speak_of_this_file(name):
+    digest = hashlib.sha256((OWN / f"{name}.safetensors").read_bytes()).hexdigest()
+    assert zoo.weights(name).hash == f"sha256:{digest}"
+    card = (OWN / f"{name}.md").read_text("utf-8")
+    assert f"`{digest}`" in card
+    assert f'zoo.load("{name}")' in card
+    assert (OWN / f"{name}.png").exists()
+
+
+def test_digits_reach_the_accuracy_of_their_card():
+    model = zoo.load("mobilenet_v1_025.digits")
+    assert model.classes == tuple("0123456789")
+    found = evaluate(model, "digits")
+    assert f"{found.accuracy:.2%} (356 of {found.count}," in (
+        OWN / "mobilenet_v1_025.digits.md"
+    ).read_text("utf-8")
