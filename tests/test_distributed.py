@@ -1,5 +1,7 @@
 """How a process finds the others of its run, and what it is told when it cannot."""
 
+import socket
+
 import jax
 import pytest
 
@@ -63,6 +65,15 @@ def test_by_hand(plain, address):
     distributed.start(address, 4, 3)
     assert plain[0]["coordinator_address"] == address
     assert (plain[0]["num_processes"], plain[0]["process_id"]) == (4, 3)
+
+
+def test_a_port_that_is_taken(plain):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ZooError, match=f"cannot listen on port {port}.*in use.*a free one"):
+            distributed.start(f"localhost:{port}", 2, 0)
+        distributed.start(f"localhost:{port}", 2, 1)  # that is the other's
+    assert len(plain) == 1
 
 
 def test_a_plain_process_stays_alone(plain, monkeypatch):

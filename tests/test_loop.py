@@ -117,6 +117,43 @@ def test_told_to_stop_it_continues_bit_for_bit(uninterrupted, tmp_path, monkeypa
     assert len(result.history) == 3
 
 
+EVERYTHING = {
+    "optimizer": "rmsprop",
+    "schedule": "step",
+    "clip_norm": 1.0,
+    "ema": 0.9,
+    "accumulate": 2,
+    "label_smoothing": 0.1,
+    "class_weights": True,
+    "rotate": 10.0,
+    "noise": 0.05,
+    "erase": 0.5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "crop_scale": 0.5,
+    "sync_bn": True,
+}
+
+
+def test_it_continues_bit_for_bit_with_everything_on(tmp_path, monkeypatch):
+    fit(config(tmp_path / "whole", **EVERYTHING))
+    shard, calls = Devices.shard, 0
+
+    def stop_in_epoch_2(self, batch):
+        nonlocal calls
+        calls += "weight" not in batch
+        if calls == 27:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return shard(self, batch)
+
+    monkeypatch.setattr(Devices, "shard", stop_in_epoch_2)
+    with pytest.raises(Interrupted):
+        fit(config(tmp_path / "run", **EVERYTHING))
+    monkeypatch.setattr(Devices, "shard", shard)
+    fit(config(tmp_path / "run", **EVERYTHING))
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_finished_run_trains_no_more(uninterrupted, monkeypatch):
     before = records(uninterrupted)
     shard = Devices.shard
@@ -161,6 +198,13 @@ def test_then_the_whole_network_but_no_frozen_statistics(pretrained, tmp_path):
         statistic = name.endswith((".mean", ".var"))
         assert np.array_equal(before[name], after[name]) == statistic, name
     assert result.accuracy > records(Path(pretrained).parent)[-1]["val_accuracy"] - 0.1
+
+
+def test_frozen_stages_stay_as_they_were(pretrained, tmp_path):
+    fit(config(tmp_path, weights=pretrained, freeze="stem", lr_mult="conv2=0.5", epochs=1))
+    before, after = load_file(pretrained), tensors(tmp_path)
+    for name in before:
+        assert np.array_equal(before[name], after[name]) == name.startswith("body.stem."), name
 
 
 def test_fine_tuning_resumes_in_its_second_phase(pretrained, tmp_path, monkeypatch):

@@ -929,13 +929,14 @@ def test_create_passes_every_switch_on():
         norm="none",
         act="tanh",
         dropout=0.2,
+        drop_path=0.1,
         aux=True,
         remat=True,
     )
     assert set(inspect.signature(zoo.create).parameters) == {"name", "seed", *switches}
-    spec = zoo.create("mobilenet_v1_025", **switches).spec
-    assert spec == Spec("mobilenet_v1_025", **switches)
-    assert all(getattr(Spec("mobilenet_v1_025"), k) != v for k, v in switches.items())
+    spec = zoo.create("resnet18", **switches).spec
+    assert spec == Spec("resnet18", **switches)
+    assert all(getattr(Spec("resnet18"), k) != v for k, v in switches.items())
     assert Spec.from_dict(spec.to_dict()) == spec
 
 

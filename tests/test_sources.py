@@ -23,7 +23,10 @@ from PIL import Image
 
 from training import sources
 from training.data import eval_batches, open_dataset, train_batches
-from training.sources import Arrays, Dataset, Encoded, Files, Subset, hold_out, labels_of
+from training.decode import Encoded
+from training.sources import Arrays, Dataset, Files, folders, labels_of, originals
+from training.sources import tfds as by_tfds
+from training.sources.base import Subset, hold_out
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 
@@ -240,7 +243,7 @@ def test_tar_files_that_are_none(tmp_path, pets):
 
 
 def test_a_compressed_archive_may_not_fill_the_memory(pets, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "UNPACKED", 1000)
+    monkeypatch.setattr(folders, "UNPACKED", 1000)
     line = fails(f"tar:{pack(pets, tmp_path / 'x.gz')}")
     assert "unpacks to more than" in line
     assert "an uncompressed .tar is read where it lies" in line
@@ -248,7 +251,7 @@ def test_a_compressed_archive_may_not_fill_the_memory(pets, tmp_path, monkeypatc
 
 
 def test_the_archive_is_closed_with_its_dataset(pets, tmp_path):
-    archive = sources.Archive(pack(pets, tmp_path / "x.tar"))
+    archive = folders.Archive(pack(pets, tmp_path / "x.tar"))
     number = archive._file
     assert os.fstat(number).st_size > 0
     del archive
@@ -564,11 +567,11 @@ def test_damaged_pickles_are_named(data, tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 def test_cifar10_as_pictures(packed, tmp_path):
     for split in ("train", "test"):
-        for i, name in enumerate(sources.CIFAR10.classes):
+        for i, name in enumerate(originals.CIFAR10.classes):
             draw(tmp_path / "in" / split / name / "0000.jpg", i)
     place = pack(tmp_path / "in", tmp_path / "x.gz") if packed else tmp_path / "in"
     data = open_dataset(f"cifar10:{place}")
-    assert data.classes == sources.CIFAR10.classes
+    assert data.classes == originals.CIFAR10.classes
     assert (data.image_size, len(data.train), len(data.val)) == (32, 10, 10)
     assert f"cifar100:{place}: expected 100 classes, got 10" in fails(f"cifar100:{place}")
 
@@ -776,9 +779,9 @@ def test_tfds_takes_the_newest_version(data_dir):
     (folder / "2.0.0.incomplete123").mkdir()
     (folder / "2.0.0").mkdir()
     (folder / "2.0.0" / "dataset_info.json").touch()  # written before the records were
-    assert sources._prepared(data_dir, "tiny_shapes", None, None) == folder / "1.10.0"
-    assert sources._prepared(data_dir, "tiny_shapes", None, "0.9.0") == folder / "0.9.0"
-    assert sources._prepared(data_dir, "tiny_shapes", None, "3.0.0") is None
+    assert by_tfds._prepared(data_dir, "tiny_shapes", None, None) == folder / "1.10.0"
+    assert by_tfds._prepared(data_dir, "tiny_shapes", None, "0.9.0") == folder / "0.9.0"
+    assert by_tfds._prepared(data_dir, "tiny_shapes", None, "3.0.0") is None
     assert labels(open_dataset("tfds:tiny_shapes").val) == [0, 1, 0, 1]
 
 
@@ -821,7 +824,7 @@ def test_tfds_prepared_by_another_process_meanwhile(data_dir, builders, monkeypa
 
 def test_a_record_without_label_is_named():
     records = [{"image": b"", "label": -1}]
-    source = sources.Records(records, "image", "label", "tfds:x/train")
+    source = by_tfds.Records(records, "image", "label", "tfds:x/train")
     with pytest.raises(ZooError, match="tfds:x/train/0 has no label"):
         source[0]
     with pytest.raises(ZooError, match="tfds:x/train/0 has no label"):
@@ -834,10 +837,10 @@ def test_tensorflow_is_kept_off_the_gpu(monkeypatch):
         config=SimpleNamespace(set_visible_devices=lambda *args: asked.append(args))
     )
     monkeypatch.setitem(sys.modules, "tensorflow", fake)
-    sources._keep_tensorflow_off_the_gpu()
+    by_tfds._keep_tensorflow_off_the_gpu()
     assert asked == [([], "GPU")]
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    sources._keep_tensorflow_off_the_gpu()  # not installed: nothing to do
+    by_tfds._keep_tensorflow_off_the_gpu()  # not installed: nothing to do
 
 
 # --- folders with everything wrong in them

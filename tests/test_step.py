@@ -214,6 +214,8 @@ def test_memory_is_known_before_the_run(tiny):
     # what batch norm keeps: its input, of each convolution, for each of 32 pictures
     kept = 4 * 32 * (8 * 8 * 8 + 4 * 4 * 16) * (network.preprocess.size // 16) ** 2
     assert kept <= need.activations <= 6 * kept
+    together, _, _ = start(network, bn_axis="batch")
+    assert memory.needs(together, network.preprocess, config, state, 2) == need
     parts = memory.needs(program, network.preprocess, replace(config, accumulate=4), state, 2)
     assert parts.activations == pytest.approx(need.activations / 4, rel=0.05)
     assert "parameters" in str(need)

@@ -199,6 +199,26 @@ def test_nan_is_not_saved_when_told_to_stop(config, tmp_path, poison, stop_befor
     assert checkpoints(tmp_path / "run") == [STEPS]
 
 
+def test_nan_is_seen_before_the_epoch_ends(config, tmp_path, monkeypatch, poison):
+    run, calls = Devices.compile, 0
+
+    def counted(self, step, *, donate):
+        compiled = run(self, step, donate=donate)
+
+        def call(state, batch):
+            nonlocal calls
+            calls += donate  # training alone
+            return compiled(state, batch)
+
+        return call
+
+    monkeypatch.setattr(Devices, "compile", counted)
+    monkeypatch.setattr(loop, "GLANCE", 0)
+    poison(4, math.nan)
+    fit(config(tmp_path / "run", epochs=2))
+    assert calls == STEPS + 2 + STEPS  # step 5 gives NaN, step 6 is not taken
+
+
 def test_an_absurd_learning_rate(config, pictures, tmp_path, capsys):
     arguments = ["train", "tiny", "--data", pictures, "--image-size", "16", "--batch-size", "24"]
     arguments += ["--optimizer", "sgd", "--learning-rate", "1000", "--warmup", "0"]
@@ -275,6 +295,7 @@ def test_files_that_may_not_grow(pictures, tmp_path):
     arguments = ["--data", pictures, "--epochs", "2", "--out", str(tmp_path / "run")]
     process = subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments],
+        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"},  # else half files get into it
         capture_output=True,
         text=True,
         timeout=300,
@@ -403,16 +424,16 @@ main(["train", "tiny", "--image-size", "16", "--batch-size", "24", *sys.argv[1:]
 class Crew:
     """Two processes of four devices each, on one run."""
 
-    def __init__(self, data: str, out: Path, *settings: str):
+    def __init__(self, data: str | list[str], out: Path, *settings: str):
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-c", COMMAND, "--data", data, "--out", str(out)]
-        command += ["--epochs", str(EPOCHS), "--processes", "2"]
-        command += ["--coordinator", f"localhost:{port}", "--process"]
+        data = [data, data] if isinstance(data, str) else data
+        command = [sys.executable, "-c", COMMAND, "--out", str(out), "--epochs", str(EPOCHS)]
+        command += ["--coordinator", f"localhost:{port}", "--processes", "2"]
         self.processes = [
             subprocess.Popen(
-                [*command, str(number), *settings],
+                [*command, "--process", str(number), "--data", data[number], *settings],
                 env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -484,6 +505,13 @@ def test_only_the_first_process_writes(whole):
     assert [line["epoch"] for line in records(whole)] == [*range(1, EPOCHS + 1)]
 
 
+def test_two_processes_of_four_devices_are_eight_devices(whole, config, tmp_path):
+    fit(config(tmp_path / "run", epochs=EPOCHS))
+    ours, theirs = tensors(tmp_path / "run"), tensors(whole)
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, atol=1e-4, err_msg=name)
+
+
 def test_what_two_processes_saved_one_restores(whole):
     store = Checkpoints(whole / "checkpoints")
     state = store.restore(start_state(Devices("pmap")))
@@ -515,6 +543,25 @@ def test_one_told_to_stop_stops_both(whole, pictures, tmp_path, number, reason):
         assert "the same command continues the run" in errors
     Crew(pictures, out).finish()
     assert_same(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
+    data = [pictures, pictures]
+    data[number] = "folder:nowhere"
+    crew = Crew(data, tmp_path / "run", "quick")
+    told = crew.wait(timeout=100)
+    assert told[number] == (2, "zoo train: folder nowhere does not exist\n")
+    code, errors = told[1 - number]
+    assert (code, errors.count(loop.distributed.LOST)) == (75, 1), errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_hosts_that_share_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SHARED", 0)
+    with pytest.raises(ZooError, match=r"process 0 made .*run, which .* all hosts share"):
+        loop.check_shared(tmp_path / "run")
 
 
 @pytest.mark.slow

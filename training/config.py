@@ -44,7 +44,11 @@ class TrainConfig:
     """
 
     model: str = option("mobilenet_v1_025", "network to train, see `zoo list`")
-    data: str = option("digits", "digits (embedded), or folder:PATH of class folders")
+    data: str = option(
+        "digits",
+        "digits (embedded), folder:PATH of class folders, tar:FILE, list:FILE, cifar10:PATH, "
+        "cifar100:PATH, fashion_mnist:PATH, mnist:PATH or tfds:NAME",
+    )
     out: str | None = option(
         None, "folder of the run; an interrupted run there is continued; default: runs/DATA-MODEL"
     )

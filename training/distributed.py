@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -42,6 +43,7 @@ LOST = (
 )
 
 _numbers = itertools.count()  # of barriers and values, the same in all processes
+_handler: Any = None  # of aborts, for C alone does not keep it alive
 
 
 def start(
@@ -109,6 +111,8 @@ def _checked(coordinator: str | None, processes: int | None, process: int | None
         raise ZooError(f"processes: got {processes}, expected 1 or more")
     if not 0 <= process < processes:
         raise ZooError(f"process: got {process}, expected 0 to {processes - 1}")
+    if process == 0:
+        _check_port(int(port))
     return {
         "coordinator_address": coordinator,
         "num_processes": processes,
@@ -117,8 +121,36 @@ def _checked(coordinator: str | None, processes: int | None, process: int | None
     }
 
 
+def _check_port(port: int) -> None:
+    """
+    Raises:
+      ZooError: somebody else has the port, on which JAX would crash.
+    """
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise ZooError(
+            f"coordinator: cannot listen on port {port} of this host ({error.strerror}): "
+            "expected a free one"
+        ) from error
+
+
 def _initialize(hosts: dict[str, Any]) -> None:
     global _watch
+    where = hosts.get("coordinator_address") or "the cluster's first process"
+
+    def alone(why: str) -> str:
+        return (
+            f"several processes: they did not all come up at {where} within {CONNECT} s ({why}): "
+            "expected the same command on every host"
+        )
+
+    def on_abort(_: int) -> None:  # which is how JAX tells it
+        _exit(2, f"zoo: {alone('no answer')}")
+
+    _at_abort(on_abort)
     try:
         jax.distributed.initialize(
             **hosts,
@@ -127,15 +159,33 @@ def _initialize(hosts: dict[str, Any]) -> None:
             shutdown_timeout_seconds=FINISH,
         )
     except jax.errors.JaxRuntimeError as error:
-        where = hosts.get("coordinator_address") or "the cluster's first process"
-        raise ZooError(
-            f"several processes: they did not all come up at {where} within {CONNECT} s "
-            f"({str(error).splitlines()[0]}): expected the same command on every host"
-        ) from error
+        raise ZooError(alone(str(error).splitlines()[0])) from error
+    finally:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     state = distributed.global_state
-    coordinator = state.coordinator_address or ""
-    _watch = Watch(state.client, state.process_id, state.num_processes, coordinator)
+    _watch = Watch(
+        state.client, state.process_id, state.num_processes, state.coordinator_address or ""
+    )
     atexit.register(_watch.close)  # JAX's own end comes after it, and takes the service along
+
+
+def _at_abort(handler: Callable[[int], None]) -> None:
+    """Have a handler called if C++ aborts the process, in whichever thread; then the abort goes on.
+
+    `signal.signal` would only note it for an interpreter that never runs again.
+    """
+    global _handler
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+
+
+def _exit(code: int, line: str = "") -> NoReturn:
+    """End the process, whatever it hangs in."""
+    if line:
+        print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Watch:
@@ -153,8 +203,7 @@ class Watch:
         self._heard = now  # when the service last answered
         self._code: int | None = None  # what this process ends with, once it has failed
         self._closed, self._lost, self._told = (threading.Event() for _ in range(3))
-        self._abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
-        ctypes.CDLL(None).signal(signal.SIGABRT, self._abort)
+        _at_abort(self._on_abort)
         for target in (self._beat, self._look):
             threading.Thread(target=target, daemon=True).start()
 
@@ -231,22 +280,16 @@ class Watch:
         return False
 
     def _end(self) -> NoReturn:
-        if self._code is not None:
-            code = self._code
-            # Without the first process JAX aborts the others, which are better told.
-            for _ in range(BEAT + GRACE + 3 if self._process == 0 else 0):
-                with contextlib.suppress(jax.errors.JaxRuntimeError):
-                    self._listen()
-                if all(sign == "failed" for sign, _ in self._seen.values()):
-                    break
-                time.sleep(1)
-        else:
-            code = EXIT_LOST
-            if not self._told.is_set():
-                print(f"zoo: {LOST}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        if self._code is None:
+            _exit(EXIT_LOST, "" if self._told.is_set() else f"zoo: {LOST}")
+        # Without the first process JAX aborts the others, which are better told.
+        for _ in range(BEAT + GRACE + 3 if self._process == 0 else 0):
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                self._listen()
+            if all(sign == "failed" for sign, _ in self._seen.values()):
+                break
+            time.sleep(1)
+        _exit(self._code)
 
 
 _watch: Watch | None = None  # of a run that `start` made one of several

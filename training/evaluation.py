@@ -90,7 +90,7 @@ def evaluate(
 
     Args:
       model: a network, or a file that `zoo.save` or a training run wrote.
-      data_spec: "digits" or "folder:PATH".
+      data_spec: as for `training.data.open_dataset`.
       split: "val" or "train".
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
 

@@ -12,6 +12,7 @@ from zoo.preprocess import Preprocess
 
 from .config import TrainConfig
 from .state import Program, TrainState
+from .step import AXIS
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def needs(
       state: arrays, or their shapes.
     """
     part = max(config.batch_size // devices // config.accumulate, 1)
-    images = jax.ShapeDtypeStruct((part, preprocess.size, preprocess.size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, part, preprocess.size, preprocess.size, 3), jnp.float32)
 
     def residuals(params: Any, rest: tuple[Any, Any], x: jax.Array) -> Callable[..., Any]:
         frozen, stats = rest
@@ -56,7 +57,9 @@ def needs(
 
         return jax.vjp(forward, params)[1]
 
-    kept = jax.eval_shape(residuals, state.params, (state.frozen, state.stats), images)
+    # of one device, under the axis that statistics may be taken over
+    alone = jax.vmap(residuals, in_axes=(None, None, 0), axis_name=AXIS)
+    kept = jax.eval_shape(alone, state.params, (state.frozen, state.stats), images)
     weights = size((state.params, state.frozen, state.stats))
     return Memory(
         parameters=weights + size(state.ema),

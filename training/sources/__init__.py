@@ -1,0 +1,89 @@
+"""Datasets by name: where the pictures are, which class each has, and which are held out.
+
+Nothing here decodes a picture to learn its class, and nothing is written but what TFDS prepares.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from zoo.errors import ZooError, unknown
+
+from .base import Arrays as Arrays
+from .base import Dataset, Request
+from .base import Files as Files
+from .base import Source as Source
+from .base import labels_of as labels_of
+from .folders import open_folder, open_tar
+from .lists import open_list
+from .originals import CIFAR10, CIFAR100, FASHION, open_cifar, open_mnist
+from .tfds import open_tfds
+
+
+def open_dataset(
+    spec: str, *, val_fraction: float = 0.2, split_seed: int = 0, skip_unreadable: bool = False
+) -> Dataset:
+    """Open a dataset by name.
+
+    Args:
+        spec: one of
+
+            - "digits": scikit-learn's 8x8 digits, with a split of their own.
+            - "folder:PATH": a folder of class folders of pictures, or of `train/` and `val/` (or
+              `validation/`, `valid/`, `test/`) that hold those.
+            - "tar:FILE": the same inside a tar file. An uncompressed one is read where it lies, a
+              compressed one unpacked in memory, up to 4 GiB.
+            - "list:FILE": FILE.csv, with a header, or FILE.jsonl: a row has an `image` (or `path`,
+              `file`), relative to the list's folder, a `label` (or `class`), and where pictures
+              are not to be held out at random a `split`: train, val or test.
+            - "cifar10:PATH", "cifar100:PATH": the original files, the Python or the binary version,
+              in a folder or still in their .tar.gz; or a tar file or folder of class folders. The
+              classes of CIFAR-100 are its 100 fine ones.
+            - "fashion_mnist:PATH", "mnist:PATH": a folder of the original idx files, gzipped or
+              not. Their 28x28 pixels get an edge of 2 black ones.
+            - "tfds:NAME", "tfds:NAME/CONFIG", either with ":VERSION": TensorFlow Datasets, without
+              TensorFlow. What is prepared as array_record in $TFDS_DATA_DIR (by default
+              ~/tensorflow_datasets) is read from there, the newest version; anything else is
+              downloaded and prepared, where the builder can do without TensorFlow.
+        val_fraction: share of each class to hold out where the dataset has no validation split.
+        split_seed: which pictures are held out then.
+        skip_unreadable: leave out files that cannot be read instead of raising.
+
+    Raises:
+        ZooError: an unknown spec, or one that leads to no such dataset. The pictures of "folder",
+            "tar" and "list" are decoded once, so that a damaged file is told now and not an hour
+            into training.
+    """
+    if not 0 < val_fraction < 1:
+        raise ZooError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
+    request = Request(spec, val_fraction, split_seed, skip_unreadable)
+    kind, _, path = spec.partition(":")
+    for known, opener in OPENERS.items():
+        if path and known.startswith(f"{kind}:"):
+            return opener(request, path)
+    if spec == "digits":
+        return _digits()
+    raise unknown("dataset", spec, ("digits", *OPENERS))
+
+
+def _digits() -> Dataset:
+    from .. import digits  # TFDS takes a while to import
+
+    cache = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo")
+    splits = digits.sources(cache / "tfds")
+    return Dataset(
+        "digits", digits.CLASSES, splits["train"], splits["val"], image_size=48, flip=False
+    )
+
+
+OPENERS: Mapping[str, Callable[[Request, str], Dataset]] = {
+    "folder:PATH": open_folder,
+    "tar:FILE": open_tar,
+    "list:FILE": open_list,
+    "cifar10:PATH": partial(open_cifar, CIFAR10),
+    "cifar100:PATH": partial(open_cifar, CIFAR100),
+    "fashion_mnist:PATH": partial(open_mnist, "FashionMNIST", FASHION, True),
+    "mnist:PATH": partial(open_mnist, "MNIST", tuple("0123456789"), False),
+    "tfds:NAME": open_tfds,
+}
