@@ -505,11 +505,16 @@ def test_only_the_first_process_writes(whole):
     assert [line["epoch"] for line in records(whole)] == [*range(1, EPOCHS + 1)]
 
 
-def test_two_processes_of_four_devices_are_eight_devices(whole, config, tmp_path):
-    fit(config(tmp_path / "run", epochs=EPOCHS))
-    ours, theirs = tensors(tmp_path / "run"), tensors(whole)
-    for name, value in ours.items():
-        np.testing.assert_allclose(theirs[name], value, atol=1e-4, err_msg=name)
+def test_two_processes_of_four_devices_are_eight_devices(config, pictures, tmp_path):
+    # Each process reads every second picture: the batches are the same, but not what each device
+    # gets of them. So nothing may depend on the device: no masks, no moves, shared statistics.
+    same = {"epochs": 2, "dropout": 0.0, "shift": 0, "optimizer": "sgd"}
+    flags = [word for key, value in same.items() for word in (f"--{key}", str(value))]
+    Crew(pictures, tmp_path / "two", "--sync-bn", "--no-flip", *flags).finish()
+    fit(config(tmp_path / "one", sync_bn=True, flip=False, **same))
+    two, one = tensors(tmp_path / "two"), tensors(tmp_path / "one")
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=2e-5, err_msg=name)
 
 
 def test_what_two_processes_saved_one_restores(whole):
