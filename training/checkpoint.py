@@ -101,9 +101,11 @@ class Checkpoints:
           accuracy: the validation accuracy by which the best is chosen.
         """
         self.wait()  # for the one before
+        self._step = int(state.step)
+        if self._full(state):
+            self._miss(os.strerror(errno.ENOSPC))
+            return
         with self._on_disk():
-            self._step = int(state.step)
-            self._check_room(state)
             self._checkpointer.save_checkpointables_async(
                 self._step, {"state": state}, metrics={"accuracy": accuracy}, overwrite=True
             )
@@ -135,15 +137,11 @@ class Checkpoints:
         self.wait()
         self._checkpointer.close()
 
-    def _check_room(self, state: TrainState) -> None:
-        """
-        Raises:
-          OSError: the disk is too full, which TensorStore would tell of in hundreds of lines.
-        """
+    def _full(self, state: TrainState) -> bool:
+        """Whether the disk has no room, which TensorStore would tell in hundreds of lines."""
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
         # several processes could find it differently full
-        if jax.process_count() == 1 and shutil.disk_usage(self._folder).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return jax.process_count() == 1 and shutil.disk_usage(self._folder).free < needed
 
     @contextmanager
     def _on_disk(self) -> Iterator[None]:
@@ -160,10 +158,13 @@ class Checkpoints:
                 if not (found := DISK.search(str(error))):
                     raise
                 why = found.group()
-            line = f"checkpoint of step {self._step} not saved: {why}"
             if jax.process_count() > 1:
-                raise ZooError(line) from error
+                raise ZooError(f"checkpoint of step {self._step} not saved: {why}") from error
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            # Orbax counts it among its own. The next save waits till its remains are gone.
             self._open()
-            self.missed.append(why)
-            self._tell(f"{line}; {self.kept}")
+            self._miss(why)
+
+    def _miss(self, why: str) -> None:
+        self.missed.append(why)
+        self._tell(f"checkpoint of step {self._step} not saved: {why}; {self.kept}")
