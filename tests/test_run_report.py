@@ -332,7 +332,23 @@ def test_a_full_disk_leaves_no_half_record(tmp_path):
     log.add(third)
     log.close()
     assert log.history == [first, second, third]
-    assert read_records(path) == [first, third]
+    assert read_records(path) == [first, second, third]  # the next one brings it along
+
+
+def test_a_disk_that_stays_full_ends_no_run(tmp_path):
+    (record,) = records(0.5)
+    log = Log(tmp_path, 0)
+    (events,) = tmp_path.glob("events.*")
+    log.events.file_writer.event_writer._ev_writer.flush()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (events.stat().st_size, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            log.add({**record, **{f"more_{i}": 0.5 for i in range(9)}})
+        log.events.add_scalar("more", 0.5, 1)  # for the events to have something to write
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_records_after_lost_power(tmp_path, capsys):

@@ -1,9 +1,7 @@
 """What a run leaves to look at while it goes on: metrics.jsonl, TensorBoard events, curves.png."""
 
-import contextlib
 import json
 import math
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -32,29 +30,29 @@ class Log:
         self.history = [record for record in read_records(self.path) if record["step"] <= step]
         # whole or not at all: a crash here must not cost the records of a long run
         write(self.path, "".join(map(_line, self.history)).encode())
-        self.events = SummaryWriter(str(out), purge_step=step + 1)
+        # Its thread only fills a buffer, which `add` writes out: the first write that fails would
+        # end the thread, and `add` would wait for it for ever.
+        self.events = SummaryWriter(str(out), purge_step=step + 1, flush_secs=10**6)
 
     def add(self, record: Record) -> None:
         """
         Raises:
-          OSError: the record cannot be written; the next may still be.
+          OSError: a full disk; the next record that can be written brings this one along.
         """
         self.history.append(record)
-        size = self.path.stat().st_size
-        try:
-            with self.path.open("a") as file:
-                file.write(_line(record))
-        except OSError:  # a full disk: no half line before the next record
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, size)
-            raise
+        write(self.path, "".join(map(_line, self.history)).encode())
         for name, value in record.items():
             if name not in ("epoch", "step"):
                 self.events.add_scalar(name, value, record["step"])
         self.events.flush()
 
     def close(self) -> None:
-        self.events.close()
+        try:
+            self.events.close()
+        except OSError:  # a full disk still; it would try once more when Python ends
+            writer = self.events.file_writer.event_writer
+            writer._worker.stop()
+            writer._closed = True
 
 
 def _line(record: Record) -> str:
