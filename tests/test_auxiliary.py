@@ -11,7 +11,7 @@ import zoo
 from training import optim
 from training.config import TrainConfig
 from training.parallel import Devices
-from training.state import TrainState, no_totals, take_apart
+from training.state import TrainState, take_apart
 from training.step import AUX_WEIGHT, make_train_step
 from zoo.layers import Conv, GlobalAvgPool, Network, Output
 from zoo.registry import Variant, variants
@@ -76,9 +76,7 @@ def test_its_loss_enters_with_its_weight():
     gradients = jax.grad(loss)(params, AUX_WEIGHT)
     optimizer = optim.optimizer(config, optax.constant_schedule(0.1), dict.fromkeys(params, 1.0))
     crew = Devices("pmap", jax.devices()[:1])
-    state = TrainState(
-        jnp.array(0, jnp.int32), params, {}, {}, stats, optimizer.init(params), no_totals()
-    )
+    state = TrainState.start(optimizer, params, stats)
     step = crew.compile(
         make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=False
     )

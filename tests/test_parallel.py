@@ -14,7 +14,7 @@ import zoo
 from training import optim
 from training.config import TrainConfig
 from training.parallel import Devices
-from training.state import TrainState, no_totals, take_apart
+from training.state import TrainState, take_apart
 from training.step import AXIS, keys, make_train_step
 from zoo.errors import ZooError
 
@@ -38,17 +38,7 @@ def train(
     rate = optim.schedule(config, 1e-3, 4, 4)
     optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
     crew = Devices(engine, jax.devices()[:devices])
-    state = crew.replicate(
-        TrainState(
-            step=jnp.array(0, jnp.int32),
-            params=params,
-            frozen={},
-            ema={},
-            stats=stats,
-            opt_state=optimizer.init(params),
-            totals=no_totals(),
-        )
-    )
+    state = crew.replicate(TrainState.start(optimizer, params, stats))
     step = crew.compile(
         make_train_step(program, network.preprocess, optimizer, config, flip=False), donate=True
     )

@@ -1,7 +1,6 @@
 """The contact sheet of a run's first batch: what is on it is what the first step computes with."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,10 +9,10 @@ from PIL import Image
 import training.step
 from training.config import TrainConfig
 from training.data import open_dataset
-from training.loop import build
 from training.parallel import Devices
+from training.setup import build
 from training.show import caption, show_batch
-from training.state import TrainState, no_totals, take_apart
+from training.state import TrainState, take_apart
 from zoo.errors import ZooError
 
 SIZE, SCALE = 16, 14  # of the pictures, and of a pixel on the sheet
@@ -67,15 +66,7 @@ def seen_by_the_first_step(monkeypatch, config: TrainConfig) -> tuple[np.ndarray
     model = build(config, dataset)
     program, params, stats = take_apart(model)
     optimizer = optax.sgd(0.1)
-    state = TrainState(
-        step=jnp.array(0, jnp.int32),
-        params=params,
-        frozen={},
-        ema={},
-        stats=stats,
-        opt_state=optimizer.init(params),
-        totals=no_totals(),
-    )
+    state = TrainState.start(optimizer, params, stats)
     batch = next(
         training.data.train_batches(
             dataset, model.preprocess, batch_size=config.batch_size, seed=config.seed

@@ -12,7 +12,7 @@ import zoo
 from training import memory
 from training.config import TrainConfig
 from training.parallel import Devices
-from training.state import TrainState, no_totals, take_apart
+from training.state import TrainState, take_apart
 from training.step import average, make_train_step
 from zoo.errors import ZooError
 
@@ -30,15 +30,7 @@ def batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
 def start(network, *, ema: bool = False, **apart):
     program, params, stats = take_apart(network, **apart)
     optimizer = optax.sgd(1.0)
-    state = TrainState(
-        step=jnp.array(0, jnp.int32),
-        params=params,
-        frozen={},
-        ema=dict(params) if ema else {},
-        stats=stats,
-        opt_state=optimizer.init(params),
-        totals=no_totals(),
-    )
+    state = TrainState.start(optimizer, params, stats, averaged=ema)
     return program, optimizer, state
 
 

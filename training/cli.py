@@ -157,21 +157,34 @@ def _run(config: TrainConfig, args: argparse.Namespace) -> None:
 
 
 def _schedule(config: TrainConfig, path: Path) -> None:
-    from . import data, optim
+    import optax
 
-    dataset = data.open_dataset(
-        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
+    from zoo.context import Spec
+    from zoo.layers import model_stages
+    from zoo.registry import abstract, find
+
+    from . import optim
+    from .phases import phases
+    from .setup import open_data
+
+    each = len(open_data(config).train) // config.batch_size  # steps an epoch
+    parts = phases(config, model_stages(abstract(Spec(find(config.model).name))))
+    rate = optax.join_schedules(
+        [
+            optim.schedule(config, part.learning_rate, (part.stop - part.start) * each, each)
+            for part in parts
+        ],
+        [part.stop * each for part in parts[:-1]],
     )
-    each = max(len(dataset.train) // config.batch_size, 1)
-    steps = each * config.epochs
-    rate = optim.schedule(config, config.peak_learning_rate, steps, each)
-    _drawn(optim.draw_schedule(config, rate, steps, each, path), path)
+    if not optim.draw_schedule(config, rate, config.epochs * each, each, path):
+        raise ZooError(f"{path} needs matplotlib: pip install matplotlib")
+    print(f"wrote {path}")
 
 
 def _batch(config: TrainConfig, path: Path) -> None:
     from .show import show_batch
 
-    print(f"batch: {show_batch(config, path)}")
+    print(f"wrote {show_batch(config, path)}")
 
 
 def _find_rate(config: TrainConfig, path: Path) -> None:
@@ -181,12 +194,6 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
     for file in finding.save(path):
         print(f"wrote {file}")
     print(f"suggestion: --learning-rate {finding.suggestion:.2g}")
-
-
-def _drawn(drawn: bool, path: Path) -> None:
-    if not drawn:
-        raise ZooError(f"{path} needs matplotlib: pip install matplotlib")
-    print(f"wrote {path}")
 
 
 def _fit(config: TrainConfig) -> None:

@@ -15,16 +15,12 @@ from typing import Any, NoReturn
 
 import grain
 import jax
-import jax.numpy as jnp
 from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
-from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.fetch import write
-from zoo.pretrained.store import is_file
-from zoo.registry import find
 
 from . import data, distributed, evaluation, memory, optim, report
 from .checkpoint import Checkpoints
@@ -32,6 +28,7 @@ from .config import TrainConfig, differences
 from .logging import Log, Record
 from .parallel import Devices
 from .phases import Phase, phases, rate_scales
+from .setup import build, class_weights, open_data
 from .state import TrainState, no_totals, put_together, take_apart
 from .step import AXIS, make_eval_step, make_train_step
 
@@ -103,15 +100,7 @@ def _fit(config: TrainConfig) -> Result:
     devices.check_batch(config.batch_size, config.accumulate)
     out = config.folder
     check_out(out, config)
-    find(config.model)
-    dataset = data.open_dataset(
-        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
-    )
-    if len(dataset.train) < config.batch_size:
-        raise ZooError(
-            f"batch size: got {config.batch_size}, "
-            f"expected at most the {len(dataset.train)} training pictures"
-        )
+    dataset = open_data(config)
     model = build(config, dataset)
     stages = model_stages(model)
     phases(config, stages)  # these two for what they refuse
@@ -142,69 +131,6 @@ def _together() -> Iterator[None]:
         bad_input, impatience = isinstance(error, ZooError), isinstance(error, KeyboardInterrupt)
         distributed.failed(2 if bad_input else 130 if impatience else 1)  # as `zoo` exits
         raise
-
-
-def build(config: TrainConfig, dataset: data.Dataset) -> Network:
-    """The network to train, with fresh or given weights, its preprocessing fit for the dataset."""
-    classes = len(dataset.classes)
-    switches: dict[str, Any] = {
-        "dtype": config.dtype,
-        "drop_path": config.drop_path,
-        "remat": config.remat,
-    }
-    if config.weights:
-        file = config.weights if is_file(config.weights) else None
-        if file is None and zoo.weights(config.weights).model != find(config.model).name:
-            raise ZooError(f"weights: {config.weights} are not for {config.model}")
-        model = zoo.load(
-            config.model if file else config.weights,
-            file=file,
-            layout=config.layout,
-            num_classes=classes,
-            dropout=config.dropout,
-            **switches,
-        )
-    else:
-        model = zoo.create(
-            config.model,
-            num_classes=classes,
-            seed=config.seed,
-            dropout=config.dropout,
-            aux=True,
-            **switches,
-        )
-    model.classes = dataset.classes
-    model.preprocess = preprocessing(model.preprocess, config.image_size, dataset.image_size)
-    model.check_input(
-        jax.ShapeDtypeStruct((1, *[model.preprocess.size] * 2, 3), jnp.float32)  # too small?
-    )
-    return model
-
-
-def class_weights(dataset: data.Dataset) -> list[float]:
-    """What each class counts in the loss, so that all count alike; 1 on average over the pictures.
-
-    A class without training pictures counts 0.
-    """
-    counts = dataset.class_counts
-    present = int((counts > 0).sum())
-    return [float(counts.sum() / (present * n)) if n else 0.0 for n in counts]
-
-
-def preprocessing(own: Preprocess, asked: int | None, usual: int | None) -> Preprocess:
-    """The network's preprocessing at the size asked for, or else usual for the dataset.
-
-    Where it takes the nearest pixels of the whole picture, as `keras.utils.load_img` does, pictures
-    are averaged and cropped instead: Keras' networks were not trained on the former.
-    """
-    if own.interpolation == "nearest":
-        own = replace(
-            INCEPTION.at_size(own.size), mean=own.mean, std=own.std, channels=own.channels
-        )
-    if asked or usual:
-        own = own.at_size(asked or usual or own.size)
-    # A dataset with a size of its own fills its pictures to the edge: nothing may be cut off.
-    return replace(own, resize=None) if usual else own
 
 
 def check_out(out: Path, config: TrainConfig) -> None:
@@ -343,14 +269,8 @@ class Run:
         rate = optim.schedule(config, peak, last - first, self.steps_per_epoch)
         optimizer = optim.optimizer(config, rate, scales)
         state = self.devices.replicate(
-            TrainState(
-                step=jnp.array(first, jnp.int32),
-                params=trained,
-                frozen=frozen,
-                ema=dict(trained) if config.ema else {},
-                stats=stats,
-                opt_state=jax.jit(optimizer.init)(trained),
-                totals=no_totals(),
+            TrainState.start(
+                optimizer, trained, stats, frozen=frozen, averaged=config.ema > 0, step=first
             )
         )
         self._say(

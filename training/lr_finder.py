@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from zoo.errors import ZooError
 from zoo.layers import model_stages
-from zoo.registry import find
 
 from . import data, optim
 from .config import TrainConfig
-from .loop import build, class_weights
 from .parallel import Devices
 from .phases import phases, rate_scales
-from .state import TrainState, no_totals, take_apart
+from .setup import build, class_weights, open_data
+from .state import TrainState, take_apart
 from .step import AXIS, make_train_step
 
 SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
@@ -160,15 +159,7 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
     """Train a step at each of the rates; the loss of its pictures before it."""
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size)
-    find(config.model)
-    dataset = data.open_dataset(
-        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
-    )
-    if len(dataset.train) < config.batch_size:
-        raise ZooError(
-            f"batch size: got {config.batch_size}, "
-            f"expected at most the {len(dataset.train)} training pictures"
-        )
+    dataset = open_data(config)
     model = build(config, dataset)
     stages = model_stages(model)
     phase = phases(config, stages)[0]
@@ -179,20 +170,11 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
         bn_momentum=config.bn_momentum,
     )
     trained = {path: x for path, x in params.items() if phase.trains(path)}
+    frozen = {path: x for path, x in params.items() if path not in trained}
     scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
     table = np.asarray(rates, np.float32)
     optimizer = optim.optimizer(config, lambda step: jnp.asarray(table)[step], scales)
-    state = devices.replicate(
-        TrainState(
-            step=jnp.array(0, jnp.int32),
-            params=trained,
-            frozen={path: x for path, x in params.items() if path not in trained},
-            ema={},
-            stats=stats,
-            opt_state=jax.jit(optimizer.init)(trained),
-            totals=no_totals(),
-        )
-    )
+    state = devices.replicate(TrainState.start(optimizer, trained, stats, frozen=frozen))
     flip = dataset.flip if config.flip is None else config.flip
     step = devices.compile(
         make_train_step(

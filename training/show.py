@@ -14,7 +14,7 @@ from zoo.sheet import contact_sheet
 from . import data
 from .augment import augment, mix, to_uint8
 from .config import TrainConfig
-from .loop import build
+from .setup import build, open_data
 from .step import AXIS, MIXING, keys
 
 COLUMNS, WIDTH = 8, 224  # pictures in a row; the width of one, pixels, at most
@@ -41,9 +41,7 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
         raise ZooError(f"count: got {count}, expected at least 1")
     if not path.parent.is_dir():
         raise ZooError(f"cannot write {path}: no folder {path.parent}")
-    dataset = data.open_dataset(
-        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
-    )
+    dataset = open_data(config)
     batch = next(
         data.train_batches(
             dataset,

@@ -31,6 +31,33 @@ class TrainState:
     opt_state: optax.OptState
     totals: Arrays  # sums over the epoch so far, see `no_totals`
 
+    @classmethod
+    def start(
+        cls,
+        optimizer: optax.GradientTransformation,
+        params: Arrays,
+        stats: Arrays,
+        *,
+        frozen: Arrays | None = None,
+        averaged: bool = False,
+        step: int = 0,
+    ) -> "TrainState":
+        """Before the first step of a phase.
+
+        Args:
+          averaged: whether to keep averages of `params`.
+          step: that the phase begins at.
+        """
+        return cls(
+            step=jnp.array(step, jnp.int32),
+            params=params,
+            frozen=frozen or {},
+            ema=dict(params) if averaged else {},
+            stats=stats,
+            opt_state=jax.jit(optimizer.init)(params),
+            totals=no_totals(),
+        )
+
     @property
     def weights(self) -> Arrays:
         """All parameters as the network is to be used: averaged where averages are kept."""

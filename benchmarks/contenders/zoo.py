@@ -51,7 +51,7 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
         )
     from training import TrainConfig, optim
     from training.parallel import Devices
-    from training.state import TrainState, no_totals, take_apart
+    from training.state import TrainState, take_apart
     from training.step import make_train_step
 
     config = TrainConfig(
@@ -62,17 +62,7 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
     program, params, stats = take_apart(model)
     rate = optim.schedule(config, 1e-3, 10**6, 10**3)
     optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
-    state = devices.replicate(
-        TrainState(
-            step=jnp.array(0, jnp.int32),
-            params=params,
-            frozen={},
-            ema={},
-            stats=stats,
-            opt_state=jax.jit(optimizer.init)(params),
-            totals=no_totals(),
-        )
-    )
+    state = devices.replicate(TrainState.start(optimizer, params, stats))
     step = devices.compile(
         make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=True
     )
