@@ -1,6 +1,7 @@
 """What every test runs under. pytest imports this before any test file, and so before jax."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,3 +81,25 @@ def tiny(monkeypatch):
         return Network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.2)), ctx, min_size=8)
 
     monkeypatch.setitem(variants(), "tiny", Variant("tiny", build, paper="", input_size=16))
+
+
+@pytest.fixture
+def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`stop_before(n)`: SIGTERM while batch `n` is put on the devices, once."""
+
+    def install(number: int) -> None:
+        from training.parallel import Devices
+
+        shard, calls = Devices.shard, 0
+
+        def stopping(self: Devices, batch: Any) -> Any:
+            nonlocal calls
+            calls += "weight" not in batch  # a batch to train on
+            if calls == number:
+                monkeypatch.setattr(Devices, "shard", shard)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return shard(self, batch)
+
+        monkeypatch.setattr(Devices, "shard", stopping)
+
+    return install

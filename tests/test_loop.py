@@ -1,6 +1,5 @@
 """Whole runs of a tiny network, and of the command: what they leave, and how they survive."""
 
-import json
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import assert_same, records, tensors
 from safetensors.numpy import load_file
 
 import zoo
@@ -26,25 +26,6 @@ pytestmark = pytest.mark.usefixtures("tiny")
 def config(out: Path, **settings) -> TrainConfig:
     defaults = {"model": "tiny", "epochs": 2, "image_size": 16, "batch_size": 64}
     return TrainConfig(**{**defaults, "out": str(out), **settings})
-
-
-def tensors(out: Path) -> dict[str, np.ndarray]:
-    return load_file(out / "model.safetensors")
-
-
-def records(out: Path) -> list[dict]:
-    """metrics.jsonl without what a clock says."""
-    clocks = ("seconds", "images_per_second", "input_wait")
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
-
-
-def assert_same(a: Path, b: Path) -> None:
-    x, y = tensors(a), tensors(b)
-    assert x.keys() == y.keys()
-    for name in x:
-        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
-    assert records(a) == records(b)
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +78,12 @@ def test_the_same_run_twice_is_the_same(uninterrupted, tmp_path):
 @pytest.mark.parametrize(
     "step", [10, 22, 30]
 )  # of 22 an epoch: in the first, at its end, in the second
-def test_told_to_stop_it_continues_bit_for_bit(uninterrupted, tmp_path, monkeypatch, step):
-    out, shard, calls = tmp_path / "run", Devices.shard, 0
-
-    def stop_at_step(self, batch):
-        nonlocal calls
-        calls += "weight" not in batch  # a batch to train on
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return shard(self, batch)
-
-    monkeypatch.setattr(Devices, "shard", stop_at_step)
+def test_told_to_stop_it_continues_bit_for_bit(uninterrupted, tmp_path, stop_before, step):
+    out = tmp_path / "run"
+    stop_before(step)
     with pytest.raises(Interrupted, match=f"stopped after step {step}; the same command"):
         fit(config(out, epochs=3))
     assert not (out / "model.safetensors").exists()
-    monkeypatch.setattr(Devices, "shard", shard)
     result = fit(config(out, epochs=3))
     assert_same(uninterrupted, out)
     assert len(result.history) == 3
@@ -135,21 +107,11 @@ EVERYTHING = {
 }
 
 
-def test_it_continues_bit_for_bit_with_everything_on(tmp_path, monkeypatch):
+def test_it_continues_bit_for_bit_with_everything_on(tmp_path, stop_before):
     fit(config(tmp_path / "whole", **EVERYTHING))
-    shard, calls = Devices.shard, 0
-
-    def stop_in_epoch_2(self, batch):
-        nonlocal calls
-        calls += "weight" not in batch
-        if calls == 27:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return shard(self, batch)
-
-    monkeypatch.setattr(Devices, "shard", stop_in_epoch_2)
+    stop_before(27)
     with pytest.raises(Interrupted):
         fit(config(tmp_path / "run", **EVERYTHING))
-    monkeypatch.setattr(Devices, "shard", shard)
     fit(config(tmp_path / "run", **EVERYTHING))
     assert_same(tmp_path / "whole", tmp_path / "run")
 
@@ -207,22 +169,12 @@ def test_frozen_stages_stay_as_they_were(pretrained, tmp_path):
         assert np.array_equal(before[name], after[name]) == name.startswith("body.stem."), name
 
 
-def test_fine_tuning_resumes_in_its_second_phase(pretrained, tmp_path, monkeypatch):
+def test_fine_tuning_resumes_in_its_second_phase(pretrained, tmp_path, stop_before):
     settings = {**FINETUNE, "epochs": 3, "head_epochs": 1, "batch_size": 64, "weights": pretrained}
     fit(config(tmp_path / "whole", **settings))
-    shard, calls = Devices.shard, 0
-
-    def stop_in_epoch_2(self, batch):
-        nonlocal calls
-        calls += "weight" not in batch
-        if calls == 30:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return shard(self, batch)
-
-    monkeypatch.setattr(Devices, "shard", stop_in_epoch_2)
+    stop_before(30)
     with pytest.raises(Interrupted):
         fit(config(tmp_path / "run", **settings))
-    monkeypatch.setattr(Devices, "shard", shard)
     fit(config(tmp_path / "run", **settings))
     assert_same(tmp_path / "whole", tmp_path / "run")
 

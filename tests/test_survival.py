@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from runs import assert_same, records, tensors
 
 import zoo
 from training import Interrupted, TrainConfig, fit, loop, optim
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
-from training.state import TrainState, no_totals, take_apart
+from training.state import TrainState, take_apart
 from zoo.errors import ZooError
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -56,45 +56,6 @@ def config(pictures, monkeypatch):
         return TrainConfig(**{**defaults, "image_size": 16, "out": str(out), **settings})
 
     return make
-
-
-@pytest.fixture
-def stop_before(monkeypatch):
-    """`stop_before(n)`: SIGTERM while batch `n` is put on the devices, once."""
-
-    def install(number: int) -> None:
-        shard, calls = Devices.shard, 0
-
-        def stopping(self, batch):
-            nonlocal calls
-            calls += "weight" not in batch  # a batch to train on
-            if calls == number:
-                monkeypatch.setattr(Devices, "shard", shard)
-                os.kill(os.getpid(), signal.SIGTERM)
-            return shard(self, batch)
-
-        monkeypatch.setattr(Devices, "shard", stopping)
-
-    return install
-
-
-def tensors(out: Path) -> dict[str, np.ndarray]:
-    return load_file(out / "model.safetensors")
-
-
-def records(out: Path) -> list[dict]:
-    """metrics.jsonl without what a clock says."""
-    clocks = ("seconds", "images_per_second", "input_wait")
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
-
-
-def assert_same(a: Path, b: Path) -> None:
-    x, y = tensors(a), tensors(b)
-    assert x.keys() == y.keys()
-    for name in x:
-        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
-    assert records(a) == records(b)
 
 
 def checkpoints(out: Path) -> list[int]:
@@ -345,17 +306,7 @@ def start_state(devices: Devices) -> TrainState:
     """Before the first step."""
     _, params, stats = take_apart(zoo.create("tiny", num_classes=3, seed=3))
     optimizer = optim.optimizer(TrainConfig(), lambda step: 0.01, dict.fromkeys(params, 1.0))
-    return devices.replicate(
-        TrainState(
-            step=jnp.array(0, jnp.int32),
-            params=params,
-            frozen={},
-            ema={},
-            stats=stats,
-            opt_state=optimizer.init(params),
-            totals=no_totals(),
-        )
-    )
+    return devices.replicate(TrainState.start(optimizer, params, stats))
 
 
 def assert_equal(a: TrainState, b: TrainState) -> None:

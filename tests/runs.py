@@ -1,0 +1,26 @@
+"""What tests compare of two runs of training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+
+def tensors(out: Path) -> dict[str, np.ndarray]:
+    return load_file(out / "model.safetensors")
+
+
+def records(out: Path) -> list[dict]:
+    """metrics.jsonl without what a clock says."""
+    clocks = ("seconds", "images_per_second", "input_wait")
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
+
+
+def assert_same(a: Path, b: Path) -> None:
+    x, y = tensors(a), tensors(b)
+    assert x.keys() == y.keys()
+    for name in x:
+        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+    assert records(a) == records(b)
