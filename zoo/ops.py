@@ -44,9 +44,8 @@ def conv2d(
     native = partial(_xla_conv, stride=stride, pads=pads, groups=groups)
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
-        return lax.platform_dependent(
-            x, kernel, cpu=lambda x, k: _ungrouped(x, k, stride, pads), default=native
-        )
+        cpu = partial(_ungrouped, stride=stride, pads=pads)
+        return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
@@ -88,7 +87,7 @@ def avg_pool(
     if math.prod(window) > MAX_TAPS:
         total = native(x)
     else:
-        cpu = lambda x: _sum_pool(x, window, stride, pads)  # noqa: E731
+        cpu = partial(_sum_pool, window=window, stride=stride, pads=pads)
         total = lax.platform_dependent(x, cpu=cpu, default=native)
     if count_padding or pads == NO_PADS:
         return total / math.prod(window)
