@@ -70,9 +70,12 @@ class Finding:
             label=f"the loss falls fastest at {self.suggestion:.2g}",
         )
         axes.set(xlabel="learning rate", ylabel="cross-entropy, nats, smoothed")
+        lowest = int(np.argmin(self.losses))
+        # the fall is what counts; the rise after it would dwarf it
+        axes.set_ylim(0.97 * self.losses[lowest], 1.1 * max(self.losses[: lowest + 1]))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="best", frameon=False)
+        axes.legend(loc="upper left", framealpha=1, edgecolor="none")  # over the line
         figure.savefig(path, format="png")
         return True
 
