@@ -112,3 +112,32 @@ def test_alone_there_is_nobody_to_wait_for():
     distributed.barrier("here")
     assert distributed.from_first({"a": [1.5]}) == {"a": [1.5]}
     assert not distributed.peer_lost()
+
+
+class Service:
+    """JAX's coordination service as far as `Watch` asks it, without its processes."""
+
+    def __init__(self):
+        self.signs = {}
+
+    def key_value_set(self, key, sign, allow_overwrite):
+        self.signs[key] = sign
+
+    def key_value_dir_get(self, folder):
+        return list(self.signs.items())
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_only_who_falls_silent_is_missed(monkeypatch, ends_well):
+    for name, seconds in {"BEAT": 0.02, "SILENCE": 0.3, "GRACE": 60}.items():
+        monkeypatch.setattr(distributed, name, seconds)
+    service = Service()
+    watch, peer = (distributed.Watch(service, process, 2, "") for process in (0, 1))
+    if ends_well:
+        peer.close()
+    else:
+        peer._closed.set()  # as if killed
+    assert watch._lost.wait(2) is not ends_well
+    watch._lost.clear()  # or closing ends this process
+    watch.close()
+    assert service.signs["zoo/alive/0"] == "done"

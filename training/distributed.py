@@ -33,7 +33,7 @@ CONNECT = 300  # seconds for all processes to come up
 BEAT = 3  # seconds between two signs of life
 SILENCE = 25  # seconds without one after which a process counts as gone; at least 3 * BEAT
 GRACE = 5  # seconds that a process without its peers has to end by itself
-FINISH = 10  # seconds that a process that has ended waits for the others to end too
+FINISH = 300  # seconds that a process that has ended well waits for the others to end too
 PATIENCE = 24 * 60 * 60  # seconds: the first process may be busy, or prepare a dataset
 
 EXIT_LOST = 75  # as for every run that the same command continues
@@ -204,15 +204,19 @@ class Watch:
         self._code: int | None = None  # what this process ends with, once it has failed
         self._closed, self._lost, self._told = (threading.Event() for _ in range(3))
         _at_abort(self._on_abort)
-        for target in (self._beat, self._look):
-            threading.Thread(target=target, daemon=True).start()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+        threading.Thread(target=self._look, daemon=True).start()
 
     def close(self) -> None:
-        """The process ends: nothing is to be looked after any more."""
+        """The process ends well: it looks after nothing any more, and is not to be missed."""
         if self._lost.is_set() or self._code is not None:  # JAX would wait for all, then abort
             self._end()
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         self._closed.set()
+        self._beating.join(BEAT)  # its last sign, if any, comes before this one
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._give_sign("done")
 
     def failed(self, code: int) -> None:
         """Tell the others that this process cannot go on, and will end with this exit code."""
@@ -258,9 +262,10 @@ class Watch:
             self._end()
 
     def _gone(self, silence: float) -> bool:
-        if any(sign == "failed" for sign, _ in self._seen.values()):
+        signs = [(sign, when) for sign, when in self._seen.values() if sign != "done"]
+        if any(sign == "failed" for sign, _ in signs):
             return True
-        last = min([self._heard, *(when for _, when in self._seen.values())])
+        last = min([self._heard, *(when for _, when in signs)])
         return time.monotonic() - last > silence
 
     def _on_abort(self, _: int) -> None:
