@@ -63,7 +63,7 @@ def network() -> Callable[..., "Network"]:
         # Only `zoo.load` and published input sizes look the name up.
         spec = Spec("mobilenet_v1_025", **switches)
         model = nnx.eval_shape(
-            lambda: Network(body, head, Context(spec, nnx.Rngs(params=0, dropout=0)), min_size=8)
+            lambda: Network(body, head, Context(spec, nnx.Rngs(dropout=0)), min_size=8)
         )
         return materialize(model, init=spec.init, seed=0)
 

@@ -85,7 +85,7 @@ def kernels(**table: Row) -> int:
     """Parameters of the convolutions of a table from `C` channels, batch norm left out."""
 
     def build() -> Stack:
-        return Stack(C, table, Context(Spec("kernels"), nnx.Rngs(params=0, dropout=0)))
+        return Stack(C, table, Context(Spec("kernels"), nnx.Rngs(dropout=0)))
 
     stack = nnx.eval_shape(build)
     leaves = flatten_dict(nnx.to_pure_dict(nnx.state(stack)))
