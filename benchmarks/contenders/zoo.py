@@ -91,9 +91,12 @@ def plain_jit(work: dict[str, Any]) -> Callable[[], Any]:
 
 def batches(work: dict[str, Any]) -> Callable[[], Any]:
     """Batches of augmented pictures for training, more than the stream keeps ready."""
+    from training import decode
     from training.data import open_dataset, train_batches
     from zoo.preprocess import IMAGENET
 
+    if work.get("pillow"):
+        decode.resizer = None
     stream = train_batches(
         open_dataset(f"folder:{work['folder']}"),
         IMAGENET.at_size(work["side"]),
