@@ -36,6 +36,27 @@ def test_a_process_that_trains_keeps_its_heaps(monkeypatch):
     assert not backend.share_heap.__wrapped__()
 
 
+def test_what_a_long_compilation_leaves_behind_is_given_back(monkeypatch):
+    trims = []
+    monkeypatch.setattr(backend, "_trim", lambda: trims.append(1))
+    backend._after_compiling(backend.COMPILED, 0.1)
+    backend._after_compiling("/jax/core/compile/jaxpr_trace_duration", 5.0)
+    assert not trims
+    backend._after_compiling(backend.COMPILED, 5.0)
+    assert len(trims) == 1
+
+
+def test_jax_tells_of_each_compilation():
+    heard = []
+    listener = lambda event, seconds, **_: heard.append(event)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        jax.jit(lambda x: x * 1.5 - 2.25)(jnp.ones(7)).block_until_ready()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert backend.COMPILED in heard
+
+
 def test_a_network_can_be_called_under_a_jit(network):
     from zoo.layers import Conv, GlobalAvgPool
 

@@ -6,7 +6,8 @@ Nothing of a user's environment is changed, and what the user has set wins:
   XLA's newer YNN library takes them by default and is slower at them. It keeps the reductions, at
   which it is far faster. The same flag in `XLA_FLAGS` overrides it.
 - `keep_memory()` has malloc keep what is freed, for this process: a fresh page costs more than the
-  arithmetic on it. `share_heap()` has all threads use one heap, for inference. `ZOO_KEEP_MEMORY=0`,
+  arithmetic on it. What compiling a large program leaves behind is given back before the program
+  runs. `share_heap()` has all threads use one heap, for inference. `ZOO_KEEP_MEMORY=0`,
   or any malloc setting of the user's, overrides both.
 
 On GPU and TPU only `share_heap` applies, for it concerns the host.
@@ -22,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
@@ -51,11 +53,29 @@ def compiler_options() -> dict[str, str] | None:
 def keep_memory() -> bool:
     """Have malloc neither map large blocks one by one nor give memory back; True if it does now.
 
-    Only glibc can be told. The process then stays at its peak memory until it ends.
+    Only glibc can be told. The process then stays at its peak memory until it ends, but for what
+    compiling took.
     """
     if jax.default_backend() != "cpu":
         return False
-    return _tell_malloc(M_MMAP_MAX, 0) and _tell_malloc(M_TRIM_THRESHOLD, -1)
+    kept = _tell_malloc(M_MMAP_MAX, 0) and _tell_malloc(M_TRIM_THRESHOLD, -1)
+    if kept:
+        jax.monitoring.register_event_duration_secs_listener(_after_compiling)
+    return kept
+
+
+def _after_compiling(event: str, seconds: float, **_: Any) -> None:
+    """Give back what compiling leaves in the heap, and what was there before as copies of weights.
+
+    It lies in pieces between what stays, so that a program's memory would come on top: 0.3 to 0.5
+    GB of the peak of a ResNet-50 or a MobileNet v2 that trains. JAX tells before the program runs.
+    """
+    if event == COMPILED and seconds > 1:
+        _trim()
+
+
+def _trim() -> None:
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 _training = False
