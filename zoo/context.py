@@ -7,6 +7,7 @@ read both; no architecture file does.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -152,21 +153,17 @@ class Spec:
         return cls(**{**values, "numerics": Numerics(**values["numerics"])})
 
 
-class NoDraws:
-    """Stands for `nnx.Rngs` where Flax asks for the key of a draw: zoo/init.py has the values.
-
-    A stream counts its keys in a traced variable, which takes Flax a time that grows with all that
-    was traced before: most of a deep network's building.
-    """
-
-    params = staticmethod(lambda: None)
+# Stands for `nnx.Rngs` where Flax asks for the key of a draw: zoo/init.py has the values. A stream
+# counts its keys in a traced variable, which takes Flax a time that grows with all that was traced
+# before: most of a deep network's building.
+NO_DRAWS: Any = SimpleNamespace(params=lambda: None)
 
 
 @dataclass(frozen=True)
 class Context:
     """What every row of a table is built with: a `Spec`, and the random streams to draw from.
 
-    `rngs` names the stream `dropout`; parameters are not drawn as layers are built (`NoDraws`).
+    `rngs` names the stream `dropout`; parameters are not drawn as layers are built (`NO_DRAWS`).
     """
 
     spec: Spec

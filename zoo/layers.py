@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 
 from . import calling, ops
-from .context import ACTIVATIONS, PADDINGS, Context, NoDraws, Spec
+from .context import ACTIVATIONS, NO_DRAWS, PADDINGS, Context, Spec
 from .errors import ZooError
 from .preprocess import IMAGENET
 
@@ -247,7 +247,7 @@ def batch_norm(features: int, ctx: Context) -> BatchNorm:
         use_scale=ctx.numerics.bn_scale,
         dtype=jnp.float32,
         param_dtype=jnp.float32,
-        rngs=NoDraws,
+        rngs=NO_DRAWS,
     )
 
 
@@ -325,7 +325,7 @@ class Dense:
             dtype=ctx.dtype,
             param_dtype=ctx.param_dtype,
             dot_general=ops.dot_general,
-            rngs=NoDraws,
+            rngs=NO_DRAWS,
         )
         return LinearAct(linear, ctx.act(self.act)), self.features
 
