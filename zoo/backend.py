@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import monitoring
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
@@ -60,7 +61,7 @@ def keep_memory() -> bool:
         return False
     kept = _tell_malloc(M_MMAP_MAX, 0) and _tell_malloc(M_TRIM_THRESHOLD, -1)
     if kept:
-        jax.monitoring.register_event_duration_secs_listener(_after_compiling)
+        monitoring.register_event_duration_secs_listener(_after_compiling)
     return kept
 
 

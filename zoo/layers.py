@@ -104,7 +104,8 @@ class BatchNorm(nnx.BatchNorm):
             x, scale, self.bias[...], act, epsilon=self.epsilon, axis_name=self.axis_name
         )
         for running, batch in ((self.mean, mean), (self.var, var)):
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * batch
+            # not running[...] = ...: it asks a traced value for its sharding, which takes long
+            running.set_value(self.momentum * running[...] + (1 - self.momentum) * batch)
         return y
 
 

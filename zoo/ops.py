@@ -11,6 +11,8 @@ grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESU
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, reduce
 from itertools import product
 from typing import Any
@@ -26,6 +28,25 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
 MAX_ROWS = 256  # of a matrix on CPU whose gradient is left to YNN
 MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
+
+_native = ContextVar("native", default=False)
+
+
+@contextmanager
+def native_only() -> Iterator[None]:
+    """Trace XLA's own operations alone, as GPU and TPU get them: for programs that are counted."""
+    token = _native.set(True)
+    try:
+        yield
+    finally:
+        _native.reset(token)
+
+
+def by_platform(*operands: jax.Array, cpu: Callable, default: Callable) -> Any:
+    """`lax.platform_dependent`, which compiles one of the two and traces both."""
+    if _native.get():
+        return default(*operands)
+    return lax.platform_dependent(*operands, cpu=cpu, default=default)
 
 
 def conv2d(
@@ -45,14 +66,14 @@ def conv2d(
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
         cpu = partial(_ungrouped, stride=stride, pads=pads)
-        return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
+        return by_platform(x, kernel, cpu=cpu, default=native)
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
         return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
     else:
         cpu = partial(_grouped, stride=stride, pads=pads, groups=groups)
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
+    return by_platform(x, kernel, cpu=cpu, default=native)
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: Any) -> jax.Array:
@@ -66,7 +87,7 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: An
 
     if x.ndim != 2:
         return native(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=_product, default=native)
+    return by_platform(x, kernel, cpu=_product, default=native)
 
 
 def max_pool(x: jax.Array, window: Pair, *, stride: Pair, pads: Pads = NO_PADS) -> jax.Array:
@@ -88,7 +109,7 @@ def avg_pool(
         total = native(x)
     else:
         cpu = partial(_sum_pool, window=window, stride=stride, pads=pads)
-        total = lax.platform_dependent(x, cpu=cpu, default=native)
+        total = by_platform(x, cpu=cpu, default=native)
     if count_padding or pads == NO_PADS:
         return total / math.prod(window)
     return total / native(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
@@ -106,7 +127,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     """
     if max(x.shape[1:3]) > MAX_TAPS:
         return _mean_hw(x)
-    return lax.platform_dependent(x, cpu=_sliced_mean, default=_mean_hw)
+    return by_platform(x, cpu=_sliced_mean, default=_mean_hw)
 
 
 @global_avg_pool.defjvp
@@ -258,7 +279,7 @@ def _depthwise(x, kernel, stride):
 
     XLA folds the padding into its own convolution on other platforms.
     """
-    return lax.platform_dependent(
+    return by_platform(
         x,
         kernel,
         cpu=partial(_shifted_sum, stride=stride),
@@ -279,7 +300,7 @@ def _depthwise_bwd(stride, residuals, g):
         dx = _shifted_sum_dx(g, kernel, x.shape, stride)
         return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
 
-    return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
+    return by_platform(*residuals, g, cpu=shifted, default=native)
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
@@ -352,7 +373,7 @@ def _sliced_mean(x):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, stride, pads):
-    return lax.platform_dependent(
+    return by_platform(
         x,
         cpu=lambda x: reduce(jnp.maximum, _taps(x, window, stride, pads, -jnp.inf)),
         default=lambda x: _xla_max_pool(x, window, stride, pads),
@@ -375,7 +396,7 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
     def native(x, dx):
         return jax.jvp(lambda x: _xla_max_pool(x, window, stride, pads), (x,), (dx,))[1]
 
-    tangent = partial(lax.platform_dependent, cpu=at_first_maximum, default=native)
+    tangent = partial(by_platform, cpu=at_first_maximum, default=native)
     # keeps x for the backward pass, not a mask for every tap
     dy = jax.checkpoint(tangent, prevent_cse=False)(*primals, *tangents)
     return _max_pool(*primals, window, stride, pads), dy
