@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo import ops
 from zoo.preprocess import Preprocess
 
 from .config import TrainConfig
@@ -59,7 +60,8 @@ def needs(
 
     # of one device, under the axis that statistics may be taken over
     alone = jax.vmap(residuals, in_axes=(None, None, 0), axis_name=AXIS)
-    kept = jax.eval_shape(alone, state.params, (state.frozen, state.stats), images)
+    with ops.native_only():  # else what every platform's own operations keep is added up
+        kept = jax.eval_shape(alone, state.params, (state.frozen, state.stats), images)
     weights = size((state.params, state.frozen, state.stats))
     return Memory(
         parameters=weights + size(state.ema),

@@ -1,0 +1,157 @@
+"""A report as rows and columns: shown on a terminal or in a notebook, or written for others."""
+
+import csv
+import html
+import io
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ZooError, unknown
+
+FORMATS = ("text", "md", "csv", "json")
+HEADING = 8  # characters: longer headings of numbers are broken between words
+TABLE_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
+
+
+def number(form: str = ",", scale: float = 1) -> Callable[[Any], str]:
+    """Shows a number in multiples of `scale`; None is left blank."""
+    return lambda value: (
+        "" if value is None else format(value / scale if scale != 1 else value, form)
+    )
+
+
+def words(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands in one column: its values are raw, and `show` makes them readable."""
+
+    key: str  # in CSV, JSON and pandas: "macs"
+    heading: str  # for people, with the unit: "MACs (G)"
+    show: Callable[[Any], str] = words
+    left: bool = False  # flush left: text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A report: its rows hold raw values, in the order of the columns."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    notes: tuple[str, ...] = ()  # what the columns mean, and where the numbers come from
+
+    def render(self, form: str = "text") -> str:
+        """The table as "text", "md", "csv" or "json", without a line break at its end.
+
+        Raises:
+          ZooError: another format.
+        """
+        if form not in FORMATS:
+            raise unknown("format", form, FORMATS)
+        return str(getattr(self, form)())
+
+    def text(self, width: int = 80) -> str:
+        """For a terminal of `width` characters.
+
+        Columns that do not fit beside the others follow below, the first one repeated; text too
+        wide even so is cut.
+        """
+        headings = [
+            [column.heading]
+            if column.left
+            else textwrap.wrap(column.heading, HEADING, break_long_words=False)
+            for column in self.columns
+        ]
+        tall = max(map(len, headings))
+        head = list(zip(*([""] * (tall - len(h)) + h for h in headings), strict=True))
+        lines = [*head, *self._shown()]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        widths[0] = min(widths[0], width // 2)
+        blocks = [[0]]
+        for i in range(1, len(widths)):
+            if len(blocks[-1]) > 1 and sum(widths[j] + 2 for j in blocks[-1]) + widths[i] > width:
+                blocks.append([0])
+            blocks[-1].append(i)
+            widths[i] = min(widths[i], width - widths[0] - 2)
+
+        def cell(i: int, text: str) -> str:
+            if len(text) > widths[i]:
+                text = text[: widths[i] - 1] + "…"
+            return text.ljust(widths[i]) if self.columns[i].left else text.rjust(widths[i])
+
+        body = "\n\n".join(
+            "\n".join("  ".join(cell(i, line[i]) for i in block).rstrip() for line in lines)
+            for block in blocks
+        )
+        whole = {"break_long_words": False, "break_on_hyphens": False}  # URLs above all
+        notes = [textwrap.fill(note, width, subsequent_indent="  ", **whole) for note in self.notes]
+        return "\n".join([body, *([""] if notes else []), *notes])
+
+    def md(self) -> str:
+        """As GitHub shows it."""
+        rule = [":--" if column.left else "--:" for column in self.columns]
+        lines = [[column.heading for column in self.columns], rule, *self._shown()]
+        escaped = ("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+        return "\n".join([*escaped, *(f"\n{note}" for note in self.notes)])
+
+    def csv(self) -> str:
+        """Raw values under the columns' keys."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(column.key for column in self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue().rstrip("\n")
+
+    def json(self) -> str:
+        """Title, notes and rows of raw values by key."""
+        return json.dumps(
+            {"title": self.title, "notes": self.notes, "rows": self.records()}, indent=1
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """The raw values of each row by the columns' keys."""
+        keys = [column.key for column in self.columns]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of the raw values.
+
+        Raises:
+          ZooError: pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped]
+        except ImportError:
+            raise ZooError("to_pandas: pandas is not installed: pip install pandas") from None
+        return pandas.DataFrame(self.records(), columns=[column.key for column in self.columns])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            sides = ("left" if column.left else "right" for column in self.columns)
+            inside = "".join(
+                f'<{tag} style="text-align:{side};white-space:pre">{html.escape(cell)}</{tag}>'
+                for side, cell in zip(sides, cells, strict=True)
+            )
+            return f"<tr>{inside}</tr>"
+
+        head = line("th", [column.heading for column in self.columns])
+        body = "".join(line("td", cells) for cells in self._shown())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return (
+            f'<table style="{TABLE_STYLE}"><caption>{html.escape(self.title)}</caption>'
+            f"<thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
+        )
+
+    def _shown(self) -> list[tuple[str, ...]]:
+        return [
+            tuple(column.show(value) for column, value in zip(self.columns, row, strict=True))
+            for row in self.rows
+        ]
