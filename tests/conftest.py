@@ -74,13 +74,15 @@ def network() -> Callable[..., "Network"]:
 def tiny(monkeypatch):
     """A network that trains in seconds, known as "tiny" for as long as a test runs."""
     from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
-    from zoo.registry import Variant, variants
+    from zoo.registry import Paper, Variant, variants
 
     def build(ctx):
         body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))
         return Network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.2)), ctx, min_size=8)
 
-    monkeypatch.setitem(variants(), "tiny", Variant("tiny", build, paper="", input_size=16))
+    monkeypatch.setitem(
+        variants(), "tiny", Variant("tiny", build, paper=Paper("", "", 2015, "", ""), input_size=16)
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from training.parallel import Devices
 from training.state import TrainState, take_apart
 from training.step import AUX_WEIGHT, make_train_step
 from zoo.layers import Conv, GlobalAvgPool, Network, Output
-from zoo.registry import Variant, variants
+from zoo.registry import Paper, Variant, variants
 
 BODY = dict(stem=Conv(3, 4, stride=2), stage1=Conv(3, 6), stage2=Conv(3, 8, stride=2))
 POOL = dict(pool=GlobalAvgPool())
@@ -29,7 +29,11 @@ def helped(monkeypatch):
     def build(ctx):
         return Network(BODY, POOL, ctx, min_size=8, aux={"stage1": POOL})
 
-    monkeypatch.setitem(variants(), "helped", Variant("helped", build, paper="", input_size=16))
+    monkeypatch.setitem(
+        variants(),
+        "helped",
+        Variant("helped", build, paper=Paper("", "", 2015, "", ""), input_size=16),
+    )
 
 
 def test_named_outputs_in_training_logits_alone_in_inference():

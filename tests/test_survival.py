@@ -357,13 +357,13 @@ import sys
 from training import distributed, report
 from training.cli import main
 from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
-from zoo.registry import Variant, variants
+from zoo.registry import Paper, Variant, variants
 
 def build(ctx):
     body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))
     return Network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.2)), ctx, min_size=8)
 
-variants()["tiny"] = Variant("tiny", build, paper="", input_size=16)
+variants()["tiny"] = Variant("tiny", build, paper=Paper("", "", 2015, "", ""), input_size=16)
 report.write = lambda *_: None
 if sys.argv[-1] == "quick":
     distributed.BEAT, distributed.SILENCE = 1, 6

@@ -19,12 +19,23 @@ from .preprocess import IMAGENET
 
 
 @dataclass(frozen=True)
+class Paper:
+    """Where a network was published, and what was new in it."""
+
+    title: str
+    authors: str  # surnames, in the paper's order: "He, Zhang, Ren, Sun"
+    year: int  # of the first version
+    url: str
+    new: str  # one or two sentences
+
+
+@dataclass(frozen=True)
 class Variant:
     """One network of a family: its name, how to build it, and where it was published."""
 
     name: str
     build: Callable[[Context], Network]
-    paper: str  # URL
+    paper: Paper
     input_size: int = 224  # of the published figures
     aliases: tuple[str, ...] = ()
     numerics: Numerics = TORCH  # of random weights; published ones bring their own
@@ -142,7 +153,7 @@ def abstract(spec: Spec) -> Network:
     backend.share_heap()
 
     def build() -> Network:
-        ctx = Context(spec, nnx.Rngs(params=0, dropout=0))
+        ctx = Context(spec, nnx.Rngs(dropout=0))
         model = variant.build(ctx)
         if spec.drop_path:
             stochastic_depth(model, ctx)

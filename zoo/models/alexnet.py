@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky et al., 2012), and its successors on one GPU (Krizhevsky, 2014).
 
-https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks
+https://papers.nips.cc/paper_files/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b-Abstract.html
 https://arxiv.org/abs/1404.5997
 """
 
@@ -12,13 +12,26 @@ import jax.numpy as jnp
 
 from ..context import Context
 from ..layers import LRN, Conv, Dense, Dropout, FlattenAt, Layer, MaxPool, Network, Sequence, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER_2012 = (
-    "https://papers.nips.cc/paper/"
-    "4824-imagenet-classification-with-deep-convolutional-neural-networks"
+PAPER_2012 = Paper(
+    "ImageNet Classification with Deep Convolutional Neural Networks",
+    "Krizhevsky, Sutskever, Hinton",
+    2012,
+    "https://papers.nips.cc/paper_files/paper/2012/"
+    "hash/c399862d3b9d6b76c8436e924a68c45b-Abstract.html",
+    new="Won ILSVRC 2012 by far: five convolutions and three fully connected layers with ReLU, "
+    "dropout and local response normalisation, on two GPUs, so that three of the convolutions "
+    "see half of the channels.",
 )
-PAPER_2014 = "https://arxiv.org/abs/1404.5997"
+PAPER_2014 = Paper(
+    "One weird trick for parallelizing convolutional neural networks",
+    "Krizhevsky",
+    2014,
+    "https://arxiv.org/abs/1404.5997",
+    new="Over many GPUs the convolutions share out the images, the fully connected layers "
+    "their weights. Its network is AlexNet in one tower, without groups.",
+)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..context import Context
+from ..context import NO_DRAWS, Context
 from ..layers import Conv, Dense, GlobalAvgPool, Layer, Network, Residual, Row, Sequence, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/2201.03545"
+PAPER = Paper(
+    "A ConvNet for the 2020s",
+    "Liu, Mao, Wu, Feichtenhofer, Darrell, Xie",
+    2022,
+    "https://arxiv.org/abs/2201.03545",
+    new="A ResNet modernised step by step after the Swin Transformer: 7x7 depthwise convolutions, "
+    "inverted bottlenecks, GELU, fewer activations and norms, layer norm in place of batch norm.",
+)
 
 
 class Normalise(nnx.Module):
@@ -33,7 +40,7 @@ class LayerNorm:
         if not ctx.has_norm:
             return ctx.act(None), channels
         norm = nnx.LayerNorm(
-            channels, epsilon=1e-6, dtype=jnp.float32, param_dtype=jnp.float32, rngs=ctx.rngs
+            channels, epsilon=1e-6, dtype=jnp.float32, param_dtype=jnp.float32, rngs=NO_DRAWS
         )
         return Normalise(norm), channels
 

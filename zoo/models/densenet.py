@@ -22,10 +22,17 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet_v2 import PreAct
 
-PAPER = "https://arxiv.org/abs/1608.06993"
+PAPER = Paper(
+    "Densely Connected Convolutional Networks",
+    "Huang, Liu, van der Maaten, Weinberger",
+    2016,
+    "https://arxiv.org/abs/1608.06993",
+    new="Within a block every layer reads the feature maps of all the layers before it, "
+    "concatenated, so that each needs to add only a few channels (the growth rate).",
+)
 
 
 # Convolution alone: its outputs are normalised by whoever reads them, in a `PreAct`.

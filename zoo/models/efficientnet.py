@@ -10,10 +10,17 @@ from typing import NamedTuple
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Network, Row, SqueezeExcite, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .mobilenet_v2 import Bottleneck, InvertedResidual, divisible
 
-PAPER = "https://arxiv.org/abs/1905.11946"
+PAPER = Paper(
+    "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+    "Tan, Le",
+    2019,
+    "https://arxiv.org/abs/1905.11946",
+    new="One coefficient scales depth, width and input size together, at fixed ratios, from a "
+    "base network (B0) that an architecture search found.",
+)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,19 @@ from functools import partial
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Layer, Network, Row, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .efficientnet import MBConv
 from .mobilenet_v2 import Bottleneck, shortcut
 
-PAPER = "https://arxiv.org/abs/2104.00298"
+PAPER = Paper(
+    "EfficientNetV2: Smaller Models and Faster Training",
+    "Tan, Le",
+    2021,
+    "https://arxiv.org/abs/2104.00298",
+    new="Searched for speed of training too: in early stages one full 3x3 convolution replaces "
+    "the 1x1 and the depthwise one (Fused-MBConv). Images and regularisation grow together "
+    "during training.",
+)
 
 
 @dataclass(frozen=True)

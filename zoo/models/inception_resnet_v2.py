@@ -25,8 +25,7 @@ from ..layers import (
 )
 from ..registry import Variant
 from .inception_v3 import AUX, STEM, figure_5, reduction_a
-
-PAPER = "https://arxiv.org/abs/1602.07261"
+from .inception_v4 import PAPER
 
 
 @dataclass(frozen=True)

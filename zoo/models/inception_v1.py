@@ -26,9 +26,17 @@ from ..layers import (
     Row,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1409.4842"
+PAPER = Paper(
+    "Going Deeper with Convolutions",
+    "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich",
+    2014,
+    "https://arxiv.org/abs/1409.4842",
+    new="Convolutions of 1x1, 3x3 and 5x5 and a pool side by side, the larger ones behind 1x1 "
+    "convolutions that reduce the channels; global average pooling in place of wide fully "
+    "connected layers; auxiliary classifiers.",
+)
 
 
 @dataclass(frozen=True)

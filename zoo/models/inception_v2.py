@@ -20,9 +20,17 @@ from ..layers import (
     Sequence,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1502.03167"
+PAPER = Paper(
+    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
+    "Ioffe, Szegedy",
+    2015,
+    "https://arxiv.org/abs/1502.03167",
+    new="Batch norm: every channel is normalised over the batch before its nonlinearity, which "
+    "allows higher learning rates and less dropout. The network is Inception v1 with two 3x3 "
+    "convolutions for each 5x5.",
+)
 SLIM = replace(TF, bn_scale=False)  # the scale before a ReLU and a convolution changes nothing
 
 

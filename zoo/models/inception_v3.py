@@ -9,9 +9,17 @@ from dataclasses import replace
 
 from ..context import TORCH, Context
 from ..layers import AvgPool, Conv, Dropout, GlobalAvgPool, MaxPool, Network, Row, Table, branches
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1512.00567"
+PAPER = Paper(
+    "Rethinking the Inception Architecture for Computer Vision",
+    "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna",
+    2015,
+    "https://arxiv.org/abs/1512.00567",
+    new="Factorised convolutions: two 3x3 for a 5x5, 1x7 and 7x1 for a 7x7; a strided convolution "
+    "beside a pool where the image shrinks; label smoothing; batch norm in the auxiliary "
+    "classifier.",
+)
 
 
 def pool_conv(features: int) -> Table:

@@ -17,10 +17,18 @@ from ..layers import (
     Table,
     branches,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .inception_v3 import AUX, pool_conv, reduction_a, split
 
-PAPER = "https://arxiv.org/abs/1602.07261"
+PAPER = Paper(
+    "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
+    "Szegedy, Ioffe, Vanhoucke, Alemi",
+    2016,
+    "https://arxiv.org/abs/1602.07261",
+    new="A deeper and more uniform Inception (v4), and Inception modules as the branches of "
+    "residual blocks (Inception-ResNet), which train faster; residuals are scaled down to "
+    "keep training stable.",
+)
 
 # Figure 3: its three joins. All that halves or trims the image is unpadded ("V").
 STEM_3A = branches(

@@ -6,10 +6,17 @@ from functools import partial
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Network, Row, SqueezeExcite, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .mobilenet_v2 import Bottleneck, InvertedResidual, divisible
 
-PAPER = "https://arxiv.org/abs/1807.11626"
+PAPER = Paper(
+    "MnasNet: Platform-Aware Neural Architecture Search for Mobile",
+    "Tan, Chen, Pang, Vasudevan, Sandler, Howard, Le",
+    2018,
+    "https://arxiv.org/abs/1807.11626",
+    new="Architecture search rewarded for speed measured on a phone, in a space where each "
+    "stage chooses its own kernel, expansion, depth and squeeze-excite.",
+)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,17 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Network, Separable, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1704.04861"
+PAPER = Paper(
+    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    "Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam",
+    2017,
+    "https://arxiv.org/abs/1704.04861",
+    new="Depthwise separable convolutions throughout: a 3x3 on each channel, then a 1x1 across "
+    "them, for 8 to 9 times less computation. Multipliers of width and input size trade "
+    "accuracy for cost.",
+)
 
 
 def table_1(width: float) -> Table:

@@ -16,9 +16,17 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1801.04381"
+PAPER = Paper(
+    "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    "Sandler, Howard, Zhu, Zhmoginov, Chen",
+    2018,
+    "https://arxiv.org/abs/1801.04381",
+    new="Inverted residuals: shortcuts join thin layers, and between them a block expands to many "
+    "channels for a depthwise convolution. Nothing follows the projection back, where a ReLU "
+    "would lose information.",
+)
 
 
 def divisible(channels: float, by: int = 8) -> int:

@@ -6,10 +6,18 @@ from functools import partial
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dense, Dropout, GlobalAvgPool, Network, Row, SqueezeExcite, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .mobilenet_v2 import InvertedResidual, divisible
 
-PAPER = "https://arxiv.org/abs/1905.02244"
+PAPER = Paper(
+    "Searching for MobileNetV3",
+    "Howard, Sandler, Chu, Chen, Chen, Tan, Wang, Zhu, Pang, Vasudevan, Le, Adam",
+    2019,
+    "https://arxiv.org/abs/1905.02244",
+    new="MobileNet v2's blocks arranged by architecture search for phones, with squeeze-excite "
+    "and hard-swish; a thinner stem, and a cheaper end that pools before its last, widest 1x1 "
+    "convolution.",
+)
 
 
 RE, HS = "relu", "hard_swish"

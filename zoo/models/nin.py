@@ -24,9 +24,17 @@ from ..layers import (
     Sequence,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1312.4400"
+PAPER = Paper(
+    "Network In Network",
+    "Lin, Chen, Yan",
+    2013,
+    "https://arxiv.org/abs/1312.4400",
+    new="1x1 convolutions after each larger one make a small perceptron that slides over the "
+    "image, and global average pooling of one map for each class replaces the fully connected "
+    "layers.",
+)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,17 @@ from ..layers import (
     SqueezeExcite,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/2003.13678"
+PAPER = Paper(
+    "Designing Network Design Spaces",
+    "Radosavovic, Kosaraju, Girshick, He, Dollár",
+    2020,
+    "https://arxiv.org/abs/2003.13678",
+    new="A space of networks, not one network, made simpler step by step: the widths of blocks "
+    "follow a quantised line, so that a few numbers give a network (RegNetX). RegNetY adds "
+    "squeeze-excite.",
+)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,17 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, GlobalAvgPool, Layer, MaxPool, Network, Residual, Row, Sequence, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1512.03385"
+PAPER = Paper(
+    "Deep Residual Learning for Image Recognition",
+    "He, Zhang, Ren, Sun",
+    2015,
+    "https://arxiv.org/abs/1512.03385",
+    new="Blocks learn a residual that is added to their input, so that networks of 100 and more "
+    "layers train; batch norm everywhere, one fully connected layer after global average "
+    "pooling.",
+)
 
 
 def projection(features: int, stride: int) -> Row:

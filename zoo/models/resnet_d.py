@@ -7,10 +7,18 @@ tweak D a shortcut that averages where it had skipped three pixels in four.
 from functools import partial
 
 from ..layers import AvgPool, Conv, Row, Sequence
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet import Block, Bottleneck, projection, resnet
 
-PAPER = "https://arxiv.org/abs/1812.01187"
+PAPER = Paper(
+    "Bag of Tricks for Image Classification with Convolutional Neural Networks",
+    "He, Zhang, Zhang, Zhang, Xie, Li",
+    2018,
+    "https://arxiv.org/abs/1812.01187",
+    new="Tricks of training, and of ResNet: the stride out of the first 1x1 convolution (B), a "
+    "stem of three 3x3 for the 7x7 (C), and shortcuts that average before their 1x1 instead "
+    "of skipping pixels (D).",
+)
 
 STEM = Sequence(
     dict(conv1=Conv(3, 32, stride=2), conv2=Conv(3, 32), conv3=Conv(3, 64)),  # figure 2b

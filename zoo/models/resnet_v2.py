@@ -13,10 +13,17 @@ from flax import nnx
 
 from ..context import Context
 from ..layers import Conv, Layer, MaxPool, Network, Row, Sequence, Stack, Table, batch_norm, last
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet import DEPTHS, HEAD
 
-PAPER = "https://arxiv.org/abs/1603.05027"
+PAPER = Paper(
+    "Identity Mappings in Deep Residual Networks",
+    "He, Zhang, Ren, Sun",
+    2016,
+    "https://arxiv.org/abs/1603.05027",
+    new="Batch norm and ReLU before each convolution and nothing after the sum: shortcuts are "
+    "the identity from end to end, and networks of 1000 layers train.",
+)
 
 
 class NormAct(nnx.Module):

@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..layers import Conv, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet import Bottleneck, resnet
 
-PAPER = "https://arxiv.org/abs/1611.05431"
+PAPER = Paper(
+    "Aggregated Residual Transformations for Deep Neural Networks",
+    "Xie, Girshick, Dollár, Tu, He",
+    2016,
+    "https://arxiv.org/abs/1611.05431",
+    new="Bottlenecks with a grouped 3x3 convolution: a sum of many equal, thin paths. More of "
+    "them (the cardinality) gains more than depth or width at the same cost.",
+)
 
 
 @dataclass(frozen=True)

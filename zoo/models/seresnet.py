@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..layers import Row, SqueezeExcite, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet import Block, Bottleneck, resnet
 
-PAPER = "https://arxiv.org/abs/1709.01507"
+PAPER = Paper(
+    "Squeeze-and-Excitation Networks",
+    "Hu, Shen, Albanie, Sun, Wu",
+    2017,
+    "https://arxiv.org/abs/1709.01507",
+    new="Squeeze-excite: a block's channels are weighted by a gate, two small fully connected "
+    "layers on their averages over the image. A tenth more parameters in ResNet-50, hardly "
+    "more computation.",
+)
 
 
 def squeeze(channels: int) -> Row:

@@ -19,9 +19,17 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1807.11164"
+PAPER = Paper(
+    "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
+    "Ma, Zhang, Zheng, Sun",
+    2018,
+    "https://arxiv.org/abs/1807.11164",
+    new="Designed by measured speed, not by multiplications: equal widths in and out, no grouped "
+    "1x1 convolutions. Half of the channels pass a unit untouched, and a shuffle mixes the "
+    "halves.",
+)
 
 
 @dataclass(frozen=True)

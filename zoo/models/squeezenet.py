@@ -9,10 +9,18 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Branches, Conv, Dropout, Layer, MaxPool, Network, Row, Sequence, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .nin import network
 
-PAPER = "https://arxiv.org/abs/1602.07360"
+PAPER = Paper(
+    "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
+    "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer",
+    2016,
+    "https://arxiv.org/abs/1602.07360",
+    new="AlexNet's accuracy with 50 times fewer parameters: fire modules squeeze to few channels "
+    "by 1x1 convolutions and expand by 1x1 and 3x3 ones side by side; late pools, no fully "
+    "connected layer.",
+)
 
 conv = partial(Conv, norm=False)
 

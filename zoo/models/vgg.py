@@ -4,9 +4,16 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, Dense, Dropout, FlattenAt, MaxPool, Network, Row, Sequence, Table
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1409.1556"
+PAPER = Paper(
+    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    "Simonyan, Zisserman",
+    2014,
+    "https://arxiv.org/abs/1409.1556",
+    new="3x3 convolutions throughout, up to 19 layers with weights: two in a row see what a 5x5 "
+    "sees and three what a 7x7 sees, with fewer weights and more nonlinearities.",
+)
 
 # Table 1: the number of 3x3 convolutions before each max pool, at 64 to 512 channels.
 # fmt: off

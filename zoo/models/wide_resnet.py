@@ -6,11 +6,18 @@ outputs are not. The stride stands in the 3x3, as torchvision's and timm's weigh
 
 from functools import partial
 
-from ..registry import Variant
+from ..registry import Paper, Variant
 from .resnet import resnet
 from .resnext import Aggregated
 
-PAPER = "https://arxiv.org/abs/1605.07146"
+PAPER = Paper(
+    "Wide Residual Networks",
+    "Zagoruyko, Komodakis",
+    2016,
+    "https://arxiv.org/abs/1605.07146",
+    new="Width in place of depth: residual networks of few, wide layers are as accurate as "
+    "those of a thousand thin ones and train several times faster.",
+)
 
 wide = partial(Aggregated, groups=1, d=2 * 64)  # one group: a bottleneck of another inner width
 

@@ -15,9 +15,17 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Variant
+from ..registry import Paper, Variant
 
-PAPER = "https://arxiv.org/abs/1610.02357"
+PAPER = Paper(
+    "Xception: Deep Learning with Depthwise Separable Convolutions",
+    "Chollet",
+    2016,
+    "https://arxiv.org/abs/1610.02357",
+    new="Inception taken to its limit: depthwise separable convolutions throughout, with residual "
+    "connections around them, so that space and channels are dealt with apart; as many "
+    "parameters as Inception v3.",
+)
 
 
 @dataclass(frozen=True)
