@@ -65,13 +65,13 @@ def keep_memory() -> bool:
     return kept
 
 
-def _after_compiling(event: str, seconds: float, **_: Any) -> None:
+def _after_compiling(event: str, duration_secs: float, **_: Any) -> None:
     """Give back what compiling leaves in the heap, and what was there before as copies of weights.
 
     It lies in pieces between what stays, so that a program's memory would come on top: 0.3 to 0.5
     GB of the peak of a ResNet-50 or a MobileNet v2 that trains. JAX tells before the program runs.
     """
-    if event == COMPILED and seconds > 1:
+    if event == COMPILED and duration_secs > 1:
         _trim()
 
 

@@ -1,26 +1,38 @@
 """What a network costs, counted on the network itself without computing or allocating anything.
 
-Parameters come from the abstract model; multiply-accumulates (MACs) from a walk over its jaxpr:
-one for each product that enters a convolution's or a matrix product's output, padding counted, as
-in the papers. Batch norm, activations, pooling and additions count nothing.
+Parameters come from the abstract model; all else from its jaxpr (`walk`). The definitions:
+
+- MACs, multiply-accumulates: one for each product that enters a convolution's or a matrix product's
+  output, padding counted, as in the papers. Batch norm, activations, pooling and additions count
+  nothing.
+- FLOPs of training: two for each of the products of the forward pass, of the kernels' gradients and
+  of the inputs' gradients, which are as many each; layers that read the image need no gradient of
+  their input. What the optimizer does, and auxiliary heads, are not in it.
+- Memory: bytes of activations for one image, parameters left out. In inference those that live at
+  once, at most (`memory.peak`); in training those kept for the backward pass (`memory.kept`).
+- Receptive field: the side, in pixels, of the square that one position of a feature map sees; it
+  may exceed the image. Squeeze-and-excite gates, which see all of it, are left out.
 """
 
+import gc
 import math
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.traverse_util import flatten_dict
-from jax.extend import core
 
+from .. import ops
 from ..context import Spec
 from ..errors import ZooError
-from ..layers import Network
+from ..layers import Network, model_stages
 from ..registry import abstract, find
+from . import memory
+from .walk import PIXEL, Operation, Value, value_of, walk
+
+KINDS = ("stem", "convolution", "depthwise", "1x1", "fully connected", "batch norm", "other")
 
 
 @dataclass(frozen=True)
@@ -28,15 +40,30 @@ class LayerCount:
     """One row of an architecture's table: a convolution or fully connected layer with its norm."""
 
     name: str  # dotted path, "body.stage1.block0.conv1"
-    params: int  # trainable
-    batch_stats: int  # running means and variances
-    macs: int  # for one image
-    output: tuple[int, ...]  # shape for one image: (H, W, C) or (C,)
+    params: int = 0  # trainable
+    batch_stats: int = 0  # running means and variances
+    macs: int = 0  # for one image
+    output: tuple[int, ...] = ()  # shape for one image: (H, W, C) or (C,)
+    kind: str = "other"  # of `KINDS`, never "batch norm"; "other" has no product
+    norm: int = 0  # parameters of its normaliser, batch or layer norm, in `params`
+    receptive_field: int | None = None  # None: the whole image
+
+
+@dataclass(frozen=True)
+class StageCount:
+    """One stage of `zoo.features`: a row of the network's outermost table, pools too."""
+
+    name: str
+    params: int
+    batch_stats: int
+    macs: int
+    output: tuple[int, ...]
+    receptive_field: int | None  # None: the whole image
 
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of a network for one image of `input_size` x `input_size` pixels."""
+    """The cost of a network for one image of `input_size` x `input_size` pixels, float32."""
 
     name: str
     input_size: int
@@ -47,7 +74,25 @@ class Count:
     macs: int
     activations: int  # elements of all convolution and fully connected outputs together
     largest_activation: int  # elements of the largest of them
+    train_flops: int  # of a forward and a backward pass
+    inference_memory: int  # bytes
+    training_memory: int  # bytes
     layers: tuple[LayerCount, ...]
+    stages: tuple[StageCount, ...]
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """`params` by `KINDS`, in that order: normalisers apart, wherever they are."""
+        kinds = dict.fromkeys(KINDS, 0)
+        for row in self.layers:
+            kinds[row.kind] += row.params - row.norm
+            kinds["batch norm"] += row.norm
+        return kinds
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the weights in float32, without a file's header."""
+        return 4 * (self.params + self.batch_stats)
 
 
 def count(
@@ -69,82 +114,140 @@ def count(
     if isinstance(model, str):
         variant = find(model)
         classes = 1000 if num_classes is None else num_classes
-        model = abstract(
-            Spec(variant.name, num_classes=classes, numerics=variant.numerics, aux=True)
-        )
+        spec = Spec(variant.name, num_classes=classes, numerics=variant.numerics, aux=True)
+        with _no_garbage_collection():
+            model = abstract(spec)
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
-    input_size = input_size or find(model.spec.name).input_size
-    graphdef, state = nnx.split(model)
-    param_rows = _by_row(nnx.filter_state(state, nnx.Param))
-    stat_rows = _by_row(nnx.filter_state(state, nnx.BatchStat))
+    with _no_garbage_collection():
+        return _count(model, input_size or find(model.spec.name).input_size)
 
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Tracing makes many objects and little garbage: to look for it takes a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _count(model: Network, input_size: int) -> Count:
     image = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
     model.check_input(image)
-    jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state).forward(x))(state, image)
-    aux = sum(n for name, n in param_rows.items() if name.startswith("aux_"))
-    macs: dict[str, int] = defaultdict(int)
-    outputs: dict[str, tuple[int, ...]] = {}
-    for name, products, shape in _products(jaxpr.jaxpr):
-        if name not in param_rows:
-            continue  # pooling as a matrix product
-        macs[name] += products
-        outputs[name] = shape[1:]
-    rest = [name for name in param_rows if name not in outputs and not name.startswith("aux_")]
-    layers = tuple(
-        LayerCount(
-            name, param_rows[name], stat_rows.get(name, 0), macs[name], outputs.get(name, ())
-        )
-        for name in (*outputs, *rest)  # rows without a product, a norm alone, come last
-    )
-    sizes = [math.prod(output) for output in outputs.values()]
+    graphdef, state = nnx.split(model)
+
+    def forward(state: nnx.State, x: jax.Array) -> tuple[jax.Array, ...]:
+        twin = nnx.merge(graphdef, state)
+        twin.eval()
+        return tuple(y for _, y in twin.steps(x))
+
+    with ops.native_only():
+        program = jax.make_jaxpr(forward)(state, image)
+        training_memory = memory.kept(graphdef, state, image)
+    *weights, x = (value_of(variable.aval) for variable in program.jaxpr.invars)
+    x.sight = {1: PIXEL, 2: PIXEL}
+    operations, outputs = walk(program, (*weights, x))
+
+    rows, aux = _rows(state)
+    products = []  # of the rows: pooling may be a matrix product too
+    for operation in operations:
+        if operation.products and operation.row in rows:
+            products.append(operation)
+            rows[operation.row] = _with(rows[operation.row], operation, stem=len(products) == 1)
+    done = dict.fromkeys(operation.row for operation in products)
+    layers = [rows.pop(name) for name in done]
+    layers += rows.values()  # without a product, a norm alone
+    macs = sum(row.macs for row in layers)
+    reading_image = sum(o.products for o in products if not o.inputs[0].learned)
+    sizes = [math.prod(row.output) for row in layers if row.output]
+    stages = _stages(model, layers, outputs)
     return Count(
         name=model.spec.name,
         input_size=input_size,
-        params=sum(param_rows.values()) - aux,
-        batch_stats=sum(n for name, n in stat_rows.items() if not name.startswith("aux_")),
-        head=sum(n for name, n in param_rows.items() if name.startswith(("head.", "classifier"))),
+        params=sum(row.params for row in layers),
+        batch_stats=sum(row.batch_stats for row in layers),
+        head=sum(stage.params for stage in stages[len(model.body.order) :]),
         aux=aux,
-        macs=sum(macs.values()),
+        macs=macs,
         activations=sum(sizes),
         largest_activation=max(sizes, default=0),
-        layers=layers,
+        train_flops=2 * (3 * macs - reading_image),
+        inference_memory=memory.peak(operations, x, outputs[-1]),
+        training_memory=training_memory,
+        layers=tuple(layers),
+        stages=stages,
     )
 
 
-def _by_row(state: nnx.State) -> dict[str, int]:
-    """Sizes by table row: "body.stem.conv.kernel" belongs to the row "body.stem"."""
-    rows: dict[str, int] = defaultdict(int)
-    for path, leaf in flatten_dict(nnx.to_pure_dict(state)).items():
-        rows[".".join(path[:-2])] += math.prod(leaf.shape)
-    return rows
+def _rows(state: nnx.State) -> tuple[dict[str, LayerCount], int]:
+    """Rows by name, with what they store, and the parameters of auxiliary heads.
 
-
-def _products(jaxpr: core.Jaxpr, scope: str = "") -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """(row, MACs, output shape) of every convolution and matrix product, in order."""
-    for eqn in jaxpr.eqns:
-        here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
-        shape = _shape(eqn.outvars[0])
-        if eqn.primitive.name == "conv_general_dilated":
-            kernel = _shape(eqn.invars[1])
-            features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-            yield here.replace("/", "."), math.prod(shape) * math.prod(kernel) // features, shape
-        elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            lhs = _shape(eqn.invars[0])
-            depth = math.prod(lhs[i] for i in contracted)
-            yield here.replace("/", "."), math.prod(shape) * depth, shape
-        elif eqn.primitive.name == "cond":
-            # `platform_dependent`: the same layer lowered in several ways; the native one comes
-            # last, and its products are the layer's.
-            yield from _products(eqn.params["branches"][-1].jaxpr, here)
+    "body.stem.conv.kernel" belongs to the row "body.stem".
+    """
+    rows: dict[str, LayerCount] = {}
+    aux = 0
+    for path, variable in nnx.to_flat_state(state):
+        if not isinstance(variable, nnx.Param | nnx.BatchStat):
+            continue
+        size = math.prod(variable.get_value().shape)
+        if str(path[0]).startswith("aux_"):
+            aux += size if isinstance(variable, nnx.Param) else 0
+            continue
+        name = ".".join(map(str, path[:-2]))
+        row = rows.setdefault(name, LayerCount(name))
+        if isinstance(variable, nnx.BatchStat):
+            row = replace(row, batch_stats=row.batch_stats + size)
         else:
-            for value in eqn.params.values():
-                if isinstance(value, core.ClosedJaxpr):
-                    yield from _products(value.jaxpr, here)
-                elif isinstance(value, core.Jaxpr):  # rematerialised
-                    yield from _products(value, here)
+            norm = size if path[-2] == "norm" else 0  # the name that every layer gives it
+            row = replace(row, params=row.params + size, norm=row.norm + norm)
+        rows[name] = row
+    return rows, aux
 
 
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
+def _with(row: LayerCount, operation: Operation, *, stem: bool) -> LayerCount:
+    (output,) = operation.outputs
+    return replace(
+        row,
+        macs=row.macs + operation.products,
+        output=output.shape[1:],
+        kind="stem" if stem else _kind(operation),
+        receptive_field=output.receptive_field,
+    )
+
+
+def _kind(operation: Operation) -> str:
+    x, kernel = operation.inputs
+    if operation.name == "dot_general":
+        # on every pixel of a feature map it is a 1x1 convolution (ConvNeXt)
+        return "fully connected" if len(x.shape) == 2 else "1x1"
+    numbers = operation.settings["dimension_numbers"]
+    if operation.settings["feature_group_count"] == x.shape[numbers.lhs_spec[1]] > 1:
+        return "depthwise"
+    sides = (kernel.shape[axis] for axis in numbers.rhs_spec[2:])
+    return "1x1" if set(sides) == {1} else "convolution"
+
+
+def _stages(
+    model: Network, layers: Sequence[LayerCount], outputs: Sequence[Value]
+) -> tuple[StageCount, ...]:
+    body = len(model.body.order)
+    stages = []
+    for place, (name, output) in enumerate(zip(model_stages(model), outputs, strict=True)):
+        part = "body." if place < body else "head." if name in model.head.order else ""
+        path = part + name
+        inside = [row for row in layers if f"{row.name}.".startswith(f"{path}.")]
+        stages.append(
+            StageCount(
+                name,
+                params=sum(row.params for row in inside),
+                batch_stats=sum(row.batch_stats for row in inside),
+                macs=sum(row.macs for row in inside),
+                output=output.shape[1:],
+                receptive_field=output.receptive_field,
+            )
+        )
+    return tuple(stages)

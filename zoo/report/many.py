@@ -1,0 +1,107 @@
+"""Counting many networks, in a process for each core."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import ZooError
+from ..registry import find
+from .count import Count, count
+
+FEW = 8  # networks that are counted sooner than a process has started
+
+
+def count_many(
+    names: Sequence[str],
+    *,
+    input_size: int | None = None,
+    on_done: Callable[[], object] | None = None,
+) -> list[Count]:
+    """Count networks, many of them in a process for each core.
+
+    Args:
+      names: of `zoo.list_models()`.
+      input_size: side of the square input; None takes each network's published one.
+      on_done: called after each.
+
+    Returns:
+      Their counts, in order.
+
+    Raises:
+      ZooError: an unknown name, or an input below a network's minimum.
+    """
+    variants = [find(name) for name in names]
+    tell = on_done or (lambda: None)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if len(names) <= FEW or cores == 1:
+        counts = []
+        for name in names:
+            counts.append(count(name, input_size=input_size))
+            tell()
+        return counts
+    # larger networks read larger pictures: they go first, so that all cores end together
+    todo = deque(sorted(range(len(names)), key=lambda i: -variants[i].input_size))
+    done: dict[int, Count] = {}
+
+    def work() -> None:
+        with _process() as process:
+            assert process.stdin
+            assert process.stdout
+            while todo:
+                try:
+                    i = todo.popleft()
+                except IndexError:  # another thread was quicker
+                    break
+                pickle.dump((names[i], input_size), process.stdin)
+                process.stdin.flush()
+                try:
+                    answer = pickle.load(process.stdout)
+                except EOFError:
+                    raise ZooError(f"counting {names[i]}: its process ended early") from None
+                if isinstance(answer, ZooError):
+                    raise answer
+                done[i] = answer
+                tell()
+
+    with ThreadPoolExecutor(min(cores or 1, len(names))) as pool:
+        threads = [pool.submit(work) for _ in range(pool._max_workers)]
+        try:
+            for thread in threads:
+                thread.result()
+        finally:
+            todo.clear()  # after an error, or Ctrl-C
+    return [done[i] for i in range(len(names))]
+
+
+def _process() -> "subprocess.Popen[bytes]":
+    """One that runs `main`. Unlike `multiprocessing`'s it does not import a user's script anew."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # an accelerator is the parent's
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def main() -> None:
+    """Answer each (name, input size) on stdin with a `Count` on stdout, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that stdin
+    while True:
+        try:
+            name, input_size = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer: Count | ZooError = count(name, input_size=input_size)
+        except ZooError as error:
+            answer = error
+        pickle.dump(answer, sys.stdout.buffer)
+        sys.stdout.flush()

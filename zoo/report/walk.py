@@ -1,0 +1,243 @@
+"""A network's program read one operation after the other, as XLA would run it.
+
+Calls are entered, and of what `zoo.ops` lowers in several ways the native one is taken. Every value
+carries what it sees of the image: along each axis that is still one of the image, how many pixels
+enter one position (its receptive field), and how many lie between two neighbours (the jump). An
+axis that was averaged, flattened or multiplied away is gone, so a squeeze-and-excite gate, which
+has none left, adds nothing where it meets a feature map: gates are left out of receptive fields.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from jax.extend import core
+
+
+class Sight(NamedTuple):
+    """What one position sees along one axis, in pixels of the image."""
+
+    field: Fraction
+    jump: Fraction
+
+    def through(self, window: int, stride: int = 1, dilation: int = 1, spread: int = 1) -> "Sight":
+        """After a window, over this axis spread out `spread` times (transposed convolutions)."""
+        taps = -(-((window - 1) * dilation + 1) // spread)  # of the window that meet no zero
+        return Sight(self.field + (taps - 1) * self.jump, self.jump * stride / spread)
+
+
+PIXEL = Sight(Fraction(1), Fraction(1))
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A value of a program: equal to itself alone."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+    sight: Mapping[int, Sight] | None = None  # by axis; None: it does not depend on the image
+    learned: bool = False  # whether a product with a parameter is behind it
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.itemsize
+
+    @property
+    def receptive_field(self) -> int | None:
+        """The longer side, in pixels; None: the whole image."""
+        if self.sight is None or len(self.sight) < 2:
+            return None
+        return math.ceil(max(sight.field for sight in self.sight.values()))
+
+
+class Operation(NamedTuple):
+    name: str  # of the primitive
+    scope: str  # "body/stage1/block0/conv1"
+    settings: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+
+    @property
+    def row(self) -> str:
+        """The dotted path of the layer that it is part of."""
+        return self.scope.replace("/", ".")
+
+    @property
+    def products(self) -> int:
+        """Multiply-accumulates of a convolution or a matrix product; 0 of anything else.
+
+        One for each product that enters an output, padding counted. A transposed convolution counts
+        what the convolution counts whose transpose it is, so the zeros between its inputs do not.
+        """
+        if self.name == "conv_general_dilated":
+            x, kernel = (value.shape for value in self.inputs)
+            (y,) = (value.shape for value in self.outputs)
+            numbers = self.settings["dimension_numbers"]
+            places = y[numbers.out_spec[0]]
+            for spread, before, after in zip(
+                self.settings["lhs_dilation"],
+                numbers.lhs_spec[2:],
+                numbers.out_spec[2:],
+                strict=True,
+            ):
+                places *= y[after] if spread == 1 else x[before]
+            return places * math.prod(kernel)
+        if self.name == "dot_general":
+            (contracted, _), _ = self.settings["dimension_numbers"]
+            depth = math.prod(self.inputs[0].shape[axis] for axis in contracted)
+            return math.prod(self.outputs[0].shape) * depth
+        return 0
+
+
+def walk(program: core.ClosedJaxpr, inputs: Sequence[Value]) -> tuple[list[Operation], list[Value]]:
+    """The operations of a program in order, and its results.
+
+    Args:
+      inputs: one for each of the program's.
+    """
+    operations: list[Operation] = []
+    return operations, _walk(program.jaxpr, inputs, "", operations)
+
+
+def value_of(aval: Any, **knowledge: Any) -> Value:
+    """The value of an abstract array."""
+    dtype = aval.dtype  # a random key's is no NumPy dtype, but it has a size
+    return Value(aval.shape, dtype.itemsize, **knowledge)
+
+
+def _walk(
+    jaxpr: core.Jaxpr, inputs: Sequence[Value], scope: str, operations: list[Operation]
+) -> list[Value]:
+    values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    values.update((variable, value_of(variable.aval)) for variable in jaxpr.constvars)
+
+    def read(atoms: Sequence[Any]) -> list[Value]:
+        return [value_of(a.aval) if isinstance(a, core.Literal) else values[a] for a in atoms]
+
+    for eqn in jaxpr.eqns:
+        here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
+        operands = read(eqn.invars)
+        called = _called(eqn)
+        if called is not None:
+            # what chooses a branch comes first
+            arguments = operands[len(operands) - len(called.invars) :]
+            outputs = _walk(called, arguments, here, operations)
+        else:
+            outputs = [value_of(variable.aval) for variable in eqn.outvars]
+            _look(eqn.primitive.name, eqn.params, operands, outputs)
+            operations.append(Operation(eqn.primitive.name, here, eqn.params, operands, outputs))
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return read(jaxpr.outvars)
+
+
+def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
+    """What an equation runs once, in place of itself."""
+    name, settings = eqn.primitive.name, eqn.params
+    if name in ("scan", "while"):
+        raise NotImplementedError(f"{name}: the products of a loop are not counted")
+    if name == "cond":  # `platform_dependent`: the native way comes last
+        return settings["branches"][-1].jaxpr
+    for value in settings.values():
+        if isinstance(value, core.ClosedJaxpr):
+            return value.jaxpr
+        if isinstance(value, core.Jaxpr):  # rematerialised
+            return value
+    return None
+
+
+# --- what outputs see ----------------------------------------------------------------------------
+
+
+def _look(
+    name: str, settings: Mapping[str, Any], inputs: Sequence[Value], outputs: Sequence[Value]
+) -> None:
+    """Enter what an operation's outputs know."""
+    seen = [value for value in inputs if value.sight is not None]
+    if not seen:
+        return
+    learned = name in PRODUCTS or any(value.learned for value in seen)
+    for output in outputs:
+        sight: dict[int, Sight] = {}
+        for operand, value in enumerate(inputs):
+            for axis, view in (value.sight or {}).items():
+                moved = _moved(name, settings, inputs, operand, axis, output.shape)
+                if moved is None:
+                    continue
+                view = _widened(name, settings, inputs, axis, view)
+                other = sight.get(moved, view)
+                sight[moved] = Sight(max(view.field, other.field), max(view.jump, other.jump))
+        output.sight, output.learned = sight, learned
+
+
+PRODUCTS = ("conv_general_dilated", "dot_general")
+
+
+def _widened(
+    name: str, settings: Mapping[str, Any], inputs: Sequence[Value], axis: int, view: Sight
+) -> Sight:
+    """What is seen along an axis of an input, after windows and strides."""
+    if name == "conv_general_dilated":
+        numbers = settings["dimension_numbers"]
+        place = numbers.lhs_spec[2:].index(axis)
+        return view.through(
+            inputs[1].shape[numbers.rhs_spec[2:][place]],
+            settings["window_strides"][place],
+            settings["rhs_dilation"][place],
+            settings["lhs_dilation"][place],
+        )
+    if name.startswith("reduce_window"):
+        return view.through(
+            settings["window_dimensions"][axis],
+            settings["window_strides"][axis],
+            settings["window_dilation"][axis],
+            settings["base_dilation"][axis],
+        )
+    if name == "slice" and settings["strides"] is not None:
+        return view.through(1, settings["strides"][axis])
+    return view
+
+
+def _moved(
+    name: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Value],
+    operand: int,
+    axis: int,
+    shape: tuple[int, ...],
+) -> int | None:
+    """Where an axis of an input is in the output of that shape; None: nowhere."""
+    before = inputs[operand].shape
+    if name == "conv_general_dilated":
+        numbers = settings["dimension_numbers"]
+        if operand or axis not in numbers.lhs_spec[2:]:
+            return None
+        return numbers.out_spec[2:][numbers.lhs_spec[2:].index(axis)]
+    if name == "dot_general":
+        contracted, batch = settings["dimension_numbers"]
+        mine, shared = contracted[operand], batch[operand]
+        if axis in mine:
+            return None
+        if axis in shared:
+            return shared.index(axis)
+        free = [a for a in range(len(before)) if a not in (*mine, *shared)]
+        others = len(inputs[0].shape) - len(contracted[0]) if operand else len(shared)
+        return others + free.index(axis)
+    if name == "transpose":
+        return settings["permutation"].index(axis)
+    if name == "broadcast_in_dim":
+        moved = settings["broadcast_dimensions"][axis]
+        return moved if shape[moved] == before[axis] else None
+    if name == "reshape":
+        places = (axis, *range(len(shape)))  # lengths of 1 look alike: first where it was
+        for place in places:
+            if math.prod(shape[:place]) == math.prod(before[:axis]) and (
+                shape[place : place + 1] == before[axis : axis + 1]
+            ):
+                return place
+        return None
+    gone = settings.get("axes", settings.get("dimensions", ()))
+    if len(shape) < len(before):  # reductions, squeeze
+        return None if axis in gone else axis - sum(a < axis for a in gone)
+    return axis if len(shape) == len(before) else None
