@@ -1,5 +1,6 @@
 """The command `zoo`: what it prints, and how it refuses. Training commands: test_training*.py."""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from zoo.preprocess import INCEPTION
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    *("list", "params", "weights", "convert", "export", "predict"),
+    *("list", "params", "info", "compare", "diff"),
+    *("weights", "convert", "export", "predict"),
     *("train", "finetune", "evaluate"),
 ]
 
@@ -128,33 +130,83 @@ def test_list(run):
 
 
 def test_params(run):
-    head, *rows = run("params", "mobilenet_v1_025", "resnet18")
-    assert re.split(r"  +", head) == [
-        "network", "parameters", "of them head", "BN statistics", "MACs (G)", "input",
-    ]  # fmt: skip
-    assert [row.split() for row in rows] == [
-        ["mobilenet_v1_025", "470,072", "257,000", "5,472", "0.041", "224"],
-        ["resnet18", "11,689,512", "513,000", "9,600", "1.814", "224"],
-    ]
+    text = "\n".join(run("params", "mobilenet_v1_025", "resnet18"))
+    assert max(map(len, text.splitlines())) <= 80
+    rows = [line.split() for line in text.splitlines() if line.startswith("resnet18")]
+    c = zoo.count("resnet18")
+    assert rows[0] == ["resnet18", "11,689,512", "513,000", "0", "9,600", "11,699,112", "46.8"]
+    assert rows[1][1:4] == ["224", "1.814", f"{c.train_flops / 1e9:.2f}"]
+    for definition in ("parameters: all numbers that training changes", "MACs: "):
+        assert definition in text
 
 
 def test_params_resolves_aliases_and_takes_a_size(run):
-    _, row = run("params", "mobilenet_v1", "--size", "128")
+    (row,) = json.loads(
+        "\n".join(run("params", "mobilenet_v1", "--size", "128", "--format", "json"))
+    )["rows"]
     c = zoo.count("mobilenet_v1_100", input_size=128)
-    assert row.split() == [
-        "mobilenet_v1_100", "4,231,976", "1,025,000", "21,888", f"{c.macs / 1e9:.3f}", "128",
-    ]  # fmt: skip
+    assert (row["network"], row["params"], row["macs"]) == ("mobilenet_v1_100", c.params, c.macs)
+    assert (row["head"], row["batch_stats"], row["input_size"]) == (1_025_000, 21_888, 128)
 
 
-def test_params_layers(run):
+def test_params_by_layer(run):
     lines = run("params", "mobilenet_v1_025", "--layers")
-    assert lines[2] == ""
-    assert lines[3].split() == ["mobilenet_v1_025", "output", "parameters", "MACs", "(M)"]
-    layers = [line.split() for line in lines[4:]]
-    assert len(layers) == 1 + 2 * 13 + 1
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
     # 3 * 3 * 3 * 8 + 2 * 8; 112 * 112 * 8 * 27 = 2.7 M
-    assert layers[0] == ["body.stem", "112x112x8", "232", "2.7"]
-    assert layers[-1] == ["classifier", "1000", "257,000", "0.3"]
+    assert rows["stem"] == ["stem", "112x112x8", "232", "2.7", "3"]
+    assert rows["total"][0] == "470,072"
+    assert "    depthwise" in {line[:13] for line in lines}  # body, its row, the row's own
+
+
+def test_params_for_other_programs(run):
+    head, row = run("params", "mobilenet_v1_025", "--format", "csv")
+    assert dict(zip(head.split(","), row.split(","), strict=True))["params"] == "470072"
+    assert run("params", "mobilenet_v1_025", "--format", "md")[1].startswith("| :-- | --: |")
+
+
+def test_params_against_a_peer(run, refused):
+    text = "\n".join(run("params", "resnet50", "--against", "keras"))
+    for line in ("25,557,032", "26,560", "53,120", "25,636,712"):
+        assert line in text
+    assert "unknown peer 'kears': did you mean 'keras'" in refused(
+        "params", "resnet50", "--against", "kears"
+    )
+
+
+def test_info(run):
+    text = "\n".join(run("info", "googlenet"))
+    for line in ("inception_v1", "https://arxiv.org/abs/1409.4842", "tv1_in1k"):
+        assert line in text
+    assert json.loads("\n".join(run("info", "squeezenet1_1", "--format", "json")))
+
+
+def test_diff(run):
+    lines = run("diff", "resnet18", "plain18")
+    assert "+   2 x (2 x 3x3 64 BN relu)" in lines
+
+
+def test_compare(run, tmp_path):
+    lines = run("compare", "squeezenet1_*", "mobilenet_v1_025")
+    names = [line.split()[0] for line in lines if re.match(r"squeezenet|mobilenet", line)]
+    assert names[:3] == ["squeezenet1_0", "squeezenet1_1", "mobilenet_v1_025"]
+    files = run("compare", "mobilenet_v1_025", "squeezenet1_1", "--out", str(tmp_path / "out"))
+    assert {Path(file).name for file in files} >= {"bubble.png", "compare.html", "compare.csv"}
+    assert all(Path(file).stat().st_size for file in files)
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("compare",), "expected names of networks, --family or --all"),
+        (("compare", "--family", "resnets"), "unknown family 'resnets': did you mean 'resnet'"),
+        (("compare", "resnet5"), "unknown model 'resnet5'"),
+        (("diff", "resnet50", "resnet5"), "unknown model 'resnet5'"),
+        (("info", "resnet5"), "unknown model 'resnet5'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_cannot_be_reported_is_told_in_a_line(refused, argv, line):
+    assert line in refused(*argv)
 
 
 # --- predict -------------------------------------------------------------------------------------

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from .pretrained.export import export
     from .pretrained.store import load, save
     from .registry import create, list_models
+    from .report.card import Card, info
+    from .report.compare import Comparison, compare
     from .report.count import Count, count
+    from .report.diff import Diff, diff
+    from .report.peers import against
 
 # Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
 _HOME = {
@@ -35,8 +39,15 @@ _HOME = {
     "Preprocess": "preprocess",
     "create": "registry",
     "list_models": "registry",
+    "Card": "report.card",
+    "Comparison": "report.compare",
     "Count": "report.count",
+    "Diff": "report.diff",
+    "against": "report.peers",
+    "compare": "report.compare",
     "count": "report.count",
+    "diff": "report.diff",
+    "info": "report.card",
     "enable_compilation_cache": "cache",
     "fold": "folding",
     "Weights": "pretrained.catalogue",

@@ -6,11 +6,19 @@ Nothing here imports jax before a command runs, so that `zoo --help` answers at 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .errors import ZooError
+from .errors import ZooError, unknown
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from .report.card import Card
+    from .report.table import Table
 
 Command = Callable[[argparse.Namespace], None]
 
+_NAME = "network, see `zoo list`"
 _MODEL = "published weights (see `zoo weights`), or the file of a network"
 
 
@@ -56,10 +64,49 @@ def commands() -> Commands:
         "count the parameters and costs of networks",
         "zoo params resnet50 vgg16",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="network, see `zoo list`")
-    parser.add_argument("--layers", action="store_true", help="a line for each layer")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=_NAME)
+    parser.add_argument("--layers", action="store_true", help="by stage and layer")
     parser.add_argument("--size", type=int, help="side of the input, pixels")
+    parser.add_argument(
+        "--against",
+        metavar="PEER,...",
+        help="why a peer's number is another: torchvision, timm, keras, kerashub, slim, "
+        "transformers, paper",
+    )
     parser.add_argument("--claims", action="store_true", help="the article's arithmetic, checked")
+    _add_format(parser)
+
+    parser = found.add(
+        "info",
+        _info,
+        "tell what a network is: its paper, stages, costs and published weights",
+        "zoo info inception_v3",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help=_NAME)
+    _add_format(parser, ("text", "md", "json"))
+
+    parser = found.add(
+        "compare",
+        _compare,
+        "set networks beside each other, as a table, as pictures and as a page",
+        "zoo compare vgg16 'resnet*' --out comparison",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="network, or shell pattern")
+    parser.add_argument("--family", help="all networks of a family: resnet, mobilenet_v1")
+    parser.add_argument("--all", action="store_true", help="all networks")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="write pictures (PNG, SVG), a page (HTML) and tables there"
+    )
+    _add_format(parser)
+
+    parser = found.add(
+        "diff",
+        _diff,
+        "tell what differs between two networks, stage by stage",
+        "zoo diff resnet50 resnet50_v2",
+    )
+    parser.add_argument("names", nargs=2, metavar="NAME", help=_NAME)
+    _add_format(parser)
 
     parser = found.add(
         "weights",
@@ -113,6 +160,14 @@ def commands() -> Commands:
     return found
 
 
+def _add_format(
+    parser: argparse.ArgumentParser, forms: Sequence[str] = ("text", "md", "csv", "json")
+) -> None:
+    parser.add_argument(
+        "--format", default=forms[0], choices=forms, metavar="FORM", help=f"{', '.join(forms)}"
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Rows under a head, the first `left` columns flush left, the others right."""
     lines = [head, *rows]
@@ -132,17 +187,18 @@ def _list(args: argparse.Namespace) -> None:
     found = [variants()[name] for name in list_models(args.pattern)]
     if not found:
         raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
-    rows = [(v.name, ", ".join(v.aliases), v.paper) for v in found]
+    rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in found]
     print(table(("network", "also called", "paper"), rows, left=3))
 
 
 def _params(args: argparse.Namespace) -> None:
     from .registry import find
-    from .report.count import count
+    from .report import tables
+    from .report.claims import claims
+    from .report.many import count_many
+    from .report.peers import against
 
     if args.claims:
-        from .report.claims import claims
-
         for claim in claims():
             print(f"{claim.says}\n  article {claim.article}; here {claim.ours:.3f}", end="")
             print(f" = {claim.formula}")
@@ -150,27 +206,64 @@ def _params(args: argparse.Namespace) -> None:
     if not args.names:
         raise ZooError("expected the name of a network, or --claims")
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
-    counts = [count(name, input_size=args.size) for name in names]
-    head = ("network", "parameters", "of them head", "BN statistics", "MACs (G)", "input")
-    rows = [
-        (
-            c.name,
-            f"{c.params:,}",
-            f"{c.head:,}",
-            f"{c.batch_stats:,}",
-            f"{c.macs / 1e9:.3f}",
-            str(c.input_size),
-        )
-        for c in counts
-    ]
-    print(table(head, rows))
-    if args.layers:
-        for c in counts:
-            layers = [
-                (r.name, "x".join(map(str, r.output)), f"{r.params:,}", f"{r.macs / 1e6:,.1f}")
-                for r in c.layers
-            ]
-            print("\n" + table((c.name, "output", "parameters", "MACs (M)"), layers))
+    if args.against:
+        peers = args.against.split(",")
+        found = [table for name in names for table in against(name, peers)]
+    else:
+        with _progress(len(names)) as bar:
+            counts = count_many(names, input_size=args.size, on_done=bar.update)
+        found = [tables.layers(c) for c in counts] if args.layers else [tables.networks(counts)]
+    print(_rendered(found, args.format))
+
+
+def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
+    if form == "json" and len(reports) > 1:  # one document still
+        return "[" + ",\n".join(report.json() for report in reports) + "]"
+    return "\n\n".join(getattr(report, form)() for report in reports)
+
+
+def _progress(total: int) -> "tqdm":
+    """A bar for a terminal to watch, which nothing is left of."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="network", leave=False, disable=None if total > 1 else True)
+
+
+def _info(args: argparse.Namespace) -> None:
+    from .registry import find
+    from .report.card import info
+
+    names = [find(name).name for name in args.names]  # all are checked before the first is counted
+    print(_rendered([info(name) for name in names], args.format))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from .registry import find, list_models, variants
+    from .report.compare import compare, ready
+
+    names = list_models() if args.all else []
+    if args.family:
+        members = [v.name for v in variants().values() if v.family == args.family]
+        if not members:
+            raise unknown("family", args.family, {v.family for v in variants().values()})
+        names += members
+    for name in args.names:
+        names += list_models(name) or [find(name).name]
+    if not names:
+        raise ZooError("expected names of networks, --family or --all")
+    folder = ready(args.out) if args.out else None
+    with _progress(len(set(names))) as bar:
+        found = compare(names, on_done=bar.update)
+    if folder is None:
+        print(found.table().render(args.format))
+    else:
+        print("\n".join(map(str, found.save(folder))))
+
+
+def _diff(args: argparse.Namespace) -> None:
+    from .report.diff import diff
+
+    print(diff(*args.names).render(args.format))
 
 
 def _weights(args: argparse.Namespace) -> None:

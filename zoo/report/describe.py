@@ -1,7 +1,6 @@
 """A network's stages in words, read off the layers themselves: "1x1 64 BN relu > 3x3/2 64 BN relu".
 
-`>` is what comes after, `|` stands between branches side by side, `/2` is a stride of 2, and
-`3 x ...` the same row three times.
+`LEGEND` says how to read them.
 """
 
 import re
@@ -25,6 +24,8 @@ from ..layers import (
     Stack,
     max_pool_of_zeros,
 )
+
+LEGEND = "`>`: then; `|`: beside; `/2`: stride 2; `3 x`: three times, one after the other"
 
 
 def stages(model: Network) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import html
 import math
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -10,9 +9,10 @@ from typing import Any
 
 from ..context import Spec
 from ..registry import abstract, find
-from .count import Count, StageCount, count_many
-from .describe import stages
-from .table import Column, Table, number
+from .count import Count, StageCount
+from .describe import LEGEND, stages
+from .many import count_many
+from .table import Column, Table, fill, number
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,14 @@ class Diff:
         if form == "md":
             body = "\n".join(f"{mark} {text}" for mark, text in self.lines())
             return "\n\n".join([*tables, f"```diff\n{body}\n```"])
-        marks = f"-: {self.a.name} alone; +: {self.b.name} alone; the stages in words:"
-        return "\n\n".join([*tables, marks, self._text()])
+        marks = f"-: {self.a.name} alone; +: {self.b.name} alone; {LEGEND}"
+        return "\n\n".join([*tables, fill(marks, 80), self._text()])
 
     def _text(self, width: int = 80) -> str:
+        indents = ((mark, text, len(text) - len(text.lstrip()) + 2) for mark, text in self.lines())
         return "\n".join(
-            textwrap.fill(
-                f"{mark} {text}",
-                width,
-                subsequent_indent=f"{mark} " + " " * (len(text) - len(text.lstrip()) + 2),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            for mark, text in self.lines()
+            fill(f"{mark} {text}", width, f"{mark} " + " " * indent)
+            for mark, text, indent in indents
         )
 
     def to_pandas(self) -> Any:
@@ -148,8 +143,8 @@ def diff(a: str, b: str) -> Diff:
 
     >>> print(zoo.diff("resnet50", "resnet50_v2").render())               # doctest: +SKIP
     """
-    counts = count_many([a, b])
-    of_a, of_b = map(_stages, counts)
+    count_a, count_b = count_many([a, b])
+    of_a, of_b = _stages(count_a), _stages(count_b)
     names_a, names_b = list(of_a), list(of_b)
     pairs: list[tuple[Stage | None, Stage | None]] = []
     for kind, i, j, k, m in SequenceMatcher(a=names_a, b=names_b, autojunk=False).get_opcodes():
@@ -158,7 +153,7 @@ def diff(a: str, b: str) -> Diff:
         else:
             pairs += [(of_a[name], None) for name in names_a[i:j]]
             pairs += [(None, of_b[name]) for name in names_b[k:m]]
-    return Diff(*counts, tuple(pairs))
+    return Diff(count_a, count_b, tuple(pairs))
 
 
 def _stages(c: Count) -> dict[str, Stage]:

@@ -27,6 +27,17 @@ def words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def fill(text: str, width: int, indent: str = "  ") -> str:
+    """Text in lines of `width` characters, the second and later ones indented; URLs stay whole."""
+    return textwrap.fill(
+        text,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 @dataclass(frozen=True)
 class Column:
     """What stands in one column: its values are raw, and `show` makes them readable."""
@@ -89,8 +100,7 @@ class Table:
             "\n".join("  ".join(cell(i, line[i]) for i in block).rstrip() for line in lines)
             for block in blocks
         )
-        whole = {"break_long_words": False, "break_on_hyphens": False}  # URLs above all
-        notes = [textwrap.fill(note, width, subsequent_indent="  ", **whole) for note in self.notes]
+        notes = [fill(note, width) for note in self.notes]
         return "\n".join([body, *([""] if notes else []), *notes])
 
     def md(self) -> str:

@@ -1,0 +1,84 @@
+"""MODELS.md is what the registry, the catalogue and the counts give today."""
+
+import re
+
+import pytest
+from conftest import ROOT
+from test_models import TABLE
+
+import zoo
+from zoo.registry import variants
+from zoo.report.catalogue_md import Figures, figures, text
+
+PAGE = (ROOT / "MODELS.md").read_text("utf-8")
+STALE = "MODELS.md is stale: python -m zoo.report.catalogue_md > MODELS.md"
+COUNTED = ["inception_v1_lrn", "mobilenet_v1_025", "nin_cifar"]
+
+
+def numbers(label):
+    """What the page says in a line apart: "Auxiliary heads: `inception_v3` 3,326,696."."""
+    lines = re.findall(rf"^{re.escape(label)}: (.*)\.$", PAGE, re.M)
+    found = re.findall(r"`(\w+)` ([\d,]+)", " ".join(lines))
+    return {name: int(n.replace(",", "")) for name, n in found}
+
+
+def written():
+    """The figures of the networks' tables."""
+    aux = numbers("Auxiliary heads")
+    cifar = numbers("Parameters with CIFAR-10's 10 classes")
+    row = r"^\| `(\w+)` \|[^|]*\| \d+ \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,.]+) \|$"
+    found = {}
+    for name, *cells in re.findall(row, PAGE, re.M):
+        params, head, batch_stats, macs = (float(cell.replace(",", "")) for cell in cells)
+        found[name] = Figures(
+            *(int(params), int(head), int(batch_stats), round(macs * 1e6)),
+            *(aux.get(name, 0), cifar.get(name)),
+        )
+    return found
+
+
+def test_it_has_every_network_and_all_weights():
+    assert list(written()) == zoo.list_models(), STALE
+    names = re.findall(r"^\| (?:\*\*)?`(\w+\.\w+)`(?:\*\*)? \|", PAGE, re.M)
+    assert sorted(names) == sorted(zoo.list_weights()), STALE
+
+
+def test_it_is_current():
+    """All but the heads, which it is asked for itself: counting all would take a minute."""
+    counted = written()
+    for row in TABLE:
+        # Keras' convolutions have biases, one for each mean and variance.
+        keras_v1 = row.name in ("resnet50_v1", "resnet101_v1", "resnet152_v1")
+        biases = row.batch_stats // 2 if keras_v1 else 0
+        each = counted[row.name].head // 1000  # weights and bias of a class
+        missing = 1000 - row.classes
+        counted[row.name] = counted[row.name]._replace(
+            params=row.params - biases + missing * each,
+            batch_stats=row.batch_stats,
+            macs=round(row.gmacs * 1e9) + missing * (each - 1),
+        )
+    assert text(counted).splitlines() == PAGE.splitlines(), STALE
+
+
+def test_its_counts_are_current():
+    today = figures(COUNTED)
+    page = text({**written(), **today}).splitlines()
+    assert page == PAGE.splitlines(), STALE
+    assert today["inception_v1_lrn"].aux > 0
+    assert today["nin_cifar"].cifar_params == 966_986
+
+
+@pytest.mark.slow
+def test_all_its_counts_are_current():
+    assert text(figures(zoo.list_models())) + "\n" == PAGE, STALE
+
+
+def test_a_change_shows():
+    other = {name: f._replace(head=f.head + 1) for name, f in written().items()}
+    changed = set(text(other).splitlines()) ^ set(PAGE.splitlines())
+    assert len(changed) == 2 * len(variants())
+
+
+def test_it_links_to_papers_alone():
+    papers = {variant.paper.url for variant in variants().values()}
+    assert set(re.findall(r"https?://[^\s)]+", PAGE)) == papers

@@ -1,0 +1,265 @@
+"""A network's card: its paper, its stages, what it costs, and the weights published for it."""
+
+import html
+import json
+import textwrap
+from dataclasses import asdict, dataclass
+
+from ..context import Spec
+from ..pretrained.catalogue import Weights, list_weights, weights
+from ..registry import Variant, abstract, find
+from .count import Count, count
+from .definitions import notes
+from .describe import LEGEND, stages
+from .table import Column, Table, fill, number, words
+
+CIFAR = 32  # pixels: networks of this size are published for CIFAR-10
+IMAGE = "one image; of n, n times that"
+
+
+def shape(output: tuple[int, ...]) -> str:
+    return "x".join(map(str, output))
+
+
+def side(pixels: int | None) -> str:
+    return "all" if pixels is None else str(pixels)
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number with three digits or more: "4.09 G", "470 k", "650".
+
+    >>> quantity(102_440_608, "B")
+    '102 MB'
+    """
+    power = 0
+    while value >= 999.5 and power < 4:
+        value, power = value / 1000, power + 1
+    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {('', 'k', 'M', 'G', 'T')[power]}{unit}".strip()
+
+
+def percent(part: int, whole: int) -> str:
+    """A share to the tenth: "8.0 %"; what rounds to nothing is "<0.1 %"."""
+    share = 100 * part / whole
+    return "<0.1 %" if 0 < share < 0.05 else f"{share:.1f} %"
+
+
+STAGES = (
+    Column("name", "stage", left=True),
+    Column("output", "output", shape),
+    Column("params", "parameters", number()),
+    Column("macs", "MACs (M)", number(",.1f", 1e6)),
+    Column("receptive_field", "receptive field", side),
+)
+FIGURES = (
+    Column("name", "figure", left=True),
+    Column("value", "value"),
+    Column("remark", "remark", left=True),
+)
+MARKS = {"default": "*", "non-commercial": "†"}
+SHORT = {"FAIR-Noncommercial-Research": "FAIR-NC"}
+WEIGHTS = (
+    Column("name", "weights", lambda name: name.partition(".")[2], left=True),
+    Column("use", "", lambda use: MARKS.get(use, ""), left=True),
+    Column("top1", "top-1", number(".1f")),
+    Column("top5", "top-5", number(".1f")),
+    Column("input_size", "px", words),
+    Column("licence", "licence", lambda name: SHORT.get(name, name), left=True),
+    Column("source", "source", left=True),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `zoo info` prints of a network, for a terminal, a notebook, a file or a program."""
+
+    variant: Variant
+    count: Count
+    stages: Table
+    rows: dict[str, tuple[str, ...]]  # of each stage, in words
+    weights: Table  # no rows: none are published
+    default: str | None  # of the weights: what the network's bare name stands for
+    cifar_params: int | None  # with the 10 classes of CIFAR-10, of networks for its pictures
+
+    @property
+    def figures(self) -> Table:
+        """The totals, as they are shown."""
+        c = self.count
+        cifar = "" if self.cifar_params is None else f"{self.cifar_params:,}"
+        rows = [
+            ("parameters", f"{c.params:,}", "1000 classes"),
+            *([("with 10 classes", cifar, "as for CIFAR-10")] if cifar else []),
+            ("of them head", f"{c.head:,}", percent(c.head, c.params)),
+            ("BN statistics", f"{c.batch_stats:,}", "not in the parameters"),
+            ("auxiliary heads", f"{c.aux:,}", "not in the parameters"),
+            ("total", f"{c.params + c.batch_stats:,}", "parameters and BN statistics"),
+            ("MACs", quantity(c.macs), "one image"),
+            ("FLOPs of a training step", quantity(c.train_flops), "one image"),
+            ("activation memory, inference", quantity(c.inference_memory, "B"), IMAGE),
+            ("activation memory, training", quantity(c.training_memory, "B"), IMAGE),
+            ("file size", quantity(c.file_bytes, "B"), "float32"),
+        ]
+        return Table(f"{c.name}: figures", FIGURES, tuple(rows))
+
+    @property
+    def kinds(self) -> str:
+        """The share of the parameters in each kind of layer: one line of percents."""
+        kinds = {kind: n for kind, n in self.count.by_kind.items() if n}
+        if self.count.batch_stats == 0 and "batch norm" in kinds:
+            kinds = {"layer norm" if kind == "batch norm" else kind: n for kind, n in kinds.items()}
+        return ", ".join(f"{kind} {percent(n, self.count.params)}" for kind, n in kinds.items())
+
+    def text(self, width: int = 80) -> str:
+        """For a terminal of `width` characters."""
+        paper = self.variant.paper
+        stages, figures = self.stages.text(width), self.figures.text(width).splitlines()[1:]
+        rows = [fill(row, width, "    ") for row in self._rows()]
+        parts = [
+            self._title(),
+            f"{textwrap.fill(paper.title, width)}\n"
+            f"{textwrap.fill(f'{paper.authors}, {paper.year}', width)}\n{paper.url}",
+            textwrap.fill(f"New in it: {paper.new}", width),
+            f"{self._input()}\n\n{stages}",
+            "\n".join([textwrap.fill(f"In words ({LEGEND}):", width), *rows]),
+            "\n".join(figures),
+            textwrap.fill(f"Parameters by kind: {self.kinds}", width),
+            self._published() if not self.weights.rows else self.weights.text(width),
+            "\n".join(fill(note, width) for note in notes()),
+        ]
+        return "\n\n".join(parts)
+
+    def md(self) -> str:
+        """As GitHub shows it."""
+        paper = self.variant.paper
+        parts = [
+            f"## {self._title()}",
+            f"[{paper.title}]({paper.url}), {paper.authors}, {paper.year}",
+            f"New in it: {paper.new}",
+            self._input(),
+            self.stages.md(),
+            "\n".join([f"In words ({LEGEND}):\n", *(f"- {row}" for row in self._rows())]),
+            self.figures.md(),
+            f"Parameters by kind: {self.kinds}",
+            self._published() if not self.weights.rows else self.weights.md(),
+            "\n".join(f"- {note}" for note in notes()),
+        ]
+        return "\n\n".join(parts)
+
+    def json(self) -> str:
+        """Raw values."""
+        c = self.count
+        return json.dumps(
+            {
+                "name": c.name,
+                "aliases": self.variant.aliases,
+                "family": self.variant.family,
+                "paper": asdict(self.variant.paper),
+                "input_size": c.input_size,
+                "params": c.params,
+                "batch_stats": c.batch_stats,
+                "head": c.head,
+                "aux": c.aux,
+                "macs": c.macs,
+                "train_flops": c.train_flops,
+                "inference_memory": c.inference_memory,
+                "training_memory": c.training_memory,
+                "file_bytes": c.file_bytes,
+                "by_kind": c.by_kind,
+                "stages": self.stages.records(),
+                "rows": self.rows,
+                "weights": self.weights.records(),
+                "default": self.default,
+            },
+            indent=1,
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        paper = self.variant.paper
+
+        def p(text: str) -> str:
+            return f"<p>{html.escape(text)}</p>"
+
+        link = f'<a href="{html.escape(paper.url)}">{html.escape(paper.title)}</a>'
+        parts = [
+            f"<h3>{html.escape(self._title())}</h3>",
+            f"<p>{link}<br>{html.escape(paper.authors)}, {paper.year}</p>",
+            p(f"New in it: {paper.new}"),
+            p(self._input()),
+            self.stages._repr_html_(),
+            p(f"In words ({LEGEND}):"),
+            "<ul>" + "".join(f"<li>{html.escape(row)}</li>" for row in self._rows()) + "</ul>",
+            self.figures._repr_html_(),
+            p(f"Parameters by kind: {self.kinds}"),
+            self.weights._repr_html_() if self.weights.rows else p(self._published()),
+            *map(p, notes()),
+        ]
+        return "\n".join(parts)
+
+    def _title(self) -> str:
+        aliases = self.variant.aliases
+        return self.count.name + (f", also called {', '.join(aliases)}" if aliases else "")
+
+    def _rows(self) -> list[str]:
+        return [f"{name}: {'; '.join(rows)}" for name, rows in self.rows.items()]
+
+    def _input(self) -> str:
+        size = self.count.input_size
+        return f"Input: {size} x {size} pixels"
+
+    def _published(self) -> str:
+        return f"No published weights of {self.count.name} are known."
+
+
+def info(name: str) -> Card:
+    """The card of a network.
+
+    Args:
+      name: one of `zoo.list_models()`, or an alias.
+
+    Raises:
+      ZooError: an unknown name; the line offers the nearest.
+
+    >>> info("resnet50").count.params
+    25557032
+    """
+    variant = find(name)
+    counted = count(variant.name)
+    records = [weights(found) for found in list_weights(f"{variant.name}.*")]
+    return Card(
+        variant,
+        counted,
+        stage_table(counted),
+        stages(abstract(Spec(variant.name, numerics=variant.numerics))),
+        weights_table(variant.name, records),
+        next((record.name for record in records if record.default), None),
+        count(variant.name, num_classes=10).params if variant.input_size == CIFAR else None,
+    )
+
+
+def stage_table(counted: Count) -> Table:
+    rows = [(s.name, s.output, s.params, s.macs, s.receptive_field) for s in counted.stages]
+    return Table(f"{counted.name}: stages", STAGES, tuple(rows))
+
+
+def weights_table(name: str, records: list[Weights]) -> Table:
+    """The weights published for a network; `use` says which is its default, or not for all uses."""
+    rows = [
+        (
+            w.name,
+            "default" if w.default else "non-commercial" if w.non_commercial else None,
+            w.top1,
+            w.top5,
+            w.preprocess.size,
+            w.licence,
+            w.source,
+        )
+        for w in records
+    ]
+    uses = {use for _, use, *_ in rows}
+    lines = [f'To load: zoo.load("{record.name}")' for record in records[:1]]
+    if "default" in uses:
+        lines.append(f'* what zoo.load("{name}") takes')
+    if "non-commercial" in uses:
+        lines.append("† not for commercial use")
+    return Table(f"{name}: published weights", WEIGHTS, tuple(rows), tuple(lines))

@@ -1,0 +1,180 @@
+"""Write `MODELS.md`: every network and all published weights, from the registry and catalogue.
+
+python -m zoo.report.catalogue_md > MODELS.md
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import NamedTuple
+
+from ..pretrained.catalogue import Weights, list_weights, weights
+from ..registry import Paper, Variant, list_models, variants
+from .card import CIFAR
+from .count import count
+from .definitions import DEFINITIONS
+from .many import count_many
+from .table import Column, Table, number, words
+
+
+class Figures(NamedTuple):
+    """What is said of a network, counted with 1000 classes."""
+
+    params: int
+    head: int
+    batch_stats: int
+    macs: int
+    aux: int
+    cifar_params: int | None  # with 10 classes, of networks for CIFAR's pictures
+
+
+def code(name: str | None) -> str:
+    return f"`{name}`" if name else ""
+
+
+NETWORKS = (
+    Column("name", "network", code, left=True),
+    Column("aliases", "also called", lambda aliases: ", ".join(map(code, aliases)), left=True),
+    Column("input_size", "input (px)", words),
+    Column("params", "parameters", number()),
+    Column("head", "of them head", number()),
+    Column("batch_stats", "BN statistics", number()),
+    Column("macs", "MACs (M)", number(",.1f", 1e6)),
+)
+WEIGHTS = (
+    Column("name", "weights", left=True),
+    Column("top1", "top-1", number(".1f")),
+    Column("top5", "top-5", number(".1f")),
+    Column("input_size", "input (px)", words),
+    Column("classes", "classes", lambda n: str(n) if n else "no top"),
+    Column("size_mb", "MB", number(",.1f")),
+    Column("licence", "licence", left=True),
+    Column("source", "source", left=True),
+)
+MEANT = ("parameters", "head", "auxiliary heads", "BN statistics", "MACs")
+
+
+def main() -> None:
+    print(text(figures(list_models())))
+
+
+def figures(names: list[str]) -> dict[str, Figures]:
+    """Count these networks: half a minute for all of them."""
+    return {
+        c.name: Figures(c.params, c.head, c.batch_stats, c.macs, c.aux, cifar_params(c.name))
+        for c in count_many(names)
+    }
+
+
+def cifar_params(name: str) -> int | None:
+    cifar = variants()[name].input_size == CIFAR
+    return count(name, num_classes=10).params if cifar else None
+
+
+def text(counted: Mapping[str, Figures]) -> str:
+    """The page, without a line break at its end; `counted` has every network of the registry."""
+    families = {
+        family: list(found) for family, found in groupby(variants().values(), lambda v: v.family)
+    }
+    records = [weights(name) for name in list_weights()]
+    parts = [
+        "# Networks and weights",
+        "<!-- Written by `python -m zoo.report.catalogue_md > MODELS.md`: do not edit. -->",
+        introduction(families, records),
+        *(
+            section(family, found, counted, [w for w in records if variants()[w.model] in found])
+            for family, found in families.items()
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def introduction(families: Mapping[str, list[Variant]], records: list[Weights]) -> str:
+    measured = sum(w.top1 is not None for w in records)
+    restricted = sum(w.non_commercial for w in records)
+    without = [name for name in list_models() if not any(w.model == name for w in records)]
+    links = " · ".join(f"[{family}](#{family})" for family in families)
+    parts = [
+        f"{len(list_models())} networks in {len(families)} families, and {len(records)} published "
+        f"weights of {len(list_models()) - len(without)} of them: {measured} with the accuracy "
+        f"that their source states, {restricted} not for commercial use. `zoo info NAME` shows the "
+        "card of one network, `zoo weights` what is in the cache.",
+        links,
+        "\n".join(f"- **{name}**: {DEFINITIONS[name]}" for name in MEANT),
+        "Of weights, **bold** are what `zoo.load` takes for the network's name alone; the others "
+        "come by their full names. Top-1 and top-5 are percents of ImageNet's validation set, as "
+        "the source states them; blank where it states none. No top: the file has no classifier.",
+        f"Sources: {tally(w.source for w in records)}.\nLicences: {tally(map(licence, records))}.",
+        f"No published weights: {', '.join(map(code, without))}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def tally(names: Iterable[str]) -> str:
+    """How often each name occurs, the most frequent first: "timm 255, keras 148"."""
+    found = Counter(names)
+    return ", ".join(
+        f"{name} {found[name]}" for name in sorted(found, key=lambda n: (-found[n], n))
+    )
+
+
+def section(
+    family: str, found: list[Variant], counted: Mapping[str, Figures], records: list[Weights]
+) -> str:
+    """A family: its papers, a table of its networks, and one of their weights, folded."""
+    parts = [f"## {family}", *(cited(paper) for paper in dict.fromkeys(v.paper for v in found))]
+    parts.append(networks_table(found, counted).md())
+    apart: dict[str, dict[str, int | None]] = {
+        "Auxiliary heads": {v.name: counted[v.name].aux for v in found},
+        "Parameters with CIFAR-10's 10 classes": {
+            v.name: counted[v.name].cifar_params for v in found
+        },
+    }
+    parts += [
+        f"{what}: {', '.join(f'{code(name)} {n:,}' for name, n in by_name.items() if n)}."
+        for what, by_name in apart.items()
+        if any(by_name.values())
+    ]
+    if records:
+        parts.append(
+            f"<details><summary>Published weights: {len(records)}</summary>\n\n"
+            f"{weights_table(records).md()}\n\n</details>"
+        )
+    return "\n\n".join(parts)
+
+
+def cited(paper: Paper) -> str:
+    return f"[{paper.title}]({paper.url}), {paper.authors}, {paper.year}. {paper.new}"
+
+
+def networks_table(found: list[Variant], counted: Mapping[str, Figures]) -> Table:
+    rows = []
+    for v in found:
+        f = counted[v.name]
+        rows.append((v.name, v.aliases, v.input_size, f.params, f.head, f.batch_stats, f.macs))
+    return Table("networks", NETWORKS, tuple(rows))
+
+
+def weights_table(records: list[Weights]) -> Table:
+    rows = [
+        (
+            f"**{code(w.name)}**" if w.default else code(w.name),
+            w.top1,
+            w.top5,
+            w.preprocess.size,
+            w.classes,
+            w.size_mb,
+            licence(w),
+            w.source,
+        )
+        for w in records
+    ]
+    return Table("weights", WEIGHTS, tuple(rows))
+
+
+def licence(record: Weights) -> str:
+    return record.licence + (" (non-commercial)" if record.non_commercial else "")
+
+
+if __name__ == "__main__":
+    main()

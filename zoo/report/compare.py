@@ -1,0 +1,233 @@
+"""Networks beside each other: what each costs and how accurate it is, as table, pictures, page."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ZooError
+from ..pretrained.catalogue import Weights, weights
+from ..registry import Variant, find, list_models
+from . import pictures
+from .count import Count
+from .many import count_many
+from .page import page
+from .table import Column, Table, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MB = 1e6  # bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a comparison."""
+
+    variant: Variant
+    count: Count  # at the published input size, with 1000 classes
+    weights: Weights | None  # what the bare name loads; None: no such weights are known
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def top1(self) -> float | None:
+        """Percent of ImageNet's validation set, the source's figure for the default weights."""
+        return self.weights.top1 if self.weights else None
+
+    @property
+    def top5(self) -> float | None:
+        return self.weights.top5 if self.weights else None
+
+    @property
+    def extra_data(self) -> bool:
+        """Whether the weights saw more pictures than ImageNet-1k's: their tag says `_ft_`."""
+        return self.weights is not None and "_ft_" in self.weights.tag
+
+    @property
+    def other_size(self) -> int | None:
+        """The weights' input size, where the figures are counted at another one."""
+        size = self.weights.preprocess.size if self.weights else self.count.input_size
+        return size if size != self.count.input_size else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks beside each other, in the order asked for."""
+
+    entries: tuple[Entry, ...]
+
+    def table(self) -> Table:
+        """All figures, raw: counts in ones, memory and files in bytes, accuracy in percent."""
+        return Table("Networks compared", COLUMNS, tuple(map(_row, self.entries)), self.notes())
+
+    def notes(self) -> tuple[str, ...]:
+        """Where the numbers come from, and at which input sizes."""
+        other = [f"{e.name} {e.other_size} for {e.count.input_size}" for e in self.entries
+                 if e.other_size]  # fmt: skip
+        more = [e.name for e in self.entries if e.extra_data]
+        return (
+            NOTE,
+            *(
+                [f"Weights with another input size, in pixels: {', '.join(other)}."]
+                if other
+                else []
+            ),
+            *([f"Trained on more than ImageNet-1k: {', '.join(more)}."] if more else []),
+        )
+
+    def figures(self) -> "dict[str, Figure]":
+        """The pictures by name: matplotlib figures, for `savefig`.
+
+        Raises:
+          ZooError: matplotlib is not installed.
+        """
+        return {name: draw(self.entries) for name, draw in pictures.PICTURES.items()}
+
+    def html(self) -> str:
+        """The page: complete in itself, for a browser without a network."""
+        return page(self.entries, self.notes())
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write pictures, page and table into `folder`, each file whole or not at all.
+
+        Returns:
+          The files: bubble, kinds, depth and receptive_field as .png and .svg; compare.html, .csv,
+          .md and .json.
+
+        Raises:
+          ZooError: a folder that cannot be made or written, or matplotlib is not installed.
+        """
+        folder = ready(folder)
+        files: dict[str, bytes] = {}
+        for name, figure in self.figures().items():
+            for suffix in ("png", "svg"):
+                files[f"{name}.{suffix}"] = pictures.render(figure, suffix)
+        files["compare.html"] = self.html().encode()
+        table = self.table()
+        for form in ("csv", "md", "json"):
+            files[f"compare.{form}"] = (table.render(form) + "\n").encode()
+        return [_write(folder / name, data) for name, data in files.items()]
+
+    def to_pandas(self) -> Any:
+        """The table as a `pandas.DataFrame` of raw values."""
+        return self.table().to_pandas()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def compare(
+    names: Iterable[str] | None = None, *, on_done: Callable[[], object] | None = None
+) -> Comparison:
+    """Count networks and set them beside each other.
+
+    Args:
+      names: of networks, or aliases; None takes all of `zoo.list_models()`. A name that comes twice
+        counts once.
+      on_done: called after each network that is counted.
+
+    Raises:
+      ZooError: an unknown name, or no name at all.
+
+    >>> compare(["resnet18", "googlenet"]).entries[1].name
+    'inception_v1'
+    """
+    names = [names] if isinstance(names, str) else list_models() if names is None else names
+    found = {variant.name: variant for variant in map(find, names)}
+    if not found:
+        raise ZooError("nothing to compare: expected the name of a network, got none")
+    counts = count_many(list(found), on_done=on_done)
+    return Comparison(
+        tuple(
+            Entry(variant, count, default_weights(variant.name))
+            for variant, count in zip(found.values(), counts, strict=True)
+        )
+    )
+
+
+def default_weights(name: str) -> Weights | None:
+    """What `zoo.load(name)` gives; None where there is none."""
+    try:
+        return weights(name)
+    except ZooError:  # the name is a network's: no weights are known, or none may be a default
+        return None
+
+
+def ready(folder: str | Path) -> Path:
+    """The folder, made and tried, before work is spent on what goes there.
+
+    Raises:
+      ZooError: it cannot be made or written, or matplotlib is not installed.
+    """
+    pictures.need_matplotlib()
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ZooError(f"cannot write into {folder}: {error.strerror}") from None
+    return path
+
+
+def _write(path: Path, data: bytes) -> Path:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ZooError(f"cannot write {path}: {error.strerror}") from None
+    return path
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+NOTE = (
+    "Parameters: trainable, head included, auxiliary heads not; one image of the published input"
+    " size; memory in float32. Top-1: percent of ImageNet's validation set for the default weights,"
+    " as their source states it, at its own recipe and input size."
+)
+
+
+def _tag(name: Any) -> str:
+    """Weights without their network, which has a column of its own."""
+    return "" if name is None else str(name).partition(".")[2]
+
+
+COLUMNS = (
+    Column("network", "network", left=True),
+    Column("params", "params (M)", number(",.2f", 1e6)),
+    Column("head_share", "head (%)", number(".1f", 0.01)),
+    Column("macs", "MACs (G)", number(",.3f", 1e9)),
+    Column("train_flops", "training FLOPs (G)", number(",.2f", 1e9)),
+    Column("inference_memory", "inference memory (MB)", number(",.1f", MB)),
+    Column("training_memory", "training memory (MB)", number(",.1f", MB)),
+    Column("file_bytes", "file (MB)", number(",.1f", MB)),
+    Column("top1", "top-1 (%)", number(".2f")),
+    Column("weights", "weights", _tag, left=True),
+    Column("year", "year"),
+)
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    c = entry.count
+    return (
+        entry.name,
+        c.params,
+        c.head / c.params,
+        c.macs,
+        c.train_flops,
+        c.inference_memory,
+        c.training_memory,
+        c.file_bytes,
+        entry.top1,
+        entry.weights.name if entry.weights else None,
+        entry.variant.paper.year,
+    )
