@@ -149,6 +149,18 @@ def test_params_resolves_aliases_and_takes_a_size(run):
     assert (row["head"], row["batch_stats"], row["input_size"]) == (1_025_000, 21_888, 128)
 
 
+def test_params_of_a_batch(run, refused):
+    def memory(*argv):
+        (row,) = json.loads("\n".join(run("params", "vgg11", "--format", "json", *argv)))["rows"]
+        return row["inference_memory"], row["training_memory"]
+
+    one, eight = memory(), memory("--batch-size", "8")
+    assert eight == (8 * one[0], 8 * one[1])
+    assert "--batch-size: got 0, expected 1 or more" in refused(
+        "params", "vgg11", "--batch-size", "0"
+    )
+
+
 def test_params_by_layer(run):
     lines = run("params", "mobilenet_v1_025", "--layers")
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
@@ -275,7 +287,9 @@ def test_a_pattern_that_matches_nothing(refused):
 
 
 def test_too_small_an_input(refused):
-    assert "got images of 16x16, expected" in refused("params", "resnet18", "--size", "16")
+    for size in ("16", "0"):
+        line = refused("params", "resnet18", "--size", size)
+        assert f"got images of {size}x{size}, expected" in line
 
 
 def test_a_model_file_that_is_not_there(refused, pictures, tmp_path):

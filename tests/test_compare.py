@@ -16,9 +16,10 @@ from PIL import Image
 import zoo
 from zoo.errors import ZooError
 from zoo.registry import find, variants
-from zoo.report import pictures
+from zoo.report import labels, pictures
 from zoo.report.compare import Comparison, Entry, compare, default_weights, ready
-from zoo.report.pictures import Box, apart, place, representatives
+from zoo.report.labels import Box, apart, place
+from zoo.report.pictures import representatives
 
 NAMES = ("mobilenet_v1_025", "squeezenet1_1", "resnet18")
 FILES = {f"{name}.{suffix}" for name in pictures.PICTURES for suffix in ("png", "svg")}
@@ -171,8 +172,8 @@ def test_labels_do_not_overlap():
     assert placed[0]  # the first ones choose first
     for a, b in itertools.combinations(found, 2):
         assert not a.box.meets(b.box)
-        assert not (a.leader and pictures._through(a.leader, b.box))
-        assert not (a.leader and b.leader and pictures._cross(*a.leader, *b.leader))
+        assert not (a.leader and labels._through(a.leader, b.box))
+        assert not (a.leader and b.leader and labels._cross(*a.leader, *b.leader))
     for spot in found:
         assert spot.box.inside(bounds)
         for x, y, radius in marks:

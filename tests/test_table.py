@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from zoo.errors import ZooError
-from zoo.report import table, tables
+from zoo.report import table
 from zoo.report.count import LayerCount
 from zoo.report.table import Column, Table, number
 
@@ -111,7 +111,8 @@ def test_layers_stand_under_the_sums_of_their_stages():
         layer("body.stage1.block1.conv1", 4),
         layer("classifier", 5),
     )
-    shown = tables.layers(replace(zoo.count("mobilenet_v1_025"), params=15, macs=150, layers=rows))
+    c = replace(zoo.count("mobilenet_v1_025"), params=15, macs=150, layers=rows)
+    shown = c.table()
     assert [(row["layer"], row["params"], row["macs"]) for row in shown.records()] == [
         ("body", 10, 100),
         ("body.stem", 1, 10),
@@ -127,6 +128,7 @@ def test_layers_stand_under_the_sums_of_their_stages():
     lines = shown.text().splitlines()
     names = [line[: len("      conv1")].rstrip() for line in lines if line.strip()]
     assert "    block0" in names
+    assert c._repr_html_() == shown._repr_html_()
     assert "      conv1" in names
 
 

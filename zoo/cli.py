@@ -67,6 +67,7 @@ def commands() -> Commands:
     parser.add_argument("names", nargs="*", metavar="NAME", help=_NAME)
     parser.add_argument("--layers", action="store_true", help="by stage and layer")
     parser.add_argument("--size", type=int, help="side of the input, pixels")
+    parser.add_argument("--batch-size", type=int, default=1, help="images for activations (1)")
     parser.add_argument(
         "--against",
         metavar="PEER,...",
@@ -205,14 +206,20 @@ def _params(args: argparse.Namespace) -> None:
         return
     if not args.names:
         raise ZooError("expected the name of a network, or --claims")
+    if args.batch_size < 1:
+        raise ZooError(f"--batch-size: got {args.batch_size}, expected 1 or more")
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
-    if args.against:
+    if args.against is not None:
         peers = args.against.split(",")
         found = [table for name in names for table in against(name, peers)]
     else:
         with _progress(len(names)) as bar:
             counts = count_many(names, input_size=args.size, on_done=bar.update)
-        found = [tables.layers(c) for c in counts] if args.layers else [tables.networks(counts)]
+        found = (
+            [c.table() for c in counts]
+            if args.layers
+            else [tables.networks(counts, args.batch_size)]
+        )
     print(_rendered(found, args.format))
 
 

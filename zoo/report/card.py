@@ -4,6 +4,7 @@ import html
 import json
 import textwrap
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
@@ -172,6 +173,10 @@ class Card:
             },
             indent=1,
         )
+
+    def to_pandas(self) -> Any:
+        """The stages as a `pandas.DataFrame` of raw values."""
+        return self.stages.to_pandas()
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,9 @@ from ..layers import Network, model_stages
 from ..registry import abstract, find
 from . import memory
 from .walk import PIXEL, Operation, Value, value_of, walk
+
+if TYPE_CHECKING:
+    from .table import Table
 
 KINDS = ("stem", "convolution", "depthwise", "1x1", "fully connected", "batch norm", "other")
 
@@ -94,6 +98,19 @@ class Count:
         """Of the weights in float32, without a file's header."""
         return 4 * (self.params + self.batch_stats)
 
+    def table(self) -> "Table":
+        """By stage, block and layer."""
+        from .tables import layers
+
+        return layers(self)
+
+    def to_pandas(self) -> Any:
+        """`table` as a `pandas.DataFrame` of raw values."""
+        return self.table().to_pandas()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
 
 def count(
     model: str | Network, *, input_size: int | None = None, num_classes: int | None = None
@@ -119,8 +136,10 @@ def count(
             model = abstract(spec)
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
+    if input_size is None:
+        input_size = find(model.spec.name).input_size
     with _no_garbage_collection():
-        return _count(model, input_size or find(model.spec.name).input_size)
+        return _count(model, input_size)
 
 
 @contextmanager

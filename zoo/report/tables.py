@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 
 from .count import Count, LayerCount
-from .definitions import notes
+from .definitions import DEFINITIONS, notes
 from .table import Column, Table, number
 
+FIELD = "receptive field"
 
-def networks(counts: Sequence[Count]) -> Table:
-    """A row a network, with every figure of `Count`."""
+
+def networks(counts: Sequence[Count], batch_size: int = 1) -> Table:
+    """A row a network, with every figure of `Count`, activations for `batch_size` images."""
+    meant = [note for name, note in zip(DEFINITIONS, notes(), strict=True) if name != FIELD]
+    if batch_size > 1:
+        meant.append(f"activations here: of {batch_size} images together")
     return Table(
         "parameters and costs",
         (
@@ -37,12 +42,12 @@ def networks(counts: Sequence[Count]) -> Table:
                 c.input_size,
                 c.macs,
                 c.train_flops,
-                c.inference_memory,
-                c.training_memory,
+                batch_size * c.inference_memory,
+                batch_size * c.training_memory,
             )
             for c in counts
         ),
-        notes(),
+        tuple(meant),
     )
 
 
@@ -68,7 +73,7 @@ def layers(c: Count) -> Table:
             Column("receptive_field", "receptive field", number()),
         ),
         (*rows, ("total", "", (), c.params, c.macs, None)),
-        notes("MACs", "receptive field"),
+        notes("MACs", FIELD),
     )
 
 
