@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,14 +41,27 @@ class Browser:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         request.get_method = lambda: method
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this host
-        with opener.open(request, timeout=SECONDS) as answer:
-            return json.load(answer)["value"]
+        try:
+            with opener.open(request, timeout=SECONDS) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(
+                f"{method} {path}: {json.load(error)['value']['message']}"
+            ) from None
 
     def run(self, script: str, *args: Any) -> Any:
         """What a function body returns in the page."""
         return self.ask("POST", "/execute/sync", script=script, args=args)
 
+    def see(self, want: Any, *scripts: str) -> None:
+        """What each script returns is, or soon will be, what is wanted: input takes a moment."""
+        end = time.monotonic() + SECONDS
+        while (got := [self.run(script) for script in scripts]) != [want] * len(scripts):
+            assert time.monotonic() < end, got
+            time.sleep(0.05)
+
     def find(self, selector: str) -> str:
+        self.see(True, f"return document.querySelector({json.dumps(selector)}) !== null")
         found = self.ask("POST", "/element", using="css selector", value=selector)
         return next(iter(found.values()))
 
@@ -177,34 +191,43 @@ def test_sorted_by_clicks_and_keys(page, comparison):
     click = "th[data-key=params] button"
     order = by(comparison, lambda e: e.count.params)
     page.click(click)
-    assert page.run(NAMES_SHOWN) == order
+    page.see(order, NAMES_SHOWN)
     sort = "return document.querySelector('th[data-key=params]').ariaSort"
-    assert page.run(sort) == "ascending"
+    page.see("ascending", sort)
     page.type(click, "\ue007")  # Enter
-    assert page.run(NAMES_SHOWN) == page.run(BARS) == order[::-1]
-    assert page.run(sort) == "descending"
+    page.see(order[::-1], NAMES_SHOWN, BARS)
+    page.see("descending", sort)
     page.click("th[data-key=name] button")
-    assert page.run(NAMES_SHOWN) == sorted(NAMES)
-    for last in range(2):  # what has no value comes last, whichever way
+    page.see(sorted(NAMES), NAMES_SHOWN)
+    last = "return [...document.querySelectorAll('#table tbody tr')].at(-1).cells[0].innerText"
+    best = "return document.querySelector('#table tbody tr').cells[0].innerText"
+    for first in ("squeezenet1_1", "resnet18"):
         page.click("th[data-key=top1] button")
-        assert page.run(NAMES_SHOWN)[-1] == "mobilenet_v1_025", last
+        page.see(first, best)
+        page.see("mobilenet_v1_025", last)  # what has no value comes last, whichever way
 
 
 def test_filtered(page):
     page.type("#text", "net18")
-    assert page.run(NAMES_SHOWN) == page.run(BARS) == page.run(DRAWN) == ["resnet18"]
-    assert page.run("return document.querySelector('#shown').innerText") == "1 of 4 networks"
+    page.see(["resnet18"], NAMES_SHOWN, BARS, DRAWN)
+    page.see("1 of 4 networks", "return document.querySelector('#shown').innerText")
     page.click("button[type=reset]")
-    assert page.run(NAMES_SHOWN) == list(NAMES)
+    page.see(list(NAMES), NAMES_SHOWN)
     page.type("#least", "1")
     page.type("#most", "20")
-    assert page.run(NAMES_SHOWN) == page.run(DRAWN) == ["resnet18", "squeezenet1_1"]
+    page.see(["resnet18", "squeezenet1_1"], NAMES_SHOWN, DRAWN)
     page.click("button[type=reset]")
     page.click("button[data-family=vgg]")
-    assert page.run(NAMES_SHOWN) == ["vgg11"]
+    page.see(["vgg11"], NAMES_SHOWN)
     page.type("#text", "resnet")  # and nothing is both
-    assert page.run(NAMES_SHOWN) == page.run(BARS) == page.run(DRAWN) == []
+    page.see([], NAMES_SHOWN, BARS, DRAWN)
     assert "Nothing to draw" in page.run("return document.querySelector('#scatter').textContent")
+
+
+NAMED = (
+    "const t = document.querySelector('#tip');return t.hidden ? null : t.innerText.split(/\\s/)[0]"
+)
+FOCUSED = "return document.activeElement.dataset.name"
 
 
 def test_hovered_and_focused(page, comparison):
@@ -212,21 +235,22 @@ def test_hovered_and_focused(page, comparison):
     tip = "const t = document.querySelector('#tip'); return t.hidden ? null : t.innerText"
     assert page.run(tip) is None
     page.hover(".dot[data-name=resnet18]")
+    page.see("resnet18", NAMED)
     text = page.run(tip)
-    assert text.startswith("resnet18")
     assert f"{entry.count.params / 1e6:.2f} M" in text
     assert f"{entry.count.macs / 1e9:.3f} G" in text
     assert "69.76 %" in text
     link = page.run("return document.querySelector('#tip a').href")
     assert link == entry.variant.paper.url
     page.run("document.querySelector('.dot[tabindex=\"0\"]').focus()")
-    first = page.run(tip)
+    (first,) = (n for n in NAMES if n == page.run(FOCUSED))
+    page.see(first, NAMED)
     page.type(".dot:focus", "\ue014")  # right arrow
-    second = page.run(tip)
-    assert {first.split()[0], second.split()[0]} < set(NAMES)
-    assert first != second
+    page.see(False, f"{FOCUSED} === '{first}'")
+    (second,) = (n for n in NAMES if n == page.run(FOCUSED))
+    page.see(second, NAMED)
     page.type(".dot:focus", "\ue00c")  # Escape
-    assert page.run(tip) is None
+    page.see(None, tip)
 
 
 def test_axes(page, comparison):
