@@ -36,6 +36,24 @@ def test_a_process_that_trains_keeps_its_heaps(monkeypatch):
     assert not backend.share_heap.__wrapped__()
 
 
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"XLA_FLAGS": ""}, [False]),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, []),  # they wait for each other
+        ({"XLA_FLAGS": "", "JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"}, []),
+    ],
+)
+def test_a_single_cpu_device_trains_in_the_calling_thread(monkeypatch, environment, told):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    updates = {}
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    backend.expect_training()
+    assert list(updates.values()) == told
+    assert updates.keys() <= {"jax_cpu_enable_async_dispatch"}
+
+
 def test_what_a_long_compilation_leaves_behind_is_given_back(monkeypatch):
     trims = []
     monkeypatch.setattr(backend, "_trim", lambda: trims.append(1))

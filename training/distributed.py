@@ -25,6 +25,7 @@ import jax
 from jax._src import clusters, distributed  # JAX has no public way to what is used of them here
 from jax.experimental import multihost_utils
 
+from zoo import backend
 from zoo.errors import ZooError
 
 Json = TypeVar("Json", bound=dict[str, Any])
@@ -140,6 +141,7 @@ def _check_port(port: int) -> None:
 def _initialize(hosts: dict[str, Any]) -> None:
     global _watch
     where = hosts.get("coordinator_address") or "the cluster's first process"
+    backend.run_in_calling_thread(False)  # a collective may wait for ever, and signals with it
 
     def alone(why: str) -> str:
         return (

@@ -121,13 +121,13 @@ class Devices:
             run = mapped  # under a jit, pmap would see this process's devices only
         else:
             run = backend.jit(mapped, donate_argnums=donated)
-        if jax.default_backend() != "cpu" or self.local.size == 1:
+        if jax.default_backend() != "cpu":
             return run
 
-        def one_at_a_time(state: State, batch: Mapping[str, Any]) -> State:
-            # Virtual devices share the threads of the CPU: steps under way at once can each wait
-            # for a device that another step holds. So this one waits for the one before, and
-            # leaves its own time to the pictures of the next.
-            return run(jax.block_until_ready(state), batch)
+        def when_ready(state: State, batch: Mapping[str, Any]) -> State:
+            # A single device runs in this thread what is ready (`backend.expect_training`). Virtual
+            # ones share the threads of the CPU: steps under way at once can each wait for a device
+            # that another step holds.
+            return run(*jax.block_until_ready((state, batch)))
 
-        return one_at_a_time
+        return when_ready

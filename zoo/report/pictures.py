@@ -274,7 +274,8 @@ def depth(entries: "Sequence[Entry]") -> "Figure":
             min((np.hypot(*(c - point).T).min() for c in others), default=1e3) for point in curve
         ]
         order = sorted(range(len(curve)), key=lambda k: -min(gaps[k], 40))
-        anchors.append([(*curve[k], 2.0) for k in order[::3]])
+        alone = [k for k in order if gaps[k] > 8] or order[:1]  # elsewhere it may be another's
+        anchors.append([(*curve[k], 2.0) for k in alone[::3]])
     blocked = [(x, y, 2.0) for curve in curves for x, y in curve.tolist()]
     sizes = [_extent(figure, name, TEXT) for name in names]
     _draw_labels(figure, names, place(anchors, sizes, bounds, blocked, all_of_them=True), colours)
