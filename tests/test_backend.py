@@ -47,6 +47,7 @@ def test_a_process_that_trains_keeps_its_heaps(monkeypatch):
 def test_a_single_cpu_device_trains_in_the_calling_thread(monkeypatch, environment, told):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(backend, "_training", False)
     updates = {}
     monkeypatch.setattr(jax.config, "update", updates.__setitem__)
     backend.expect_training()
