@@ -9,8 +9,8 @@ Nothing of a user's environment is changed, and what the user has set wins:
   arithmetic on it. What compiling a large program leaves behind is given back before the program
   runs. `share_heap()` has all threads use one heap, for inference. `ZOO_KEEP_MEMORY=0`,
   or any malloc setting of the user's, overrides both.
-- `expect_training()` has programs run in the thread that calls them. `JAX_CPU_ENABLE_ASYNC_DISPATCH`
-  overrides it.
+- `expect_training()` has programs run in the thread that calls them.
+  `JAX_CPU_ENABLE_ASYNC_DISPATCH` overrides it.
 
 On GPU and TPU only `share_heap` applies, for it concerns the host.
 """
