@@ -87,21 +87,26 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`stop_before(n)`: SIGTERM while batch `n` is put on the devices, once."""
+    """`stop_before(n)`: SIGTERM as the `n`th training step begins, once."""
 
     def install(number: int) -> None:
         from training.parallel import Devices
 
-        shard, calls = Devices.shard, 0
+        compile_, steps = Devices.compile, 0
 
-        def stopping(self: Devices, batch: Any) -> Any:
-            nonlocal calls
-            calls += "weight" not in batch  # a batch to train on
-            if calls == number:
-                monkeypatch.setattr(Devices, "shard", shard)
-                os.kill(os.getpid(), signal.SIGTERM)
-            return shard(self, batch)
+        def compiling(self: Devices, step: Any, *, donate: bool) -> Any:
+            run = compile_(self, step, donate=donate)
 
-        monkeypatch.setattr(Devices, "shard", stopping)
+            def stopping(state: Any, batch: Any) -> Any:
+                nonlocal steps
+                if "weight" not in batch:  # a batch to train on
+                    steps += 1
+                    if steps == number:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                return run(state, batch)
+
+            return stopping
+
+        monkeypatch.setattr(Devices, "compile", compiling)
 
     return install

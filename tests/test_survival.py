@@ -281,18 +281,24 @@ def test_files_that_may_not_grow(pictures, tmp_path):
 
 
 def test_the_second_ctrl_c_stops_at_once(config, pictures, tmp_path, monkeypatch):
-    shard, calls = Devices.shard, 0
+    compile_ = Devices.compile
 
-    def impatient(self, batch):
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            pytest.fail("went on")
-        return shard(self, batch)
+    def compiling(self, step, *, donate):
+        run = compile_(self, step, donate=donate)
+        calls = 0
 
-    monkeypatch.setattr(Devices, "shard", impatient)
+        def impatient(state, batch):
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                pytest.fail("went on")
+            return run(state, batch)
+
+        return impatient
+
+    monkeypatch.setattr(Devices, "compile", compiling)
     arguments = ["train", "tiny", "--data", pictures, "--image-size", "16", "--batch-size", "24"]
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--out", str(tmp_path / "run")])

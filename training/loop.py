@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -331,35 +332,41 @@ class Run:
         waited = 0.0
 
         def following() -> dict[str, jax.Array]:
-            """The next batch, on the devices: asked for while they still compute on this one."""
+            """The next batch, on the devices."""
+            return self.devices.shard(next(self.batches))
+
+        def waited_for(batch: "Future[dict[str, jax.Array]]") -> dict[str, jax.Array]:
             nonlocal waited
             asked = time.perf_counter()
-            batch = next(self.batches)
+            found = batch.result()
             waited += time.perf_counter() - asked
-            return self.devices.shard(batch)
+            return found
 
         start, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         self.bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
         if self._told_to_stop(stop, start):
             self._stop(state)
-        batch = following()
-        for step in range(start + 1, end + 1):
-            state = train_step(state, batch)
-            self.bar.update(self.config.batch_size)
-            if step == end:
-                break
-            if self._told_to_stop(stop, step):
-                self._stop(state)
-            batch = following()
-            if time.perf_counter() - shown > GLANCE:
-                now = evaluation.means(state.totals)
-                shown = time.perf_counter()
-                share = waited / (shown - begin)  # of the time, spent waiting for pictures
-                self.bar.set_postfix_str(
-                    f"loss {now.loss:.3f} acc {now.accuracy:.1%} input wait {share:.0%}"
-                )
-                if jax.process_count() == 1:  # several look at different times
-                    self._check_finite(epoch, now.loss)
+        with ThreadPoolExecutor(1) as beside:  # a step may keep this thread: see `Devices.compile`
+            coming = beside.submit(following)
+            for step in range(start + 1, end + 1):
+                batch = waited_for(coming)
+                if step < end:
+                    coming = beside.submit(following)
+                state = train_step(state, batch)
+                self.bar.update(self.config.batch_size)
+                if step == end:
+                    break
+                if self._told_to_stop(stop, step):
+                    self._stop(state)
+                if time.perf_counter() - shown > GLANCE:
+                    now = evaluation.means(state.totals)
+                    shown = time.perf_counter()
+                    share = waited / (shown - begin)  # of the time, spent waiting for pictures
+                    self.bar.set_postfix_str(
+                        f"loss {now.loss:.3f} acc {now.accuracy:.1%} input wait {share:.0%}"
+                    )
+                    if jax.process_count() == 1:  # several look at different times
+                        self._check_finite(epoch, now.loss)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - begin
         images = (end - start) * self.config.batch_size
