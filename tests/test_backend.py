@@ -52,6 +52,10 @@ def test_a_single_cpu_device_trains_in_the_calling_thread(monkeypatch, environme
     monkeypatch.setattr(jax.config, "update", updates.__setitem__)
     backend.expect_training()
     assert list(updates.values()) == told
+    updates.clear()
+    monkeypatch.setattr(type(jax.config), "jax_num_cpu_devices", 4)
+    backend.expect_training()
+    assert not updates
     assert updates.keys() <= {"jax_cpu_enable_async_dispatch"}
 
 

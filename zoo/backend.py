@@ -94,7 +94,9 @@ def expect_training() -> None:
     """
     global _training
     _training = True
-    if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    several = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    several |= jax.config.jax_num_cpu_devices > 1  # type: ignore[attr-defined]
+    if not several:
         run_in_calling_thread(True)
 
 
