@@ -16,7 +16,7 @@ from PIL import Image
 import zoo
 from zoo.errors import ZooError
 from zoo.registry import find, variants
-from zoo.report import labels, pictures
+from zoo.report import definitions, labels, pictures
 from zoo.report.compare import Comparison, Entry, compare, default_weights, ready
 from zoo.report.labels import Box, apart, place
 from zoo.report.pictures import representatives
@@ -104,7 +104,8 @@ def test_notes_name_other_sizes_and_more_data(comparison):
     notes = " ".join(other.table().notes)
     assert "efficientnet_b2 288 for 260." in notes
     assert "more than ImageNet-1k: convnext_xlarge." in notes
-    assert len(comparison.table().notes) == 1
+    assert len(comparison.notes()) == 1
+    assert comparison.table().notes == (*definitions.notes(), *comparison.notes())
 
 
 def test_saved_pictures(saved):

@@ -12,14 +12,10 @@ from ..registry import Variant, abstract, find
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
-from .table import Column, Table, fill, number, words
+from .table import Column, Table, fill, number, shape, words
 
 CIFAR = 32  # pixels: networks of this size are published for CIFAR-10
 IMAGE = "one image; of n, n times that"
-
-
-def shape(output: tuple[int, ...]) -> str:
-    return "x".join(map(str, output))
 
 
 def side(pixels: int | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ZooError
 from ..pretrained.catalogue import Weights, weights
 from ..registry import Variant, find, list_models
-from . import pictures
+from . import definitions, pictures
 from .count import Count
 from .many import count_many
 from .page import page
@@ -63,7 +63,8 @@ class Comparison:
 
     def table(self) -> Table:
         """All figures, raw: counts in ones, memory and files in bytes, accuracy in percent."""
-        return Table("Networks compared", COLUMNS, tuple(map(_row, self.entries)), self.notes())
+        notes = (*definitions.notes(), *self.notes())
+        return Table("Networks compared", COLUMNS, tuple(map(_row, self.entries)), notes)
 
     def notes(self) -> tuple[str, ...]:
         """Where the numbers come from, and at which input sizes."""
@@ -190,9 +191,8 @@ def _write(path: Path, data: bytes) -> Path:
 # --- the table -----------------------------------------------------------------------------------
 
 NOTE = (
-    "Parameters: trainable, head included, auxiliary heads not; one image of the published input"
-    " size; memory in float32. Top-1: percent of ImageNet's validation set for the default weights,"
-    " as their source states it, at its own recipe and input size."
+    "Counted at the published input size. Top-1: percent of ImageNet's validation set for the"
+    " default weights, as their source states it, at its own recipe and input size."
 )
 
 

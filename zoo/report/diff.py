@@ -12,7 +12,7 @@ from ..registry import abstract, find
 from .count import Count, StageCount
 from .describe import LEGEND, stages
 from .many import count_many
-from .table import Column, Table, fill, number
+from .table import Column, Table, fill, number, shape
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class Stage:
     rows: tuple[str, ...]
 
     def __str__(self) -> str:
-        shape = "x".join(map(str, self.cost.output))
         params = f", {self.cost.params:,} parameters" if self.cost.params else ""
-        return f"{shape}{params}"
+        return shape(self.cost.output) + params
 
 
 @dataclass(frozen=True)

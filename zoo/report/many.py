@@ -69,8 +69,9 @@ def count_many(
                 done[i] = answer
                 tell()
 
-    with ThreadPoolExecutor(min(cores or 1, len(names))) as pool:
-        threads = [pool.submit(work) for _ in range(pool._max_workers)]
+    workers = min(cores or 1, len(names))
+    with ThreadPoolExecutor(workers) as pool:
+        threads = [pool.submit(work) for _ in range(workers)]
         try:
             for thread in threads:
                 thread.result()

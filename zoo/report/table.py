@@ -27,6 +27,11 @@ def words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def shape(value: Sequence[int]) -> str:
+    """Shows a shape: "56x56x64"."""
+    return "x".join(map(str, value))
+
+
 def fill(text: str, width: int, indent: str = "  ") -> str:
     """Text in lines of `width` characters, the second and later ones indented; URLs stay whole."""
     return textwrap.fill(

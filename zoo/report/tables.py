@@ -1,10 +1,11 @@
 """Counts as tables: networks beside each other, and one network layer by layer."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from .count import Count, LayerCount
 from .definitions import DEFINITIONS, notes
-from .table import Column, Table, number
+from .table import Column, Table, number, shape
 
 FIELD = "receptive field"
 
@@ -57,7 +58,10 @@ def layers(c: Count) -> Table:
     opened: tuple[str, ...] = ()
     for layer in c.layers:
         path = tuple(layer.name.split("."))
-        shared = sum(1 for _ in _common(opened, path))
+        shared = sum(
+            1
+            for _ in takewhile(lambda names: names[0] == names[1], zip(opened, path, strict=False))
+        )
         for depth in range(shared + 1, len(path)):
             rows.append(_sum(c, path[:depth]))
         rows.append(_row(layer.name, [layer], layer.output, layer.kind))
@@ -67,7 +71,7 @@ def layers(c: Count) -> Table:
         (
             Column("layer", c.name, _indented, left=True),
             Column("kind", "kind", left=True),
-            Column("output", "output", lambda shape: "x".join(map(str, shape))),
+            Column("output", "output", shape),
             Column("params", "parameters", number()),
             Column("macs", "MACs (M)", number(",.1f", 1e6)),
             Column("receptive_field", "receptive field", number()),
@@ -75,11 +79,6 @@ def layers(c: Count) -> Table:
         (*rows, ("total", "", (), c.params, c.macs, None)),
         notes("MACs", FIELD),
     )
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> Sequence[str]:
-    n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return a[:n]
 
 
 def _sum(c: Count, path: Sequence[str]) -> tuple[object, ...]:
