@@ -112,7 +112,8 @@ def commands() -> Commands:
     parser = found.add(
         "weights",
         _weights,
-        "list published weights: licence, size, accuracy, and which are in the cache",
+        "list published weights: licence, what they are checked against, size, accuracy, "
+        "and which are in the cache",
         "zoo weights 'resnet50*'",
     )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
@@ -284,12 +285,13 @@ def _weights(args: argparse.Namespace) -> None:
         (
             w.name,
             w.licence + (" (non-commercial)" if w.non_commercial else ""),
+            w.check,
             "yes" if in_cache(w) else "",
             *("" if value is None else f"{value:.1f}" for value in (w.size_mb, w.top1, w.top5)),
         )
         for w in found
     ]
-    print(table(("weights", "licence", "cached", "MB", "top-1", "top-5"), rows, left=3))
+    print(table(("weights", "licence", "check", "cached", "MB", "top-1", "top-5"), rows, left=4))
 
 
 def _convert(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ holds. Reading it imports neither jax nor a network.
 """
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,6 +18,8 @@ from ..preprocess import Preprocess
 
 HERE = Path(__file__).parent
 OWN = HERE.parent / "checkpoints"  # weights that this project trained, each beside its card
+
+HUB, FIRST = "sha256 of the Hub", "first download"  # of `Weights.check`: no hash was published
 
 # fmt: off
 CIFAR10 = (
@@ -54,6 +57,21 @@ class Weights:
     def name(self) -> str:
         """What `zoo.weights` and `zoo.load` call it: "resnet50.a1_in1k"."""
         return f"{self.model}.{self.tag}"
+
+    @property
+    def check(self) -> str:
+        """What a download is checked against, and a cached file whenever it is read.
+
+        "sha256", "md5" or "sha1": the published hash, "sha256, 8 digits" the beginning of one.
+        "sha256 of the Hub": the one that the Hub declares at the download. "first download": what
+        it is about in size, where `size_mb` is known, and an MD5, where the host declares one. A
+        cached file of these two is checked against the digest noted at its download.
+        """
+        algorithm, _, digest = self.hash.partition(":")
+        if digest:
+            whole = len(digest) == 2 * hashlib.new(algorithm).digest_size
+            return algorithm if whole else f"{algorithm}, {len(digest)} digits"
+        return HUB if self.file.startswith("hf://") else FIRST
 
 
 def weights(name: str) -> Weights:

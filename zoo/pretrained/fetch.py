@@ -1,12 +1,18 @@
 """Published weight files: downloaded once, checked before they get their name, kept in a cache.
 
-Plain https addresses go through the downloader here, files on the Hugging Face Hub through its own
-client and into its own cache. The environment says how:
+Files on the Hugging Face Hub are asked for with its own client's settings and login, and those that
+other programs left in its cache are taken from there. The environment says how:
 
     ZOO_CACHE      the cache folder; ~/.cache/zoo without it
-    ZOO_MIRROR     https://mirror/: https://host/path is asked of https://mirror/host/path
+    ZOO_MIRROR     https://mirror/: https://host/path is asked of https://mirror/host/path;
+                   https://user:password@mirror/ logs in
     ZOO_OFFLINE    1: nothing but what is cached (HF_HUB_OFFLINE does the same)
     HF_ENDPOINT, HF_HOME, HF_TOKEN    the Hub's own: a mirror, its cache, a login
+
+What a file is checked against, at its download and whenever it is taken from the cache: the hash
+that was published, where one was; else the digest of the first download, which is noted below
+`digests`. A download is checked against what the host declares of it, too: the Hub gives the
+SHA-256 of large files, Google's hosts an MD5.
 """
 
 import hashlib
@@ -14,27 +20,36 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import ssl
+import stat
+import threading
 import time
-import warnings
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from dataclasses import dataclass, field, replace
+from email.message import Message
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import unquote, urlsplit
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from ..errors import ZooError
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second try, the third ...
 _TIMEOUT = 30.0  # seconds without a byte
+_WINDOW = 60.0  # seconds; who gives less than _SLOWEST in one is given up
+_SLOWEST = 1000  # bytes a second
 _CHUNK = 2**18  # bytes
+_UNKNOWN = 4 * 10**9  # bytes: the most that is taken of a file whose size nobody published
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that another try may cure
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HUB = re.compile(r"hf://([^/@]+/[^/@]+)(?:@([^/@]+))?/([^@]+?)(?:@([^/@]+))?")
-_HUB_ADVICE = "check the connection and try again, or set HF_ENDPOINT"
+_HUB_LOGIN = "set HF_TOKEN or `hf auth login`"
 
 
 def cache_folder() -> Path:
@@ -48,50 +63,88 @@ def converted(key: str) -> Path:
 
 
 def cached(source: str) -> Path | None:
-    """The file of a source that is in the cache, whatever it holds; None if there is none.
+    """The file of a source that is in a cache, whatever it holds; None if there is none.
 
     Anything but an address, such as the bare name of a file, is a source that has none.
     """
-    if source.startswith("https://"):
-        path = _place(source)
-        return path if path.is_file() else None
-    if not source.startswith("hf://"):
-        return None
-
-    from huggingface_hub import try_to_load_from_cache
-
-    repo, file, revision = _on_hub(source)
-    there = try_to_load_from_cache(repo, file, revision=revision)
-    return Path(there) if isinstance(there, str) else None  # or a sign: known not to exist
+    return next(_cached(source), None)
 
 
-def fetch(source: str, *, hash: str = "", size: int | None = None, desc: str) -> Path:
-    """The file of a published source: out of the cache if it is there and right, else downloaded.
+def fetch(source: str, *, hash: str = "", size: float | None = None, desc: str) -> Path:
+    """The file of a published source: out of a cache if it is there and right, else downloaded.
 
-    A file whose hash is known and that is cached costs no request. A download that was cut goes on
-    where it stopped. Of several processes that ask for one file, one downloads it.
+    A file that is cached and right costs no request. A download that was cut goes on where it
+    stopped. Of several processes that ask for one file, one downloads it.
 
     Args:
       source: "https://host/path", or "hf://owner/repo/file" on the Hugging Face Hub, with
         "@revision" behind the repository or the file.
       hash: "sha256:0676ba61": an algorithm of `hashlib` and the digest in hex, or its first digits,
         as torchvision puts them into file names; empty if it is unknown.
-      size: bytes.
+      size: bytes, roughly; None if it is unknown.
       desc: what is fetched, for the progress bar and for errors.
 
     Raises:
-      ZooError: no such source; the file is not there, refused, cut short, not what was published or
-        not cached while offline; the host cannot be reached; the cache cannot be written.
+      ZooError: no such source; the file is not there, refused, cut short, not what was published,
+        declared or downloaded first, or not cached while offline; the host cannot be reached, is
+        slower than 1 kB/s or does not end; the cache cannot be written.
     """
-    what = _Published(hash, size)
-    if source.startswith("hf://"):
-        return _from_hub(source, what, desc)
-    if source.startswith("https://"):
-        return _from_host(source, what, desc)
-    raise ZooError(
-        f"{desc}: got {source!r} to download, expected https://HOST/PATH or "
-        "hf://OWNER/REPO/FILE; where there is none, get the file by hand and pass file="
-    )
+    if not source.startswith(("https://", "hf://")):
+        raise ZooError(
+            f"{desc}: got {source!r} to download, expected https://HOST/PATH or "
+            "hf://OWNER/REPO/FILE; where there is none, get the file by hand and pass file="
+        )
+    path = _place(source)
+    noted = "" if hash else _noted(path)
+    what = _Published(hash or noted, size, first=bool(noted))
+    faults = []
+    for here in _cached(source):
+        fault = _here(here, what)
+        if fault is None:
+            if not what.hash:
+                with suppress(OSError):  # a cache that cannot be written to: it works without
+                    note(path, of=here)
+            return here
+        faults.append(fault)
+    if _offline():
+        raise ZooError(
+            f"{desc}: the cache has {(faults or ['nothing'])[0]} at {path}, and ZOO_OFFLINE or "
+            f"HF_HUB_OFFLINE is set: expected {source} there, or a connection"
+        )
+    _from_host(source, path, what, desc)
+    return path
+
+
+def note(path: Path, *, of: Path | None = None) -> None:
+    """Note the digest of a file in the cache, for `as_noted` at later loads.
+
+    Args:
+      path: the file's place in the cache.
+      of: the file itself, where it lies elsewhere.
+
+    Raises:
+      OSError: the file cannot be read, or the cache not written.
+    """
+    kept = _note(path)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write(kept, f"{_digest(of or path, 'sha256')}\n".encode())
+
+
+def as_noted(path: Path) -> bool:
+    """Whether a file is there and still the one whose digest was noted."""
+    noted = _noted(path)
+    try:
+        return bool(noted) and f"sha256:{_digest(path, 'sha256')}" == noted
+    except OSError:
+        return False
+
+
+def forget(source: str) -> None:
+    """Drop the download of a source and what was noted of it: it turned out to be no weights."""
+    path = _place(source)
+    for file in (path, _note(path)):
+        with suppress(OSError):
+            file.unlink()
 
 
 def write(path: Path, data: bytes) -> None:
@@ -115,28 +168,40 @@ def write(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Published:
-    """What is known of a file: "algorithm:digest" or "", and bytes."""
+    """What is known of a file."""
 
-    hash: str
-    size: int | None
+    hash: str  # "algorithm:digest", or ""
+    size: float | None  # bytes, roughly: of many files, what their parameters take
+    first: bool = False  # `hash` is of the first download, for none was published
 
-    def fault(self, path: Path) -> str | None:
-        """How a file differs from what was published; None if it does not."""
-        fault = self._difference(path)
+    @property
+    def most(self) -> int:
+        """Bytes; statistics of batch norm, auxiliary classifiers and names come on top."""
+        return _UNKNOWN if self.size is None else int(1.25 * self.size) + 4_000_000
+
+    def fault(self, path: Path, declared: str = "") -> str | None:
+        """How a file differs from what was published, or its host declared; None if it does not."""
+        fault = self._difference(path, declared)
         if fault or not self.hash:  # a hash that fits allows even text
             return _text_in(path) or fault
         return None
 
-    def _difference(self, path: Path) -> str | None:
-        if (size := path.stat().st_size) != (self.size or size):
-            return f"{size:,} bytes, expected {self.size:,}"
-        algorithm, _, digest = self.hash.lower().partition(":")
-        if digest:
-            with path.open("rb") as file:
-                got = hashlib.file_digest(file, algorithm).hexdigest()
-            if not got.startswith(digest):
-                return f"a file of {algorithm} {got[:8]}, expected {digest[:8]}"
+    def _difference(self, path: Path, declared: str) -> str | None:
+        for known, whose in ((self.hash, ""), (declared, " as its host declares")):
+            algorithm, _, digest = known.lower().partition(":")
+            if digest and not (got := _digest(path, algorithm)).startswith(digest):
+                whose = " as at its first download" if known == self.hash and self.first else whose
+                return f"a file of {algorithm} {got[:8]}, expected {digest[:8]}{whose}"
+        size = path.stat().st_size
+        unknown = not (self.hash or declared)
+        if unknown and self.size and not 0.9 * self.size <= size <= self.most:
+            return f"{size:,} bytes, expected about {self.size:,.0f}"
         return None
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _text_in(path: Path) -> str | None:
@@ -155,56 +220,48 @@ def _text_in(path: Path) -> str | None:
 def _line(error: BaseException | str) -> str:
     """The reason of an error, for a line of ours: its first line, without number and file."""
     reason = getattr(error, "strerror", None) or str(error).strip()
-    return reason.splitlines()[0] if reason else type(error).__name__
+    return _plain(reason.splitlines()[0] if reason else type(error).__name__)
 
 
-# --- Plain hosts ---------------------------------------------------------------------------------
+def _plain(text: str) -> str:
+    """Foreign words as they may be shown: no control codes, no end, no login of an address."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:300])
+    return re.sub(r"//[^/\s]*@", "//", shown)
 
 
-class _Passing(Exception):
-    """A failure that another try may cure; its text continues "HOST ..."."""
+# --- Where files are -----------------------------------------------------------------------------
 
 
-def _from_host(source: str, what: _Published, desc: str) -> Path:
-    path = _place(source)
-    fault = what.fault(path) if path.is_file() else "nothing"
-    if fault is None:
-        return path
-    if _offline():
-        raise ZooError(
-            f"{desc}: the cache has {fault} at {path}, and ZOO_OFFLINE or HF_HUB_OFFLINE is set: "
-            f"expected {source} there, or a connection"
-        )
-    url = _mirrored(source)
-    with _written(path.parent, desc):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path, desc):
-        if path.is_file() and what.fault(path) is None:  # another process was quicker
-            return path
-        part = path.with_name(f"{path.name}.part")
-        with _written(path.parent, desc):
-            if not what.hash:
-                part.unlink(missing_ok=True)  # nothing could tell whether the rest belongs to it
-            leftover = part.exists()
-        _download(url, part, desc, resume=bool(what.hash))
-        fault = what.fault(part)
-        if fault and leftover:  # of another version, perhaps
-            part.unlink()
-            _download(url, part, desc, resume=True)
-            fault = what.fault(part)
-        if fault:
-            part.unlink()
-            raise ZooError(
-                f"{desc}: {url} gave {fault}: nothing was kept; try again later, "
-                f"set ZOO_MIRROR to a copy, or put the right file at {path}"
-            )
-        with _written(path.parent, desc):
-            part.replace(path)
-    return path
+def _cached(source: str) -> Iterator[Path]:
+    """The files that caches have of a source: ours, then the Hub's."""
+    if source.startswith(("https://", "hf://")):
+        path = _place(source)
+        if path.is_file():
+            yield path
+    if source.startswith("hf://"):
+        from huggingface_hub import try_to_load_from_cache
+
+        repo, file, revision = _on_hub(source)
+        there = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(there, str):  # or a sign: known not to exist
+            yield Path(there)
 
 
-def _place(url: str) -> Path:
+def _here(path: Path, what: _Published) -> str | None:
+    """How a cached file differs from what it must be. The Hub's client names it by its SHA-256."""
+    try:
+        name = path.readlink().name if path.is_symlink() else ""
+        return what.fault(path, f"sha256:{name}" if _SHA256.fullmatch(name) else "")
+    except OSError as error:
+        return f"what cannot be read ({_line(error)})"
+
+
+def _place(source: str) -> Path:
     """The cached file of an address: host and path as they are, or tidied and with a hash."""
+    url = source
+    if source.startswith("hf://"):
+        repo, name, revision = _on_hub(source)
+        url = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}/{name}"
     parts = urlsplit(url)
     if not parts.hostname:
         raise ZooError(f"weights: got {url!r}, expected https://HOST/PATH")
@@ -217,21 +274,71 @@ def _place(url: str) -> Path:
     return cache_folder() / "files" / file
 
 
-def _mirrored(url: str) -> str:
-    """The address to ask: `url` itself, or below ZOO_MIRROR."""
-    mirror = os.environ.get("ZOO_MIRROR")
-    if not mirror:
-        return url
-    if not _secure(mirror):
-        raise ZooError(f"ZOO_MIRROR: got {mirror!r}, expected https://..., or http://localhost")
-    return f"{mirror.rstrip('/')}/{url.removeprefix('https://')}"
+def _note(path: Path) -> Path:
+    """Where the digest of a file in the cache is noted."""
+    return cache_folder() / "digests" / f"{path.relative_to(cache_folder())}.sha256"
+
+
+def _noted(path: Path) -> str:
+    """ "sha256:" and the noted digest of a file, or "" where there is none."""
+    try:
+        digest = _note(path).read_bytes()[:65].decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+    return f"sha256:{digest}" if _SHA256.fullmatch(digest) else ""
+
+
+def _on_hub(source: str) -> tuple[str, str, str | None]:
+    """Repository, file, revision."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    expected = "expected hf://OWNER/REPO/FILE, or .../FILE@REVISION"
+    parts = _HUB.fullmatch(source)
+    if parts is None:
+        raise ZooError(f"weights: got {source!r}, {expected}")
+    try:
+        validate_repo_id(parts[1])
+    except HFValidationError as error:
+        raise ZooError(f"weights: got {source!r} ({_line(error)}), {expected}") from error
+    return parts[1], parts[3], parts[2] or parts[4]
+
+
+def _address(source: str) -> tuple[str, str]:
+    """The address to ask, and what logs in there: the value of a header, or ""."""
+    if source.startswith("hf://"):
+        from huggingface_hub import constants, get_token, hf_hub_url
+
+        repo, file, revision = _on_hub(source)
+        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        url = hf_hub_url(repo, file, revision=revision, endpoint=endpoint)
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        setting, login = "HF_ENDPOINT", f"Bearer {token}" if token else ""
+    else:
+        setting, login, url = "ZOO_MIRROR", "", source
+        if mirror := os.environ.get("ZOO_MIRROR"):
+            url = f"{mirror.rstrip('/')}/{source.removeprefix('https://')}"
+    if not _secure(url):
+        got = os.environ.get(setting, "")
+        *_, shown = got.rpartition("@")  # without a password, wherever its address went wrong
+        raise ZooError(f"{setting}: got {shown!r}, expected https://..., or http://localhost")
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    if at:
+        url = url.replace(f"{user}@", "", 1)
+        login = f"Basic {b64encode(unquote(user).encode()).decode()}"
+    return url, login
 
 
 def _secure(url: str) -> bool:
     """Whether what it gives cannot be changed on the way: https, or this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # or ValueError
+    except ValueError:
+        return False
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and local))
+    scheme = parts.scheme == "https" or (parts.scheme == "http" and local)
+    return scheme and bool(parts.hostname) and re.search(r"[\0- \x7f]", url) is None
 
 
 def _offline() -> bool:
@@ -239,6 +346,9 @@ def _offline() -> bool:
         os.environ.get(name, "").lower() not in ("", "0", "off", "no", "false")
         for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
     )
+
+
+# --- This machine's disk -------------------------------------------------------------------------
 
 
 @contextmanager
@@ -258,8 +368,10 @@ def _locked(path: Path, desc: str) -> Iterator[None]:
     """One process at a time; the lock ends with the process that holds it."""
     from filelock import FileLock
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
     with _written(path.parent, desc):
+        _drop_link(file)
         lock.acquire()
     try:
         yield
@@ -267,182 +379,367 @@ def _locked(path: Path, desc: str) -> Iterator[None]:
         lock.release()
 
 
-class _SecureRedirects(HTTPRedirectHandler):
+def _drop_link(path: Path) -> None:
+    """Remove what is no file of its own: through a link, another file would be written.
+
+    Raises:
+      OSError: it cannot be removed, as a folder cannot.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            path.unlink()
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    """What `open` opens with."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+# --- Hosts ---------------------------------------------------------------------------------------
+
+
+class _Passing(Exception):
+    """A failure that another try may cure; its text continues "HOST ..."."""
+
+
+def _from_host(source: str, path: Path, what: _Published, desc: str) -> None:
+    """Download the file of a source to its place, and note its digest if none was published."""
+    url, login = _address(source)
+    with _written(path.parent, desc):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, f"{path.name} is a folder")
+    with _locked(path, desc):
+        known = replace(what, hash=what.hash or _noted(path))
+        if path.is_file() and known.hash and known.fault(path) is None:
+            return  # another process was quicker
+        get = _Download(source, url, login, path.with_name(f"{path.name}.part"), what.most, desc)
+        with _written(path.parent, desc):
+            if not what.hash:
+                get.part.unlink(missing_ok=True)  # nothing could tell whether the rest belongs
+            _drop_link(get.part)
+            leftover = get.part.exists()
+        get.all(resume=bool(what.hash))
+        fault = what.fault(get.part, get.declared)
+        if fault and leftover:  # of another version, perhaps
+            get.part.unlink()
+            get.all(resume=True)
+            fault = what.fault(get.part, get.declared)
+        if fault:
+            get.part.unlink()
+            other = f", or delete {_note(path)} if it is right" if what.first else ""
+            raise ZooError(
+                f"{desc}: {url} gave {fault}: nothing was kept; try again later, "
+                f"set {get.setting} to a copy, or put the right file at {path}{other}"
+            )
+        with _written(path.parent, desc):
+            if not what.hash:
+                note(path, of=get.part)
+            get.part.replace(path)
+
+
+class _Watch(threading.Thread):
+    """Ends the connections of a download that gives next to nothing for `_WINDOW` seconds.
+
+    A timeout alone does not: any byte starts it again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.sockets: list[socket.socket] = []
+        self.bytes = 0
+        self.slow = False
+        self._over = threading.Event()
+
+    def __enter__(self) -> "_Watch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def run(self) -> None:
+        """Look once in a while."""
+        seen = 0
+        while not self._over.wait(_WINDOW):
+            if self.bytes - seen < _SLOWEST * _WINDOW:
+                self.slow = True
+                for connection in self.sockets:
+                    with suppress(OSError):  # closed already
+                        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                return
+            seen = self.bytes
+
+
+class _Http(HTTPConnection):
+    """A connection that is watched from its start."""
+
+    def __init__(self, host: str, *, watch: _Watch, **how: Any) -> None:
+        super().__init__(host, **how)
+        self.watch = watch
+
+    def connect(self) -> None:
+        """Connect."""
+        super().connect()
+        self.watch.sockets.append(self.sock)
+
+
+class _Https(_Http, HTTPSConnection):
+    """The same, encrypted."""
+
+
+class _HttpHandler(HTTPHandler):
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def http_open(self, req: Request) -> HTTPResponse:
+        """Open a plain address."""
+        return self.do_open(partial(_Http, watch=self.watch), req)
+
+
+class _HttpsHandler(HTTPSHandler):
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        """Open an encrypted address."""
+        context = ssl.create_default_context()
+        return self.do_open(partial(_Https, watch=self.watch, context=context), req)
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows to secure addresses, and keeps what those on the way declare of the file."""
+
+    def __init__(self) -> None:
+        self.headers: list[Message] = []
+
+    def http_error_302(self, req, fp, code, msg, headers):
+        """Follow, without the body of the redirect: urllib would read all of it."""
+        fp.close()
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         """The request to follow with; http is followed only from one mirror address to another."""
         here, there = urlsplit(req.full_url), urlsplit(newurl)
-        if there.scheme != "https" and (there.scheme, there.netloc) != (here.scheme, here.netloc):
-            fp.close()
-            raise ZooError(f"weights: {req.full_url} redirects to {newurl}, expected https")
+        same = (there.scheme, there.netloc) == (here.scheme, here.netloc)
+        if not (same or there.scheme == "https") or "@" in there.netloc or not _secure(newurl):
+            shown = _plain(newurl.partition("?")[0])
+            raise ZooError(f"weights: {req.full_url} redirects to {shown}, expected https")
+        self.headers.append(headers)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _download(url: str, part: Path, desc: str, *, resume: bool) -> None:
-    """Get all of `url` into `part`, in a few tries; `resume` is whether to go on with its bytes."""
-    etag = ""  # as seen in this call: with it the server says whether the rest still belongs
-    for wait in (*_WAITS, None):
-        with _written(part.parent, desc):
-            if not (resume or etag):
-                part.unlink(missing_ok=True)
-            start = part.stat().st_size if part.exists() else 0
-        headers = {"User-Agent": "jax-cnn-zoo"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-            if etag:
-                headers["If-Range"] = etag
-        try:
-            with _opened(Request(url, headers=headers), part, desc) as response:
-                seen = response.headers.get("ETag", "")
-                etag = "" if seen.startswith("W/") else seen
-                if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                    start = 0
-                _transfer(response, part, start, desc)
-            return
-        except _Passing as error:
-            if wait is None:
+@dataclass
+class _Download:
+    """All that one download is about."""
+
+    source: str
+    url: str
+    login: str
+    part: Path
+    most: int  # bytes
+    desc: str
+    declared: str = field(default="", init=False)  # "algorithm:digest", as its host says
+
+    @property
+    def setting(self) -> str:
+        """The variable that names another host."""
+        return "HF_ENDPOINT" if self.source.startswith("hf://") else "ZOO_MIRROR"
+
+    def all(self, *, resume: bool) -> None:
+        """Get all of the file, in a few tries; `resume` is whether to go on with its bytes."""
+        etag = ""  # as seen in this call: with it the server says whether the rest still belongs
+        for wait in (*_WAITS, None):
+            with _written(self.part.parent, self.desc):
+                if not (resume or etag):
+                    self.part.unlink(missing_ok=True)
+                start = self.part.stat().st_size if self.part.exists() else 0
+            request = Request(self.url, headers={"User-Agent": "jax-cnn-zoo"})
+            request.add_header("Accept-Encoding", "identity")
+            if self.login:
+                request.add_unredirected_header("Authorization", self.login)
+            if start:
+                request.add_header("Range", f"bytes={start}-")
+                if etag:
+                    request.add_header("If-Range", etag)
+            with _Watch() as watch:
+                try:
+                    with self._opened(request, watch) as response:
+                        seen = response.headers.get("ETag", "")
+                        etag = "" if seen.startswith("W/") else seen
+                        self._transfer(response, start, watch)
+                    if not watch.slow:  # else its end is ours
+                        return
+                except _Passing as error:
+                    if wait is None and not watch.slow:
+                        raise ZooError(
+                            f"{self.desc}: {self.url} {error}, in {len(_WAITS) + 1} tries: check "
+                            f"the connection and try again, or set {self.setting} to a copy"
+                        ) from error
+            if watch.slow:
                 raise ZooError(
-                    f"{desc}: {url} {error}, in {len(_WAITS) + 1} tries: check the connection and "
-                    "try again, or set ZOO_MIRROR to a copy"
-                ) from error
+                    f"{self.desc}: {self.url} gives less than {_SLOWEST:,} bytes a second: "
+                    f"try again later, or set {self.setting} to a copy"
+                )
+            assert wait is not None
             time.sleep(wait)
 
-
-def _opened(request: Request, part: Path, desc: str) -> HTTPResponse:
-    url = request.full_url
-    try:
-        return build_opener(_SecureRedirects).open(request, timeout=_TIMEOUT)
-    except HTTPError as error:
-        error.close()
-        status = f"{error.code} {error.reason}"
-        if error.code == 416:  # more than all of it is here
-            part.unlink(missing_ok=True)
-            raise _Passing(f"has less than was downloaded ({status})") from error
-        if error.code in _PASSING:
-            raise _Passing(f"answers {status}") from error
-        by_hand = f"set ZOO_MIRROR to a copy, or put the file at {part.with_suffix('')}"
-        if error.code in (404, 410):
-            raise ZooError(f"{desc}: {url} is not there ({status}): {by_hand}") from error
-        if error.code in (401, 403):
-            raise ZooError(f"{desc}: {url} is refused to us ({status}): {by_hand}") from error
-        raise ZooError(f"{desc}: {url} answers {status}: {by_hand}") from error
-    except URLError as error:
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
+    def _opened(self, request: Request, watch: _Watch) -> HTTPResponse:
+        redirects = _Redirects()
+        opener = build_opener(redirects, _HttpHandler(watch), _HttpsHandler(watch))
+        try:
+            response: HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+        except HTTPError as error:
+            error.close()
+            raise self._refusal(error) from error
+        except URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise ZooError(
+                    f"{self.desc}: {self.url} has no certificate that is trusted here "
+                    f"({error.reason.verify_message}): set SSL_CERT_FILE to your authorities' file"
+                ) from error
+            raise _Passing(f"cannot be reached ({_line(error.reason)})") from error
+        except (OSError, HTTPException) as error:
+            raise _Passing(f"cannot be reached ({_line(error)})") from error
+        except ZooError:
+            raise
+        except ValueError:  # its words may hold the login
             raise ZooError(
-                f"{desc}: {url} has no certificate that is trusted here "
-                f"({error.reason.verify_message}): set SSL_CERT_FILE to your authorities' file"
-            ) from error
-        raise _Passing(f"cannot be reached ({_line(error.reason)})") from error
-    except (OSError, HTTPException) as error:
-        raise _Passing(f"cannot be reached ({_line(error)})") from error
+                f"{self.desc}: {self.url} cannot be asked for, or redirects to no address: "
+                f"set {self.setting} to a copy, or put the file at {self.part.with_suffix('')}"
+            ) from None
+        hub = self.source.startswith("hf://")
+        said = (_declared(headers, hub) for headers in (*redirects.headers, response.headers))
+        self.declared = next(filter(None, said), "")
+        return response
 
-
-def _transfer(response: HTTPResponse, part: Path, start: int, desc: str) -> None:
-    """Append to the first `start` bytes of `part`; it stays if the network fails, for the rest."""
-    from tqdm import tqdm
-
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    with _written(part.parent, desc):
-        free = shutil.disk_usage(part.parent).free
-        if total and total - start > free:
-            raise OSError(None, f"{total - start:,} bytes to come, room for {free:,}")
-    bar = tqdm(
-        total=total,
-        initial=start,
-        desc=desc,
-        unit="B",
-        unit_scale=True,
-        disable=None,
-        leave=False,
-    )
-    try:
-        with bar, _written(part.parent, desc), part.open("ab" if start else "wb") as file:
-            for chunk in _chunks(response):
-                file.write(chunk)
-                bar.update(len(chunk))
-    except ZooError:
-        with suppress(OSError):
-            part.unlink()  # leave no disk full
-        raise
-    if total is not None and (size := part.stat().st_size) < total:
-        raise _Passing(f"stopped at {size:,} of {total:,} bytes")
-
-
-def _chunks(response: IO[bytes]) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(_CHUNK):
-            yield chunk
-    except (OSError, HTTPException) as error:
-        raise _Passing(f"stopped ({_line(error)})") from error
-
-
-# --- The Hugging Face Hub ------------------------------------------------------------------------
-
-
-def _on_hub(source: str) -> tuple[str, str, str | None]:
-    """Repository, file, revision."""
-    parts = _HUB.fullmatch(source)
-    if parts is None:
-        raise ZooError(
-            f"weights: got {source!r}, expected hf://OWNER/REPO/FILE, or .../FILE@REVISION"
+    def _refusal(self, error: HTTPError) -> Exception:
+        """What a status means."""
+        status = f"{error.code} {_line(str(error.reason))}"
+        if error.code == 416:  # more than all of it is here
+            self.part.unlink(missing_ok=True)
+            return _Passing(f"has less than was downloaded ({status})")
+        if error.code in _PASSING:
+            return _Passing(f"answers {status}")
+        if self.source.startswith("hf://"):
+            repo, file, revision = _on_hub(self.source)
+            reasons = {
+                "GatedRepo": f"{repo} is gated: ask for access on its page, then {_HUB_LOGIN}",
+                "RepoNotFound": f"no repository {repo}, or a private one: for that {_HUB_LOGIN}",
+                "RevisionNotFound": f"{repo} has no revision {revision}: expected a branch, a tag "
+                "or a commit",
+                "EntryNotFound": f"{repo} has no file {file}"
+                + (f" at {revision}" if revision else ""),
+            }
+            if reason := reasons.get(error.headers.get("X-Error-Code", "")):
+                return ZooError(f"{self.desc}: {self.source}: {reason}")
+        what = {404: "is not there", 410: "is not there", 401: "is refused to us"}
+        what[403] = what[401]
+        said = f"{what[error.code]} ({status})" if error.code in what else f"answers {status}"
+        return ZooError(
+            f"{self.desc}: {self.url} {said}: set {self.setting} to a copy, "
+            f"or put the file at {self.part.with_suffix('')}"
         )
-    return parts[1], parts[3], parts[2] or parts[4]
 
+    def _transfer(self, response: HTTPResponse, start: int, watch: _Watch) -> None:
+        """Append to the first `start` bytes of the part; it stays for the rest if a try fails."""
+        from tqdm import tqdm
 
-def _from_hub(source: str, what: _Published, desc: str) -> Path:
-    """Through the Hub's client. A wrong file stays in its cache, but is never taken from there."""
-    here = cached(source)
-    fault = what.fault(here) if here else None
-    if here and not fault and (what.hash or _offline()):
-        return here
-    if _offline():  # the client would still ask the Hub for this and that
-        raise ZooError(
-            f"{desc}: the Hub's cache has {fault or 'nothing'} for {source}, and ZOO_OFFLINE or "
-            "HF_HUB_OFFLINE is set: expected it there, or a connection"
+        start, total = self._expected(response, start)
+        with _written(self.part.parent, self.desc):
+            free = shutil.disk_usage(self.part.parent).free
+            if total and total - start > free:
+                raise OSError(None, f"{total - start:,} bytes to come, room for {free:,}")
+        bar = tqdm(
+            total=total,
+            initial=start,
+            desc=self.desc,
+            unit="B",
+            unit_scale=True,
+            disable=None,
+            leave=False,
         )
-    path = _hub_download(source, desc, again=fault is not None)
-    if fault := what.fault(path):
-        raise ZooError(
-            f"{desc}: {source} gave {fault}: name the @REVISION that has the right file, "
-            "or try again later"
-        )
-    return path
+        size = start
+        try:
+            with (
+                bar,
+                _written(self.part.parent, self.desc),
+                open(self.part, "ab" if start else "wb", opener=_not_through_links) as file,
+            ):
+                for chunk in _chunks(response, total and total - start):
+                    size += len(chunk)
+                    if size > self.most:
+                        raise self._too_much(f"more than {self.most:,} bytes")
+                    file.write(chunk)
+                    bar.update(len(chunk))
+                    watch.bytes += len(chunk)
+        except ZooError:
+            with suppress(OSError):
+                self.part.unlink()  # leave no disk full
+            raise
+        if total is not None and size < total:
+            raise _Passing(f"stopped at {size:,} of {total:,} bytes")
 
-
-def _hub_download(source: str, desc: str, *, again: bool) -> Path:
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub import errors as hub
-
-    repo, file, revision = _on_hub(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Not enough free disk space")
-            return Path(hf_hub_download(repo, file, revision=revision, force_download=again))
-    except hub.GatedRepoError as error:
-        why = f"{repo} is gated: ask for access on its page, then set HF_TOKEN or `hf auth login`"
-        cause: Exception = error
-    except hub.RepositoryNotFoundError as error:
-        why = f"no repository {repo}, or a private one: for that set HF_TOKEN or `hf auth login`"
-        cause = error
-    except hub.RevisionNotFoundError as error:
-        why = f"{repo} has no revision {revision}: expected a branch, a tag or a commit"
-        cause = error
-    except hub.LocalEntryNotFoundError as error:
-        why = f"the Hub cannot be reached ({_line(error.__cause__ or error)}): {_HUB_ADVICE}"
-        cause = error
-    except hub.EntryNotFoundError as error:
-        why = f"{repo} has no file {file}" + (f" at {revision}" if revision else "")
-        cause = error
-    except hub.HFValidationError as error:
-        why = f"{_line(error)}: expected hf://OWNER/REPO/FILE"
-        cause = error
-    except (UserWarning, hub.HTTPError, OSError, RuntimeError) as error:  # the last: hf_xet's
-        if isinstance(error, UserWarning) or (isinstance(error, OSError) and error.errno):
-            why = (
-                f"cannot write to {constants.HF_HUB_CACHE} ({_line(error)}): "
-                "expected HF_HOME=a folder that can be written and has room"
-            )
+    def _expected(self, response: HTTPResponse, start: int) -> tuple[int, int | None]:
+        """Bytes that stay of the part, and bytes in all if the host says; it may be lying."""
+        headers, name = response.headers, urlsplit(self.url).path.lower()
+        encoding = headers.get("Content-Encoding", "identity").strip().lower() or "identity"
+        # some hosts call an archive's own compression an encoding
+        own = encoding in ("gzip", "x-gzip") and name.endswith((".gz", ".tgz"))
+        if encoding != "identity" and not own:
+            raise self._unfit(f"{_plain(encoding)!r} encoded bytes", "them as they are")
+        if response.status == 206:
+            if not start or not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                self.part.unlink(missing_ok=True)
+                raise _Passing("gives another part of the file than it was asked for")
+        elif response.status == 200:
+            start = 0
         else:
-            why = f"the Hub failed ({_line(error)}): {_HUB_ADVICE}"
-        cause = error
-    raise ZooError(f"{desc}: {source}: {why}") from cause
+            raise self._unfit(f"status {response.status}", "200")
+        length = headers.get("Content-Length")
+        if length is None or response.chunked:
+            return start, None
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise self._unfit(f"Content-Length {_plain(length)[:40]!r}", "a number of bytes")
+        total = start + int(length)
+        if total > self.most:
+            raise self._too_much(f"{total:,} bytes")
+        return start, total
+
+    def _unfit(self, got: str, expected: str) -> ZooError:
+        return ZooError(
+            f"{self.desc}: {self.url} gives {got}, expected {expected}: try again later, "
+            f"or set {self.setting} to a copy"
+        )
+
+    def _too_much(self, got: str) -> ZooError:
+        return self._unfit(got, f"at most {self.most:,}")
+
+
+def _declared(headers: Message, hub: bool) -> str:
+    """The digest of the whole file that its host's headers hold: "algorithm:digest", or ""."""
+    if hub:
+        etag = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+        digest = etag.removeprefix("W/").strip('"')
+        return f"sha256:{digest}" if _SHA256.fullmatch(digest) else ""
+    for value in headers.get_all("X-Goog-Hash", []):
+        if found := re.search(r"md5=([A-Za-z0-9+/]{22}==)", value):
+            return f"md5:{b64decode(found[1]).hex()}"
+    return ""
+
+
+def _chunks(response: HTTPResponse, length: int | None) -> Iterator[bytes]:
+    """What comes, as it comes, but for what comes after the length."""
+    left = _UNKNOWN if length is None else length
+    try:
+        while left and (chunk := response.read1(min(_CHUNK, left))):
+            yield chunk
+            if length is not None:
+                left -= len(chunk)
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: ended while it was read
+        raise _Passing(f"stopped ({_line(error)})") from error

@@ -1,6 +1,7 @@
 """Load a network with published or own weights, and save one."""
 
 import contextlib
+import hashlib
 import json
 from dataclasses import replace
 from functools import cache
@@ -21,8 +22,8 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
 from . import convert, files
-from .catalogue import OWN, Weights, class_names, weights
-from .fetch import cached, converted, fetch, write
+from .catalogue import FIRST, OWN, Weights, class_names, weights
+from .fetch import as_noted, cached, converted, fetch, forget, note, write
 from .layouts import LAYOUTS, Layout
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set
@@ -162,13 +163,21 @@ def _fill(
 def _published(record: Weights) -> Content:
     """The converted tensors of published weights and our description of them, from the cache."""
     kept = _kept(record)
-    if kept.is_file():
-        with contextlib.suppress(ZooError):  # damaged: it is made again
+    if as_noted(kept):  # else it was changed, or damaged: it is made again
+        with contextlib.suppress(ZooError):
             return files.read(kept)
-    content = _converted(record, fetch(record.file, hash=record.hash, desc=record.name))
+    size = None if record.size_mb is None else record.size_mb * 1e6
+    file = fetch(record.file, hash=record.hash, size=size, desc=record.name)
+    try:
+        content = _converted(record, file)
+    except ZooError:
+        if record.check == FIRST:  # the next try is to ask for another
+            forget(record.file)
+        raise
     with contextlib.suppress(OSError):  # a cache that cannot be written to: it works without
         kept.parent.mkdir(parents=True, exist_ok=True)
         _write(content, kept)
+        note(kept)
     return content
 
 
@@ -187,8 +196,11 @@ def _converted(record: Weights, file: Path) -> Content:
 
 
 def _kept(record: Weights) -> Path:
-    """Where the converted tensors of published weights lie, or would."""
-    return converted(f"{record.name}-{record.hash.rpartition(':')[2][:8] or record.source}")
+    """Where the converted tensors of published weights lie, or would.
+
+    The name holds a digest of the record: where the catalogue changes, they are converted again.
+    """
+    return converted(f"{record.name}-{hashlib.sha256(repr(record).encode()).hexdigest()[:8]}")
 
 
 def in_cache(record: Weights) -> bool:
