@@ -9,7 +9,8 @@ from flax import nnx
 
 import zoo
 from zoo.errors import ZooError
-from zoo.pretrained import store
+from zoo.preprocess import CAFFE
+from zoo.pretrained import fetch, files, store
 
 NAME = "squeezenet1_1.tv1_in1k"
 
@@ -60,6 +61,72 @@ def test_the_second_load_fetches_and_converts_nothing(published):
     assert store.in_cache(store.weights(NAME))
     for path, value in values(first).items():
         np.testing.assert_array_equal(value[...], values(second)[path][...])
+
+
+def test_a_changed_catalogue_is_heeded(published, monkeypatch):
+    """What was converted holds the preprocessing, so that another record makes it anew."""
+    zoo.load(NAME)
+    other = replace(zoo.weights(NAME), hash="", preprocess=CAFFE)
+    monkeypatch.setattr(store, "weights", lambda name: other)
+    assert zoo.load(NAME).preprocess == CAFFE
+    assert len(published) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),  # of three families, small and on the Hub: we can write its files
+    [
+        ("mobilenet_v2_050.lamb_in1k", "values"),
+        ("regnet_y_200mf.pycls_in1k", "bit"),
+        ("semnasnet_075.rmsp_in1k", "note"),
+    ],
+)
+def test_weights_tampered_in_the_cache(name, change, tmp_path, monkeypatch):
+    """The converted file is made again, and no changed download is used."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    record = zoo.weights(name)
+    download = fetch._place(record.file)
+    download.parent.mkdir(parents=True)
+    original = zoo.create(record.model, seed=3)
+    zoo.export(original, download, "timm")
+    zoo.load(name)
+    kept = store._kept(record)
+    assert fetch.as_noted(kept)
+
+    if change == "values":
+        poison(kept)
+    elif change == "bit":
+        whole = kept.read_bytes()
+        kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    else:
+        fetch._note(kept).unlink()
+    want = values(original)
+    for path, value in values(zoo.load(name)).items():
+        np.testing.assert_array_equal(value[...], want[path][...])
+    assert fetch.as_noted(kept)
+
+    poison(kept)
+    poison(download)
+    with pytest.raises(ZooError, match=r"the cache has a file of sha256 .* at its first download"):
+        zoo.load(name)
+
+
+def poison(path: Path) -> None:
+    """Change the values of all tensors in a file, which stays a sound one."""
+    arrays, metadata = files.read(path)
+    store._write(({name: array + 1 for name, array in arrays.items()}, metadata), path)
+
+
+def test_a_download_that_cannot_be_read_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    record = zoo.weights("mobilenet_v1_025.keras_in1k")
+    download = fetch._place(record.file)
+    download.parent.mkdir(parents=True)
+    download.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2_000_000))
+    with pytest.raises(ZooError, match="is not a whole Keras file"):
+        zoo.load(record.name)
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+    assert not store.in_cache(record)
 
 
 def test_a_damaged_cache_is_made_again(published, tmp_path):

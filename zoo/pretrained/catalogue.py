@@ -65,8 +65,13 @@ class Weights:
         "sha256", "md5" or "sha1": the published hash, "sha256, 8 digits" the beginning of one.
         "sha256 of the Hub": the one that the Hub declares at the download. "first download": what
         it is about in size, where `size_mb` is known, and an MD5, where the host declares one. A
-        cached file of these two is checked against the digest noted at its download.
+        cached file of these two is checked against the digest noted at its download. "shipped":
+        it is part of this package. "by hand": there is no download.
         """
+        if self.source == "zoo":
+            return "shipped"
+        if "://" not in self.file:
+            return "by hand"
         algorithm, _, digest = self.hash.partition(":")
         if digest:
             whole = len(digest) == 2 * hashlib.new(algorithm).digest_size
