@@ -786,11 +786,17 @@ def test_nothing_is_written_through_a_link(host, tmp_path, hash, name, link):
     assert not place.is_symlink()
 
 
-def test_a_pipe_in_the_place_of_the_part(host):
+def test_a_pipe_in_the_place_of_a_file(host):
+    """Nobody waits for what comes out of it."""
     place = fetching._place(URL)
-    place.parent.mkdir(parents=True)
-    os.mkfifo(f"{place}.part")
-    assert get().read_bytes() == WEIGHTS
+    note, kept = fetching._note(place), converted("net")
+    fetching._note(kept).parent.mkdir(parents=True)
+    for pipe in (place, place.with_name(f"{place.name}.part"), note, kept):
+        pipe.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(pipe)
+    assert get(hash="").read_bytes() == WEIGHTS
+    fetching.write(fetching._note(kept), note.read_bytes())
+    assert not fetching.as_noted(kept)
 
 
 @pytest.mark.parametrize("name", ["net-1234.pth.part", ".net-1234.pth.lock", "net-1234.pth"])

@@ -186,3 +186,15 @@ def test_unknown_weights():
 def test_a_path_is_no_name(tmp_path):
     with pytest.raises(ZooError, match="no file"):
         zoo.load(str(Path(tmp_path) / "resnet50"))
+
+
+def test_the_list_says_what_a_download_is_checked_against(capsys):
+    from training.cli import main
+
+    main(["weights", "resnet50*.*_in1k"])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["weights", "licence", "check"]
+    said = {row.split()[0]: row for row in rows}
+    assert "  sha256 of the Hub  " in said["resnet50.a1_in1k"]
+    assert "  sha256, 8 digits  " in said["resnet50.tv2_in1k"]
+    assert "  md5  " in said["resnet50_v1.keras_in1k"]

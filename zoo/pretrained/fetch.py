@@ -133,10 +133,7 @@ def note(path: Path, *, of: Path | None = None) -> None:
 def as_noted(path: Path) -> bool:
     """Whether a file is there and still the one whose digest was noted."""
     noted = _noted(path)
-    try:
-        return bool(noted) and f"sha256:{_digest(path, 'sha256')}" == noted
-    except OSError:
-        return False
+    return bool(noted) and _is_file(path) and _here(path, _Published(noted, None)) is None
 
 
 def forget(source: str) -> None:
@@ -236,7 +233,7 @@ def _cached(source: str) -> Iterator[Path]:
     """The files that caches have of a source: ours, then the Hub's."""
     if source.startswith(("https://", "hf://")):
         path = _place(source)
-        if path.is_file():
+        if _is_file(path):
             yield path
     if source.startswith("hf://"):
         from huggingface_hub import try_to_load_from_cache
@@ -245,6 +242,14 @@ def _cached(source: str) -> Iterator[Path]:
         there = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(there, str):  # or a sign: known not to exist
             yield Path(there)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file to read, and no pipe that would have to be waited for."""
+    try:
+        return path.is_file()
+    except OSError:  # a folder on the way that is closed to us
+        return False
 
 
 def _here(path: Path, what: _Published) -> str | None:
@@ -281,10 +286,11 @@ def _note(path: Path) -> Path:
 
 def _noted(path: Path) -> str:
     """ "sha256:" and the noted digest of a file, or "" where there is none."""
-    try:
-        digest = _note(path).read_bytes()[:65].decode("ascii", "replace").strip()
-    except OSError:
-        return ""
+    kept, digest = _note(path), ""
+    with suppress(OSError):
+        if kept.is_file():
+            with kept.open("rb") as file:
+                digest = file.read(65).decode("ascii", "replace").strip()
     return f"sha256:{digest}" if _SHA256.fullmatch(digest) else ""
 
 
@@ -615,7 +621,7 @@ class _Download:
             ) from None
         hub = self.source.startswith("hf://")
         said = (_declared(headers, hub) for headers in (*redirects.headers, response.headers))
-        self.declared = next(filter(None, said), "")
+        self.declared = next(filter(None, said), self.declared)
         return response
 
     def _refusal(self, error: HTTPError) -> Exception:
