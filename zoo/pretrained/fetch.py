@@ -36,7 +36,14 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+from urllib.request import (
+    AbstractHTTPHandler,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    Request,
+    build_opener,
+)
 
 from ..errors import ZooError
 
@@ -507,7 +514,7 @@ class _HttpHandler(HTTPHandler):
 
 class _HttpsHandler(HTTPSHandler):
     def __init__(self, watch: _Watch) -> None:
-        super().__init__()
+        AbstractHTTPHandler.__init__(self)  # its own reads all certificates, needed or not
         self.watch = watch
 
     def https_open(self, req: Request) -> HTTPResponse:
