@@ -166,7 +166,7 @@ def _npz(path: Path) -> tuple[Arrays, dict[str, str]]:
     with open_zip(path, bound=2 * path.stat().st_size + ROOM) as archive:
         budget = Budget(path.stat().st_size)
         for entry in archive.infolist():
-            budget.spend(steps=20)
+            budget.spend(steps=50)
             if not entry.filename.endswith(".npy"):
                 raise ValueError(f"an entry {entry.filename[:80]!r}, expected arrays, .npy")
             with archive.open(entry) as file:

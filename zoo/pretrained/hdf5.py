@@ -315,7 +315,7 @@ class Hdf5:
         if kind == VIRTUAL:
             raise ValueError("is made of other files")
         if version == 3 and kind == CHUNKED:
-            return memoryview(self._chunked(place, layout, shape, item).reshape(-1))
+            return self._chunked(place, layout, shape, item).reshape(-1).data
         if version not in (3, 4) or kind not in (COMPACT, CONTIGUOUS):
             raise ValueError("is stored in a way that Keras does not use")
         self.spend(size)

@@ -27,7 +27,7 @@ def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int | memory
     """
     at = 0
     while at < len(data):
-        budget.spend()
+        budget.spend(steps=2)
         tag, at = varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import numpy as np
 
@@ -164,7 +163,7 @@ def _packed(path: Path) -> Files:
     return files
 
 
-def _members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, bytes]]:
+def _members(stream: gzip.GzipFile, budget: Budget) -> Iterator[tuple[str, bytes]]:
     """Name, without its folders, and bytes of each file of a tar archive.
 
     Python's `tarfile` recurses for each long name and can search a header for ever

@@ -304,7 +304,7 @@ class _Machine:
             return items
 
         while True:
-            self.budget.spend()
+            self.budget.spend(steps=2)
             code = self._take(1)
             if code in _PUTS:
                 memo[self._number(_PUTS[code])] = stack[-1]
