@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.pretrained import caffe_files, keras_files, tf_files
+from zoo.pretrained import budget, caffe_files, keras_files, tf_files
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = "parity/golden/"
@@ -341,7 +341,7 @@ def hostile(name: str) -> Callable[[h5py.File, Path], None]:
         "external_storage": "another file",
         "virtual": "other files|does not use",
         "cycle": "is not a dataset",
-        "huge": "far more than its size|has shape",
+        "huge": "less data than its shape",
         "large_chunk": "far more|has less data",
         "unwritten": "beyond the end",
         "bomb": "chunk of 65 bytes, expected 64",
@@ -372,18 +372,18 @@ def test_hostile_hdf5_is_refused_in_a_line(name, says, listed, tmp_path):
 
 def test_hostile_archives_are_refused_in_a_line(archive, tmp_path):
     path = tmp_path / "m.keras"
-    refused(keras_files.read, write_keras(path, b"", **{"../evil": b""}), "lies outside")
-    refused(keras_files.read, write_keras(path, b"", **{"/evil": b""}), "lies outside")
+    refused(keras_files.read, write_keras(path, b"", **{"../evil": b""}), "expected a plain name")
+    refused(keras_files.read, write_keras(path, b"", **{"/evil": b""}), "expected a plain name")
     refused(keras_files.read, write_keras(path, b"", **{"model.weights.json": b""}), "several")
     refused(keras_files.read, write_keras(path, b"no HDF5"), "not a whole Keras file")
     refused(keras_files.read, write_keras(path, b"", config={}), "not a whole Keras file")
     refused(keras_files.read, write_keras(path, b"", config=[1]), "not a whole Keras file")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", bytes(1 << 27), zipfile.ZIP_DEFLATED)
-    refused(keras_files.read, path, "config.json unpacks to 134217728 bytes")
+    refused(keras_files.read, path, "unpack to 134217728, expected")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}", zipfile.ZIP_BZIP2)
-    refused(keras_files.read, path, "compressed in way 12")
+    refused(keras_files.read, path, "of compression 12")
     path.write_bytes(b"")
     refused(keras_files.read, path, "not a whole Keras file")
 
@@ -587,7 +587,7 @@ def test_tf_packed_checkpoints_are_read_in_memory(tmp_path):
 
 
 def test_tf_archives_that_unpack_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tf_files, "ROOM", 1 << 16)
+    monkeypatch.setattr(budget, "ROOM", 1 << 16)
     path = pack(tmp_path / "net.tgz", {"zeros": bytes(1 << 22)})
     refused(tf_files.read, path, "far more than its size")
     long = tarfile.TarInfo("x")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from .budget import Budget
 from .files import Arrays
-from .protobuf import fields, message, number, text, varints
+from .protobuf import fields, message, number, shape_of, text, varints
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     """
     arrays: Arrays = {}
     try:
-        for key, value in fields(memoryview(path.read_bytes())):
+        data = path.read_bytes()
+        budget = Budget(len(data))
+        for key, value in fields(memoryview(data), budget):
             if key in FORMATS:
-                for name, array in _layer(message(value), FORMATS[key]).items():
+                for name, array in _layer(message(value), FORMATS[key], budget).items():
                     if name in arrays:
                         raise ValueError(f"two layers have {name}")
                     arrays[name] = array
@@ -57,9 +60,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     return arrays, {}
 
 
-def _layer(data: memoryview, form: _Format) -> Arrays:
+def _layer(data: memoryview, form: _Format, budget: Budget) -> Arrays:
     name, kind, blobs = "", "", []
-    for key, value in fields(data):
+    for key, value in fields(data, budget):
         if key == form.name:
             name = text(value)
         elif key == form.type:
@@ -67,29 +70,30 @@ def _layer(data: memoryview, form: _Format) -> Arrays:
         elif key == form.blobs:
             blobs.append(message(value))
     return {
-        f"{name}.{LEAVES.get(i, i)}": _blob(blob, RANKS.get(kind, 1) if i == 0 else 1)
+        f"{name}.{LEAVES.get(i, i)}": _blob(blob, RANKS.get(kind, 1) if i == 0 else 1, budget)
         for i, blob in enumerate(blobs)
     }
 
 
-def _blob(data: memoryview, rank: int) -> np.ndarray:
+def _blob(data: memoryview, rank: int, budget: Budget) -> np.ndarray:
     """BlobProto as an array; `rank` is for shapes of the old kind."""
     floats: list[memoryview] = []
     doubles: list[memoryview] = []
     old = {1: 1, 2: 1, 3: 1, 4: 1}  # num, channels, height, width
     shape = None
-    for key, value in fields(data):
+    budget.spend(steps=5)  # an array takes as long as that
+    for key, value in fields(data, budget):
         if key == 5:
             floats.append(message(value))
         elif key == 8:
             doubles.append(message(value))
         elif key == 7:
-            shape = _shape(message(value))
+            shape = _shape(message(value), budget)
         elif key in old:
             old[key] = number(value)
     raw, dtype = (b"".join(doubles), "<f8") if doubles else (b"".join(floats), "<f4")
     if shape is None:
-        shape = tuple(old.values())
+        shape = shape_of(old.values())
         if math.prod(shape[:-rank]) == 1:
             shape = shape[-rank:]
     size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -98,10 +102,10 @@ def _blob(data: memoryview, rank: int) -> np.ndarray:
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def _shape(data: memoryview) -> tuple[int, ...]:
+def _shape(data: memoryview, budget: Budget) -> tuple[int, ...]:
     """BlobShape: its sizes packed, or one by one."""
-    shape: list[int] = []
-    for key, value in fields(data):
+    sizes: list[int] = []
+    for key, value in fields(data, budget):
         if key == 1:
-            shape += [value] if isinstance(value, int) else varints(bytes(value)).tolist()
-    return tuple(shape)
+            sizes += [value] if isinstance(value, int) else varints(bytes(value), budget).tolist()
+    return shape_of(sizes)

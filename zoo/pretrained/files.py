@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from .budget import RANK, ROOM, Budget
 
 Arrays = dict[str, np.ndarray]
 Reader = Callable[[Path], tuple[Arrays, dict[str, str]]]
 
-ROOM = 1 << 30  # bytes that unpacking may take beyond twice the file's size
-DIRECTORY = 16 << 20  # bytes of a zip's list of entries
+DIRECTORY = 4 << 20  # bytes of a zip's list of entries; 3,000 of them take 0.3 MB
+HEADER = 16 << 20  # bytes of a safetensors file's header
 NPY_HEADER = 10_000  # bytes; NumPy's own limit
 
 
@@ -163,7 +164,9 @@ _NPY = re.compile(
 def _npz(path: Path) -> tuple[Arrays, dict[str, str]]:
     arrays: Arrays = {}
     with open_zip(path, bound=2 * path.stat().st_size + ROOM) as archive:
+        budget = Budget(path.stat().st_size)
         for entry in archive.infolist():
+            budget.spend(steps=50)
             if not entry.filename.endswith(".npy"):
                 raise ValueError(f"an entry {entry.filename[:80]!r}, expected arrays, .npy")
             with archive.open(entry) as file:
@@ -186,12 +189,20 @@ def _check_npy(entry: zipfile.ZipInfo, head: bytes) -> None:
     if not header:
         raise ValueError(f"{name!r} is no array of numbers")
     shape = [int(n) for n in header[2].split(b",") if n.strip()]
+    if len(shape) > RANK:
+        raise ValueError(f"{name!r} has {len(shape)} dimensions, expected {RANK} at most")
     size = start + length + math.prod(shape) * np.dtype(header[1].decode()).itemsize
     if size != entry.file_size:
         raise ValueError(f"{name!r} of shape {shape[:8]} needs {size} bytes, has {entry.file_size}")
 
 
 # --- safetensors ----------------------------------------------------------------------------------
+
+
+def tokens(json: bytes) -> int:
+    """How many values a JSON text holds, about: commas and brackets within texts count too."""
+    return sum(json.count(mark) for mark in (b",", b"{", b"["))
+
 
 _SAFETENSORS = {"F64", "F32", "F16", "BF16", "BOOL"} | {
     f"{s}{n}" for s in "IU" for n in (8, 16, 32, 64)
@@ -204,6 +215,13 @@ def _safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     arrays: Arrays = {}
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = int.from_bytes(head, "little")
+        if size > HEADER:
+            raise ValueError(f"a header of {size} bytes, expected {HEADER} at most")
+        # names, numbers and texts of the header; the library builds objects of them all
+        Budget(path.stat().st_size).spend(steps=tokens(file.read(size)))
     try:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118

@@ -13,9 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from .files import ROOM
+from .budget import NAME, RANK, Budget
 
-NAME = 4096  # characters of a name, at most
 BFLOAT16 = "bfloat16"  # which NumPy does not have: read as float32
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -58,9 +57,14 @@ class Bytes:
 
 
 class Hdf5:
-    """Objects are known by their addresses; `root` is the first group's."""
+    """Objects are known by their addresses; `root` is the first group's.
 
-    def __init__(self, data: bytes):
+    Args:
+      data: of the file.
+      budget: for all that is read of it.
+    """
+
+    def __init__(self, data: bytes, budget: Budget):
         self.bytes = Bytes(memoryview(data))
         self.bytes.expect(0, SIGNATURE)
         version, *widths = (self.bytes.number(at, 1) for at in (8, 13, 14))
@@ -69,9 +73,10 @@ class Hdf5:
         if self.bytes.number(40 + 4 * version, 8) > len(data):
             raise ValueError("is cut off")
         self.root = self.bytes.number(64 + 4 * version, 8)
-        self.left = ROOM + 2 * len(data)  # bytes that may still be read or unpacked
+        self.budget, self.spend = budget, budget.spend
         self.links = cache(self._links)
         self.messages = cache(self._messages)
+        self.attributes = cache(self._attributes)
         self.heap = cache(self._heap)
 
     def find(self, path: str, start: int) -> int:
@@ -81,6 +86,7 @@ class Hdf5:
           ValueError: none, or a soft or external link leads there.
         """
         for part in path.split("/"):
+            self.spend()
             links = self.links(start)
             if part not in links:
                 raise ValueError(f"{path} is missing")
@@ -96,6 +102,7 @@ class Hdf5:
         while todo:
             path, group = todo.pop()
             for name, place in reversed(self.links(group).items()):
+                self.spend()
                 here = f"{path}{name}"
                 if len(here) > NAME:
                     raise ValueError(f"a path of {len(here)} characters")
@@ -114,11 +121,6 @@ class Hdf5:
             raise ValueError(f"the object at byte {place} has no message {kind}")
         return self.messages(place)[kind][0]
 
-    def _spend(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise ValueError("unpacks to far more than its size")
-
     def _messages(self, place: int) -> dict[int, list[Bytes]]:
         """The messages of an object's header by their types."""
         if self.bytes.number(place, 1) != 1:
@@ -126,10 +128,11 @@ class Hdf5:
         blocks = [(place + 16, self.bytes.number(place + 8, 4))]
         found: dict[int, list[Bytes]] = {}
         for at, size in blocks:
-            self._spend(size)
+            self.spend(size)
             block = Bytes(self.bytes.cut(at, size))
             at = 0
             while at + 8 <= size:
+                self.spend(steps=3)
                 kind, length, flags = (block.number(at + i, n) for i, n in ((0, 2), (2, 2), (4, 1)))
                 data = Bytes(block.cut(at + 8, length))
                 if kind == CONTINUED:
@@ -154,15 +157,20 @@ class Hdf5:
             heap = data.number(8, 8)
             self.bytes.expect(heap, b"HEAP")
             size, start = (self.bytes.number(heap + i, 8) for i in (8, 24))
-            self._spend(size)
+            self.spend(size)
             names = bytes(self.bytes.cut(start, size))
             for _, node in self._leaves(data.number(0, 8), kind=0, key=8):
                 links |= self._symbols(node, names)
-        return links | dict(map(_link, messages.get(LINK, ())))
+        for data in messages.get(LINK, ()):
+            self.spend(len(data.data), steps=3)
+            name, target = _link(data)
+            links[name] = target
+        return links
 
     def _symbols(self, node: int, names: bytes) -> Iterator[tuple[str, int]]:
         self.bytes.expect(node, b"SNOD")
         for at in range(node + 8, node + 8 + 40 * self.bytes.number(node + 6, 2), 40):
+            self.spend(steps=3)
             start, target, cached = (
                 self.bytes.number(at + i, n) for i, n in ((0, 8), (8, 8), (16, 4))
             )
@@ -182,7 +190,7 @@ class Hdf5:
                 raise ValueError("a tree grows into itself")
             seen.add(node)
             level, count = self.bytes.number(node + 5, 1), self.bytes.number(node + 6, 2)
-            self._spend(count * (key + 8))
+            self.spend(count * (key + 8), steps=1 + 2 * count)
             entries = []
             for i in range(count):
                 at = node + 24 + i * (key + 8)
@@ -196,7 +204,7 @@ class Hdf5:
 
     def texts(self, place: int, name: str) -> list[str] | None:
         """A list of text among an object's attributes; long ones are cut: name0, name1, ..."""
-        attributes = self._attributes(place)
+        attributes = self.attributes(place)
         if name in attributes:
             return self._text(attributes[name])
         texts = []
@@ -207,7 +215,7 @@ class Hdf5:
         return texts if f"{name}0" in attributes else None
 
     def text(self, place: int, name: str) -> str | None:
-        attribute = self._attributes(place).get(name)
+        attribute = self.attributes(place).get(name)
         texts = self._text(attribute) if attribute else []
         return texts[0] if texts else None
 
@@ -219,6 +227,7 @@ class Hdf5:
             if data.number(2 + 2 * (data.number(1, 1) & 1), 8) != NOWHERE:
                 raise ValueError("attributes are stored in a way that Keras does not use")
         for data in messages.get(ATTRIBUTE, ()):
+            self.spend(len(data.data), steps=5)
             version, flags = data.number(0, 1), data.number(1, 1)
             if version not in (1, 2, 3) or (version > 1 and flags & 3):
                 raise ValueError(f"an attribute of version {version}")
@@ -239,13 +248,14 @@ class Hdf5:
             return []
         if kind.kind not in (STRING, VARIABLE) or kind.size == 0:
             raise ValueError("an attribute is not text")
+        self.spend(steps=2 * count)
         rows = [Bytes(data.cut(i * kind.size, kind.size)) for i in range(count)]
         if kind.kind == VARIABLE:  # length, address of a heap, number in it
             rows = [
                 Bytes(self._in_heap(row.number(4, 8), row.number(12, 4)).cut(0, row.number(0, 4)))
                 for row in rows
             ]
-        self._spend(sum(len(row.data) for row in rows))
+        self.spend(sum(len(row.data) for row in rows))
         return [bytes(row.data).rstrip(b"\0").decode() for row in rows]
 
     def _in_heap(self, place: int, index: int) -> Bytes:
@@ -258,11 +268,12 @@ class Hdf5:
         """The objects of a global heap by their numbers."""
         self.bytes.expect(place, b"GCOL")
         size = self.bytes.number(place + 8, 8)
-        self._spend(size)
+        self.spend(size)
         heap = Bytes(self.bytes.cut(place, size))
         found = {}
         at = 16
         while at + 16 <= size and (index := heap.number(at, 2)):
+            self.spend(steps=2)
             length = heap.number(at + 8, 8)
             found[index] = Bytes(heap.cut(at + 16, length))
             at += 16 + -(-length // 8) * 8
@@ -287,7 +298,7 @@ class Hdf5:
         if not number:
             raise ValueError(f"{name} has type {kind.kind}, expected numbers")
         size = math.prod(shape) * kind.size
-        self._spend(size)
+        self.spend(steps=20)
         try:
             raw = self._raw(place, shape, kind.size, size)
         except ValueError as error:
@@ -304,9 +315,10 @@ class Hdf5:
         if kind == VIRTUAL:
             raise ValueError("is made of other files")
         if version == 3 and kind == CHUNKED:
-            return self._chunked(place, layout, shape, item).tobytes()
+            return self._chunked(place, layout, shape, item).reshape(-1).data
         if version not in (3, 4) or kind not in (COMPACT, CONTIGUOUS):
             raise ValueError("is stored in a way that Keras does not use")
+        self.spend(size)
         if kind == COMPACT:
             return layout.cut(4, size)
         return self.bytes.cut(layout.number(2, 8), size) if size else b""
@@ -324,6 +336,8 @@ class Hdf5:
             return np.zeros((*shape, item), np.uint8)
         if wanted * 8 > len(self.bytes.data) or tree == NOWHERE:
             raise ValueError("has less data than its shape asks for")
+        if math.prod(shape) * item > self.budget.bytes:
+            raise ValueError("unpacks to far more than its size")
         array = np.empty((*shape, item), np.uint8)
         places = set()
         for key, start in self._leaves(tree, kind=1, key=8 + 8 * rank):
@@ -332,7 +346,7 @@ class Hdf5:
             if any(o % c or o >= n for o, c, n in zip(offset, chunk, shape, strict=False)):
                 raise ValueError(f"has a chunk at {offset}")
             places.add(offset)
-            self._spend(size)
+            self.spend(size, steps=10)
             raw = _unpacked(self.bytes.cut(start, stored), filters, skipped, size, item)
             piece = np.frombuffer(raw, np.uint8).reshape(chunk)
             here = tuple(slice(o, o + c) for o, c in zip(offset, chunk, strict=False))
@@ -356,7 +370,7 @@ def _link(data: Bytes) -> tuple[str, int]:
 
 def _shape(space: Bytes) -> tuple[int, ...]:
     version, rank = space.number(0, 1), space.number(1, 1)
-    if version not in (1, 2) or (version == 2 and space.number(3, 1) == 2) or rank > 32:
+    if version not in (1, 2) or (version == 2 and space.number(3, 1) == 2) or rank > RANK:
         raise ValueError(f"has no shape (version {version})")
     shape = tuple(space.number((8 if version == 1 else 4) + 8 * i, 8) for i in range(rank))
     if math.prod(shape) >= 1 << 48 or max(shape, default=0) >= 1 << 48:

@@ -11,18 +11,20 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ZooError
-from .files import ROOM, Arrays
+from .budget import NAME, Budget
+from .files import Arrays, open_zip, tokens
 from .hdf5 import Hdf5
 
 Named = tuple[str, str, np.ndarray]  # its name, a longer one if that is taken, the array
 
-CONFIGURED = 1 << 26  # bytes of a configuration, at most
+CONFIGURED = 16 << 20  # bytes of a configuration, at most
+NESTED = 32  # models within models, at most
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"  # in a `.keras` archive
 SHARDS = "model.weights.json"
@@ -93,7 +95,8 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
         if path.suffix.lower() == ".keras":
             return _archive(path), {}
-        return _weights(Hdf5(path.read_bytes()), {}), {}
+        data = path.read_bytes()
+        return _weights(Hdf5(data, Budget(len(data))), {}), {}
     except DAMAGE as error:
         reason = " ".join(str(error).split())
         raise ZooError(f"weights: {path} is not a whole Keras file: {reason}") from error
@@ -101,36 +104,34 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 def _archive(path: Path) -> Arrays:
     """A `.keras` file: the numbered weights, and the configuration that knows their layers."""
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if ".." in (parts := PurePosixPath(name.replace("\\", "/")).parts) or "/" in parts:
-                raise ValueError(f"member {name!r} lies outside the archive")
+    budget = Budget(path.stat().st_size)
+    with open_zip(path, bound=budget.bytes) as archive:
         if SHARDS in archive.namelist():
             raise ValueError("its weights are in several files, expected one")
-        config = json.loads(_member(archive, CONFIG, CONFIGURED))
-        weights = _member(archive, WEIGHTS, ROOM + 2 * path.stat().st_size)
-    return _weights(Hdf5(weights), dict(_configured(config)))
+        text = archive.read(CONFIG)  # of as many bytes as the archive says, which is bounded
+        if len(text) > CONFIGURED:
+            raise ValueError(f"{CONFIG} of {len(text)} bytes, expected {CONFIGURED} at most")
+        budget.spend(len(text), steps=tokens(text))
+        layers = dict(_configured(json.loads(text), budget))
+        weights = archive.read(WEIGHTS)
+    budget.spend(len(weights))
+    return _weights(Hdf5(weights, budget), layers)
 
 
-def _member(archive: zipfile.ZipFile, name: str, bound: int) -> bytes:
-    """A member's bytes, so many at most."""
-    info = archive.getinfo(name)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} is compressed in way {info.compress_type}, expected deflate")
-    if info.file_size > bound:
-        raise ValueError(f"{name} unpacks to {info.file_size} bytes, expected at most {bound}")
-    return archive.read(info)  # at most `file_size` bytes
-
-
-def _configured(model: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _configured(
+    model: dict[str, Any], budget: Budget, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(group, layer) of a model's configuration: a class's layers are numbered in order."""
     seen: Counter[str] = Counter()
     for layer in model["config"].get("layers", ()):
+        budget.spend(steps=5)
+        if depth > NESTED or len(path) + len(layer["class_name"]) > NAME:
+            raise ValueError(f"layers within more than {NESTED} others, or of endless names")
         kind = re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", layer["class_name"]).lower()
         group = f"{path}layers/{kind}" + (f"_{seen[kind]}" if seen[kind] else "")
         seen[kind] += 1
         yield group, layer
-        yield from _configured(layer, f"{group}/")
+        yield from _configured(layer, budget, f"{group}/", depth + 1)
 
 
 # --- which array is what -------------------------------------------------------------------------

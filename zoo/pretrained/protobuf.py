@@ -3,12 +3,15 @@
 https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
+from .budget import NAME, RANK, Budget
 
-def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+
+def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a protocol buffers message, in order: (number, value).
 
     Varints are integers; all else is bytes: 4 or 8 of a fixed number, packed numbers, text, or
@@ -16,11 +19,15 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
     https://protobuf.dev/programming-guides/encoding/
 
+    Args:
+      budget: that each field is a step of.
+
     Raises:
-      ValueError: not such a message.
+      ValueError: not such a message, or more than the budget allows.
     """
     at = 0
     while at < len(data):
+        budget.spend(steps=2)
         tag, at = varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
@@ -53,8 +60,9 @@ def varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a number of more than 10 bytes")
 
 
-def varints(data: bytes) -> np.ndarray:
+def varints(data: bytes, budget: Budget) -> np.ndarray:
     """Packed varints as uint64."""
+    budget.spend(50 * len(data))  # five arrays of 8 bytes for each of these
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw < 0x80)
     if not len(raw):
@@ -84,5 +92,18 @@ def number(value: int | memoryview) -> int:
 
 
 def text(value: int | memoryview) -> str:
-    """The text of a field; undecodable bytes are a ValueError."""
-    return bytes(message(value)).decode()
+    """The text of a field; undecodable or endless bytes are a ValueError."""
+    data = message(value)
+    if len(data) > NAME:
+        raise ValueError(f"a name of {len(data)} bytes")
+    return bytes(data).decode()
+
+
+def shape_of(sizes: Iterable[int]) -> tuple[int, ...]:
+    """A tensor's shape, which is looked over before it is multiplied."""
+    shape = tuple(islice(sizes, RANK + 1))
+    if len(shape) > RANK or any(n < 0 for n in shape):
+        raise ValueError(
+            f"a tensor of shape {list(shape[:8])}..., expected {RANK} dimensions at most"
+        )
+    return shape

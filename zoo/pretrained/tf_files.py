@@ -12,7 +12,6 @@ https://github.com/google/snappy/blob/main/format_description.txt
 import gzip
 import math
 import re
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -21,15 +20,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ZooError
-from .files import ROOM, Arrays
-from .protobuf import fields, message, number, text, varint, varints
+from .budget import NAME, Budget
+from .files import Arrays
+from .protobuf import fields, message, number, shape_of, text, varint, varints
 
 Files = Mapping[str, Path | bytes]  # by name
 
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of a table
+BLOCK = 512  # bytes that a tar archive is made of
 FOOTER = 48  # bytes: the places of two blocks, padding, the magic
 TRAILER = 5  # bytes after a block: how it is compressed, its checksum
-NAME = 4096  # bytes of a tensor's name, at most
+CHECKSUM = 30  # steps that a checksum takes
 
 # tensorflow/core/framework/types.proto; strings, complex and quantized numbers are no weights
 DTYPES: dict[int, np.dtype] = {
@@ -81,15 +82,16 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
         files = _beside(path)
         name = _one_table(path, files)
-        table = _table(_bytes(files[name]))
+        budget = Budget(sum(map(_size, files.values())))
+        table = _table(_bytes(files[name]), budget)
         if name.endswith(".index"):
-            arrays = _bundle(table, name.removesuffix(".index"), files)
+            arrays = _bundle(table, name.removesuffix(".index"), files, budget)
         else:
-            arrays = _slices(table)
+            arrays = _slices(table, budget)
     except ZooError:
         raise
-    except (ValueError, OSError, EOFError, zlib.error, tarfile.TarError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+    except (ValueError, OSError, EOFError, zlib.error, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ZooError(f"weights: {path} is not a whole TF checkpoint: {reason}") from error
     return _weights(arrays), {}
 
@@ -136,6 +138,10 @@ def _one_table(path: Path, files: Files) -> str:
     return tables[0]
 
 
+def _size(file: Path | bytes) -> int:
+    return len(file) if isinstance(file, bytes) else file.stat().st_size
+
+
 def _bytes(file: Path | bytes, last: int = 0) -> bytes:
     """A file's bytes, or only so many of the last."""
     if isinstance(file, bytes):
@@ -145,43 +151,63 @@ def _bytes(file: Path | bytes, last: int = 0) -> bytes:
         return stream.read()
 
 
-class _Bounded:
-    """A stream that raises after so many bytes."""
-
-    def __init__(self, stream: gzip.GzipFile, left: int):
-        self.stream, self.left = stream, left
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise ValueError("unpacks to far more than its size")
-        return data
-
-
 def _packed(path: Path) -> Files:
     """Tables and data files of a packed folder, in memory; nothing is written."""
     files: dict[str, bytes] = {}
     with gzip.open(path) as stream:
-        bounded = _Bounded(stream, ROOM + 2 * path.stat().st_size)
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                file = None if member.issparse() else archive.extractfile(member)
-                name = PurePosixPath(member.name).name
-                if not member.isreg() or file is None:
-                    continue
-                data = file.read()
-                if data.endswith(MAGIC) or ".data-" in name:
-                    if name in files:
-                        raise ValueError(f"holds {name} twice")
-                    files[name] = data
+        for name, data in _members(stream, Budget(path.stat().st_size)):
+            if data.endswith(MAGIC) or ".data-" in name:
+                if name in files:
+                    raise ValueError(f"holds {name} twice")
+                files[name] = data
     return files
+
+
+def _members(stream: gzip.GzipFile, budget: Budget) -> Iterator[tuple[str, bytes]]:
+    """Name, without its folders, and bytes of each file of a tar archive.
+
+    Python's `tarfile` recurses for each long name and can search a header for ever
+    (CVE-2024-6232), so the little that is needed is read here.
+    https://www.gnu.org/software/tar/manual/html_node/Standard.html
+    """
+
+    def take(size: int) -> bytes:
+        budget.spend(size, steps=10)
+        data = stream.read(size)
+        if len(data) < size:
+            raise EOFError("ends within a file")
+        return data
+
+    longer = b""  # the name of the next file, where its header has no room for it
+    while any(header := take(BLOCK)):
+        if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+            raise ValueError("a header of its archive is damaged")
+        name, size, kind = header[:100].rstrip(b"\0"), _octal(header[124:136]), header[156:157]
+        data = take(-(-size // BLOCK) * BLOCK)[:size]
+        if kind in (b"L", b"x") and size > 16 * NAME:
+            raise ValueError(f"a name of {size} bytes")
+        if kind == b"L":  # GNU's
+            longer = data.rstrip(b"\0")
+        elif kind == b"x":  # POSIX's: lines "LENGTH path=NAME"
+            found = re.search(rb"(?:^|\n)\d{1,6} path=([^\n]*)\n", data)
+            longer = found[1] if found else longer
+        elif kind in (b"0", b"\0", b"7"):
+            yield PurePosixPath((longer or name).decode(errors="replace")).name, data
+        if kind not in (b"L", b"K", b"x"):
+            longer = b""
+
+
+def _octal(field: bytes) -> int:
+    """A number of a tar header: octal digits, or where the first bit is set, the bytes after it."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    return int(field.strip(b" \0") or b"0", 8)
 
 
 # --- the table -----------------------------------------------------------------------------------
 
 
-def _table(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def _table(data: bytes, budget: Budget) -> Iterator[tuple[bytes, memoryview]]:
     """Keys and values in order; every block's checksum holds."""
     view = memoryview(data)
     if len(data) < FOOTER or not data.endswith(MAGIC):
@@ -190,12 +216,12 @@ def _table(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     _, at = varint(footer, 0)  # the meta index
     _, at = varint(footer, at)
     left = len(data)  # blocks do not overlap, so neither does reading them
-    for _, handle in _entries(_block(view, *_handle(footer, at))):
+    for _, handle in _entries(_block(view, *_handle(footer, at), budget), budget):
         offset, size = _handle(handle, 0)
         left -= size + TRAILER
         if left < 0:
             raise ValueError("blocks overlap")
-        yield from _entries(_block(view, offset, size))
+        yield from _entries(_block(view, offset, size, budget), budget)
 
 
 def _handle(data: memoryview, at: int) -> tuple[int, int]:
@@ -205,19 +231,20 @@ def _handle(data: memoryview, at: int) -> tuple[int, int]:
     return offset, size
 
 
-def _block(data: memoryview, offset: int, size: int) -> memoryview:
+def _block(data: memoryview, offset: int, size: int, budget: Budget) -> memoryview:
     end = offset + size
     if end + TRAILER > len(data):
         raise ValueError(f"a block at byte {offset} of {size} bytes, the file has {len(data)}")
+    budget.spend(size, steps=CHECKSUM)
     _check(data[offset : end + 1], int.from_bytes(data[end + 1 : end + TRAILER], "little"))
     if data[end] == 0:
         return data[offset:end]
     if data[end] == 1:
-        return memoryview(_unsnappy(data[offset:end]))
+        return memoryview(_unsnappy(data[offset:end], budget))
     raise ValueError(f"a block compressed in way {data[end]}, expected 0 (not) or 1 (snappy)")
 
 
-def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def _entries(block: memoryview, budget: Budget) -> Iterator[tuple[bytes, memoryview]]:
     """Keys share a prefix with the key before; the restart points at the end are not needed."""
     if len(block) < 4:
         raise ValueError("a block without its end")
@@ -227,6 +254,7 @@ def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     key, at = b"", 0
     block = block[:end]
     while at < end:
+        budget.spend(steps=3)
         shared, at = varint(block, at)
         unshared, at = varint(block, at)
         size, at = varint(block, at)
@@ -240,12 +268,14 @@ def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at += size
 
 
-def _unsnappy(data: memoryview) -> bytes:
+def _unsnappy(data: memoryview, budget: Budget) -> bytes:
     size, at = varint(data, 0)
     if size > 32 * len(data):  # a copy of 64 bytes takes 3
         raise ValueError(f"a block of {len(data)} bytes that unpacks to {size}")
+    budget.spend(size)
     out = bytearray()
     while at < len(data):
+        budget.spend()
         tag = data[at]
         kind, high = tag & 3, tag >> 2
         extra = max(high - 59, 0) if kind == 0 else (1, 2, 4)[kind - 1]
@@ -289,6 +319,11 @@ def _step(bits: int) -> np.ndarray:
     return table
 
 
+@cache
+def _by_byte() -> list[int]:
+    return _step(8).tolist()
+
+
 def crc32c(data: memoryview | bytes) -> int:
     """CRC-32C (Castagnoli) of some bytes.
 
@@ -296,6 +331,11 @@ def crc32c(data: memoryview | bytes) -> int:
     zeros and joined in pairs: the left register runs over as many zeros as the right piece is
     long, and that is a 32 x 32 matrix over two values, which squaring doubles.
     """
+    if len(data) < 200:  # NumPy would take longer
+        crc, table = 0xFFFFFFFF, _by_byte()
+        for byte in data:
+            crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
+        return crc ^ 0xFFFFFFFF
     step = _step(16)
     raw = np.frombuffer(data, np.uint8)
     pieces = 1 << len(raw).bit_length() // 2
@@ -334,22 +374,27 @@ def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
 # --- tensors -------------------------------------------------------------------------------------
 
 
-def _shape(data: memoryview) -> tuple[int, ...]:
+def _shape(data: memoryview, budget: Budget) -> tuple[int, ...]:
     """TensorShapeProto."""
-    shape = []
-    for key, value in fields(data):
-        if key == 2:
-            sizes = [number(size) for k, size in fields(message(value)) if k == 1]
-            shape.append(sizes[-1] if sizes else 0)
-    if math.prod(shape) >= 1 << 40 or len(shape) > 32 or max(shape, default=0) >= 1 << 40:
-        raise ValueError(f"a tensor of shape {shape}")
-    return tuple(shape)
+
+    def sizes() -> Iterator[int]:
+        for key, value in fields(data, budget):
+            if key == 2:
+                last = [number(size) for k, size in fields(message(value), budget) if k == 1]
+                yield last[-1] if last else 0
+
+    shape = shape_of(sizes())
+    if math.prod(shape) >= 1 << 40:
+        raise ValueError(f"a tensor of shape {list(shape)}")
+    return shape
 
 
-def _bundle(table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files) -> Arrays:
+def _bundle(
+    table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files, budget: Budget
+) -> Arrays:
     """V2: the entries of the index, cut from the data files."""
     _, header = next(table, (b"", memoryview(b"")))
-    about = dict(fields(header))
+    about = dict(fields(header, budget))
     if about.get(2, 0) != 0:
         raise ValueError("big-endian")
     count = number(about.get(1, 0))
@@ -358,7 +403,8 @@ def _bundle(table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files
     arrays: Arrays = {}
     for key, data in table:
         name = key.decode()
-        entry = dict(fields(data))
+        budget.spend(steps=CHECKSUM)
+        entry = dict(fields(data, budget))
         dtype, size = number(entry.get(1, 0)), number(entry.get(5, 0))
         if dtype == STRING:
             continue
@@ -376,7 +422,9 @@ def _bundle(table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files
             raise ValueError(f"{name} lies beyond the end of the data")
         raw = memoryview(shards[shard])[offset : offset + size]
         _check(raw, int.from_bytes(message(entry.get(6, memoryview(b""))), "little"))
-        arrays[name] = _array(name, dtype, _shape(message(entry.get(2, memoryview(b"")))), raw)
+        arrays[name] = _array(
+            name, dtype, _shape(message(entry.get(2, memoryview(b""))), budget), raw
+        )
     return arrays
 
 
@@ -394,46 +442,46 @@ def _array(name: str, dtype: int, shape: tuple[int, ...], raw: memoryview | byte
     return flat.reshape(shape).copy()
 
 
-def _slices(table: Iterator[tuple[bytes, memoryview]]) -> Arrays:
+def _slices(table: Iterator[tuple[bytes, memoryview]], budget: Budget) -> Arrays:
     """V1: the first entry lists names, shapes and types, the others hold a tensor each."""
     about: dict[str, tuple[int, tuple[int, ...]]] = {}
     _, first = next(table, (b"", memoryview(b"")))
-    for meta in (message(v) for k, v in fields(first) if k == 1):
-        for tensor in (message(v) for k, v in fields(meta) if k == 1):
-            row = dict(fields(tensor))
-            shape = _shape(message(row.get(2, memoryview(b""))))
+    for meta in (message(v) for k, v in fields(first, budget) if k == 1):
+        for tensor in (message(v) for k, v in fields(meta, budget) if k == 1):
+            row = dict(fields(tensor, budget))
+            shape = _shape(message(row.get(2, memoryview(b""))), budget)
             about[text(row.get(1, memoryview(b"")))] = number(row.get(3, 0)), shape
     arrays: Arrays = {}
     for _, saved in table:
-        for data in (message(v) for k, v in fields(saved) if k == 2):
-            row = dict(fields(data))
+        for data in (message(v) for k, v in fields(saved, budget) if k == 2):
+            row = dict(fields(data, budget))
             name = text(row.get(1, memoryview(b"")))
             if name not in about:
                 raise ValueError(f"{name!r} is not in the list of tensors")
             dtype, shape = about[name]
             if dtype == STRING:
                 continue
-            if name in arrays or _is_part(message(row.get(2, memoryview(b"")))):
+            if name in arrays or _is_part(message(row.get(2, memoryview(b""))), budget):
                 raise ValueError(f"{name} is stored in parts, expected whole tensors")
             tensor = message(row.get(3, memoryview(b"")))
-            arrays[name] = _array(name, dtype, shape, _content(dtype, tensor))
+            arrays[name] = _array(name, dtype, shape, _content(dtype, tensor, budget))
     missing = [name for name, (dtype, _) in about.items() if dtype != STRING and name not in arrays]
     if missing:
         raise ValueError(f"{len(missing)} tensors are missing: {', '.join(missing[:3])}")
     return arrays
 
 
-def _is_part(data: memoryview) -> bool:
+def _is_part(data: memoryview, budget: Budget) -> bool:
     """TensorSliceProto: whether any of its extents has a start or a length."""
-    return any(len(message(value)) for key, value in fields(data) if key == 1)
+    return any(len(message(value)) for key, value in fields(data, budget) if key == 1)
 
 
-def _content(dtype: int, tensor: memoryview) -> bytes:
+def _content(dtype: int, tensor: memoryview, budget: Budget) -> bytes:
     """TensorProto's numbers as the bytes of an array."""
     if dtype in FLOATS:
         wanted = FLOATS[dtype]
-        return b"".join(message(value) for key, value in fields(tensor) if key == wanted)
+        return b"".join(message(value) for key, value in fields(tensor, budget) if key == wanted)
     wanted = INTEGERS.get(dtype) or HALF.get(dtype) or 0
-    packed = b"".join(message(value) for key, value in fields(tensor) if key == wanted)
-    whole = varints(packed)
+    packed = b"".join(message(value) for key, value in fields(tensor, budget) if key == wanted)
+    whole = varints(packed, budget)
     return whole.astype(DTYPES[dtype].str.replace("f", "u")).tobytes() if dtype in DTYPES else b""

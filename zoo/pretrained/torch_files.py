@@ -24,8 +24,10 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ZooError
+from .budget import RANK, Budget
 from .files import Arrays, open_zip, whole
 
+ARGUMENTS = 16  # of a call, or parts of a reference to a storage, at most
 PICKLES = 4 << 20  # bytes that the pickles of a file may take; ResNet-152's takes 0.1 MB
 CHUNK = 1 << 17  # elements read at once: a piece stays in the cache
 PROTOCOL = 1001  # of the legacy format
@@ -144,7 +146,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> 
         isinstance(storage, _Storage)
         and isinstance(shape, tuple)
         and isinstance(strides, tuple)
-        and len(shape) == len(strides) <= 32
+        and len(shape) == len(strides) <= RANK
         and all(map(_is_natural, (offset, *shape, *strides)))
     ):
         raise ValueError("a tensor without storage, shape or strides")
@@ -249,12 +251,19 @@ _CONSTANTS = {pickle.NONE: None, pickle.NEWTRUE: True, pickle.NEWFALSE: False}
 _SKIPPED = {pickle.PROTO: 1, pickle.FRAME: 8}  # bytes of the argument
 
 
+def _few(values: Any) -> None:
+    """A pickle may hand on one tuple of a million values as often as it likes."""
+    if len(values) > ARGUMENTS:
+        raise ValueError(f"{len(values)} arguments, expected {ARGUMENTS} at most")
+
+
 @dataclass
 class _Machine:
     """Runs the pickles at the start of some bytes, one after the other."""
 
     path: Path
     data: bytes
+    budget: Budget
     records: dict[str, int] | None = None  # the bytes of each storage; None where not known yet
     at: int = 0
     storages: dict[str, _Storage] = field(default_factory=dict)
@@ -295,6 +304,7 @@ class _Machine:
             return items
 
         while True:
+            self.budget.spend(steps=2)
             code = self._take(1)
             if code in _PUTS:
                 memo[self._number(_PUTS[code])] = stack[-1]
@@ -374,6 +384,7 @@ class _Machine:
     def _call(self, function: Any, arguments: Any) -> Any:
         if not (isinstance(function, _Name) and type(arguments) is tuple):
             raise TypeError
+        _few(arguments)
         return CALLS[function.name](*arguments)
 
     def _set(self, target: Any, items: list[Any]) -> None:
@@ -393,11 +404,13 @@ class _Machine:
         """State of a dict (`_metadata`: versions of modules) or an ignored value says no weight."""
         if isinstance(target, _Parameter):
             # Of a variable: its data and 4 flags. Of a tensor: storage, offset, shape, strides.
+            _few(state)
             target.tensor = state[0] if len(state) == 5 else _tensor(*state)
         elif not (type(target) is dict or isinstance(target, _Ignored)):
             raise TypeError
 
     def _storage(self, identity: Any) -> _Storage:
+        _few(identity)
         what, name, key, _, elements, *view = identity
         if not (what == "storage" and isinstance(name, _Name) and name.name in STORAGES):
             raise ValueError("a reference to something that is no storage")
@@ -508,7 +521,8 @@ def _zip(path: Path) -> Arrays:
                 raise ValueError("a byte order that is neither little nor big")
         data = f"{root}data/"
         records = {n.removeprefix(data): size for n, size in sizes.items() if n.startswith(data)}
-        machine = _Machine(path, _record(archive, f"{root}data.pkl", PICKLES), records)
+        pickles = _record(archive, f"{root}data.pkl", PICKLES)
+        machine = _Machine(path, pickles, Budget(path.stat().st_size), records)
         weights = _weights(path, machine.load())
         flat: dict[str, np.ndarray] = {}
         for key, storage in _storages(weights).items():
@@ -529,7 +543,7 @@ def _legacy(path: Path) -> Arrays:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        machine = _Machine(path, file.read(min(size, PICKLES)))
+        machine = _Machine(path, file.read(min(size, PICKLES)), Budget(size))
     machine.load()
     if machine.load() != PROTOCOL:
         raise ValueError(f"expected protocol {PROTOCOL}")
