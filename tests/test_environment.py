@@ -30,7 +30,7 @@ def test_the_report(capsys, zoo_cache):
     assert told["jax"] == jax.__version__
     assert (told["backend"], told["devices"]) == ("cpu", "8 x cpu")  # as conftest has it
     assert told["a convolution"].startswith("right")
-    assert told["lowerings"] == "ours, for the CPU"
+    assert told["lowerings"] == "ours"
     assert str(zoo_cache) in told["cache"]
     assert told["JAX_PLATFORMS"] == "cpu"
     assert not [row for row in report["rows"] if "failed" in row["value"]]
@@ -53,11 +53,10 @@ def test_every_dependency_is_told_of():
     assert needed <= {*environment.REQUIRED, *environment.OPTIONAL}
 
 
-def test_python_runs_the_command_as_a_module(tmp_path):
-    # from another folder than the clone, and without a console script
-    run = [sys.executable, "-c", "import runpy; runpy.run_module('zoo', run_name='__main__')"]
-    help_ = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"^    env ", help_.stdout, re.MULTILINE)
+def test_python_runs_the_command_as_a_module():
+    run = [sys.executable, "-m", "zoo", "--help"]
+    shown = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^    env ", shown, re.MULTILINE)
 
 
 # --- what is broken is a line --------------------------------------------------------------------

@@ -241,7 +241,7 @@ def _answers(timeout: float) -> list[Row]:
     env = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a run may have the GPU's memory
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
     }
     said, end = "", ""
     try:
@@ -286,7 +286,6 @@ def _complaint(said: str) -> str:
 
 def _ask() -> None:
     """Print a row for each question, as JSON, as soon as it is answered."""
-    kind = ""
 
     def tell(part: str, name: str, ask: Callable[[], str]) -> str:
         value = _told(ask)
@@ -300,13 +299,11 @@ def _ask() -> None:
     tell("jax", "devices", _devices)
     tell("jax", "version", _platform_version)
     tell("jax", "a convolution", _convolution)
-    tell(
-        "fast paths",
-        "lowerings",
-        lambda: "ours, for the CPU" if kind == "cpu" else f"XLA's own, as on every {kind.upper()}",
-    )
-    tell("fast paths", "compiler options", _compiler_options)
-    tell("fast paths", "malloc keeps memory", _keeps_memory)
+    cpu = kind == "cpu"
+    tell("fast paths", "lowerings", lambda: "ours" if cpu else "XLA's, as all but CPUs have them")
+    if cpu:
+        tell("fast paths", "compiler options", _compiler_options)
+        tell("fast paths", "malloc keeps memory", _keeps_memory)
     tell("fast paths", "compilation cache", _compilation_cache)
 
 
