@@ -12,6 +12,7 @@ from zoo import backend, calling
 
 
 def test_the_users_own_flag_wins(monkeypatch):
+    jax.devices()  # they start with the flags of conftest, whichever test comes first
     monkeypatch.setenv("XLA_FLAGS", "")
     assert backend.compiler_options()
     monkeypatch.setenv("XLA_FLAGS", f"--{backend.YNN}=LIBRARY_FUSION_TYPE_DOT")

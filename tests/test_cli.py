@@ -18,7 +18,7 @@ from zoo.preprocess import INCEPTION
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("list", "params", "info", "compare", "diff"),
-    *("weights", "convert", "export", "predict"),
+    *("weights", "convert", "export", "predict", "env"),
     *("train", "finetune", "evaluate"),
 ]
 

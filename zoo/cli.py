@@ -4,6 +4,7 @@ Nothing here imports jax before a command runs, so that `zoo --help` answers at 
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,6 +160,14 @@ def commands() -> Commands:
     parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
     parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
+
+    parser = found.add(
+        "env",
+        _env,
+        "tell what is installed and what JAX sees, for bug reports too",
+        "zoo env --format md",
+    )
+    _add_format(parser)
     return found
 
 
@@ -191,6 +200,14 @@ def _list(args: argparse.Namespace) -> None:
         raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
     rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in found]
     print(table(("network", "also called", "paper"), rows, left=3))
+
+
+def _env(args: argparse.Namespace) -> None:
+    from .environment import environment
+
+    report = environment()
+    # whole lines, however long: they are to be read by others
+    print(report.text(width=sys.maxsize) if args.format == "text" else report.render(args.format))
 
 
 def _params(args: argparse.Namespace) -> None:
