@@ -84,10 +84,11 @@ def class_weights(dataset: data.Dataset) -> list[float]:
 def preprocessing(own: Preprocess, asked: int | None, usual: int | None) -> Preprocess:
     """The network's preprocessing at the size asked for, or else usual for the dataset.
 
-    Where it takes the nearest pixels of the whole picture, as `keras.utils.load_img` does, pictures
-    are averaged and cropped instead: Keras' networks were not trained on the former.
+    Where it picks pixels, as `keras.utils.load_img` and slim do, pictures are averaged and cropped
+    instead: the networks were not trained on the former. What was only assumed holds from now on.
     """
-    if own.interpolation == "nearest":
+    own = replace(own, note="")
+    if own.interpolation in ("nearest", "tf_bilinear"):
         own = replace(
             INCEPTION.at_size(own.size), mean=own.mean, std=own.std, channels=own.channels
         )
