@@ -84,13 +84,13 @@ def convert(
         rest -= _other_heads(model, named, layout, rules)
     if rest:
         near = _nearest(missing, {name: named[name] for name in rest})
-        lines = problems.get("missing", [])
-        problems["missing"] = [
-            line + (f"; nearest: {near[name]}" if name in near else "")
-            for name, line in zip(missing, lines, strict=True)
-        ]
+        if missing:
+            problems["missing"] = [
+                line + (f"; nearest: {near[name]}" if name in near else "")
+                for name, line in zip(missing, problems["missing"], strict=True)
+            ]
         problems["unexpected"] = [f"{name}, {list(named[name].shape)}" for name in sorted(rest)]
-    if any(problems.values()):
+    if problems:
         raise ZooError(
             f"weights do not fit {model.spec.name} in layout {layout.name!r}:\n  "
             + "\n  ".join([*_listed(problems), *_advice(model, arrays, layout, filled, problems)])
@@ -184,7 +184,7 @@ def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tupl
         for prefix, rest in _splits(name, layout.join)
         if rest in wanted
     )
-    whole = [prefix for prefix, count in found.most_common() if count > len(wanted) / 2]
+    whole = sorted(prefix for prefix, count in found.items() if count > len(wanted) / 2)
     if len(whole) > 1:
         listed = ", ".join(repr(printable(prefix[:80])) for prefix in whole[:LISTED])
         raise ZooError(
