@@ -218,7 +218,7 @@ def test_agreed_preprocessing_needs_no_note():
     assert "preprocessing is assumed" in unsure.note
     assert "differ in resize" in unsure.note
     none, _ = store._looks(find("resnet34"), LAYOUTS["transformers"], ({}, {}), None)
-    assert "are none" in none.note
+    assert "there are no published weights of resnet34" in none.note
 
 
 def test_a_note_outlives_the_file(tmp_path):

@@ -263,13 +263,11 @@ def _looks(
         found = replace(found, mean=own.mean, std=own.std)
     if rows and not open_:
         return found, ()
-    why = f"in layout {layout.name!r} "
-    why += f"differ in {' and '.join(open_)}" if rows else "are none"
-    return replace(
-        found,
-        note=f"preprocessing is assumed, as published weights of {variant.name} {why}: "
-        "otherwise preprocess=, or like= some of them",
-    ), ()
+    of = f"published weights of {variant.name} in layout {layout.name!r}"
+    differ = f"{of} differ in {' and '.join(open_)}: otherwise like= some of them, or preprocess="
+    none = f"there are no {of}: otherwise preprocess="
+    note = f"preprocessing is assumed, {differ if rows else none}"
+    return replace(found, note=note), ()
 
 
 _COLOURS = (("mean", "std", "channels"),)
