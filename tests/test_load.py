@@ -203,7 +203,7 @@ def test_every_published_file_is_told_or_asked_about():
             continue
         assert numerics == store._published_numerics(record), record.name
         assert bool(note) == (numerics != layout.numerics_for(variant))
-        preprocess, _ = store._looks(variant, layout, ({}, {}), None)
+        preprocess, _ = store._looks("file", variant, layout, ({}, {}), None)
         if preprocess != record.preprocess and not preprocess.note:
             silent.append(record.name)
     assert not silent
@@ -212,12 +212,12 @@ def test_every_published_file_is_told_or_asked_about():
 def test_agreed_preprocessing_needs_no_note():
     """All published SqueezeNets of torchvision are alike, its ResNet-50 are not."""
     find = registry.find
-    sure, _ = store._looks(find("squeezenet1_1"), LAYOUTS["torchvision"], ({}, {}), None)
+    sure, _ = store._looks("file", find("squeezenet1_1"), LAYOUTS["torchvision"], ({}, {}), None)
     assert (sure, sure.note) == (zoo.weights(NAME).preprocess, "")
-    unsure, _ = store._looks(find("resnet50"), LAYOUTS["torchvision"], ({}, {}), None)
+    unsure, _ = store._looks("file", find("resnet50"), LAYOUTS["torchvision"], ({}, {}), None)
     assert "preprocessing is assumed" in unsure.note
     assert "differ in resize" in unsure.note
-    none, _ = store._looks(find("resnet34"), LAYOUTS["transformers"], ({}, {}), None)
+    none, _ = store._looks("file", find("resnet34"), LAYOUTS["transformers"], ({}, {}), None)
     assert "there are no published weights of resnet34" in none.note
 
 
@@ -243,6 +243,14 @@ def test_a_published_file_of_another_size_is_none(published, monkeypatch):
     monkeypatch.setattr(store, "weights", lambda name: wrong)
     with pytest.raises(ZooError, match="has 1000 classes, expected 999"):
         zoo.load(NAME)
+
+
+def test_our_own_file_under_a_full_name_says_all_itself(tmp_path):
+    model = zoo.create("squeezenet1_1", num_classes=1000)
+    model.preprocess, model.classes = SLIM, tuple(f"mine {i}" for i in range(1000))
+    zoo.save(model, tmp_path / "own.safetensors")
+    loaded = zoo.load(NAME, file=tmp_path / "own.safetensors")
+    assert (loaded.preprocess, loaded.classes) == (SLIM, model.classes)
 
 
 def test_the_folder_of_a_run(tmp_path, monkeypatch):

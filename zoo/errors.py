@@ -29,9 +29,6 @@ def unknown(kind: str, got: str, choices: Iterable[str]) -> ZooError:
 def printable(text: str, keep: str = "") -> str:
     """Text of a file's or a user's with whatever a terminal would obey written out.
 
-    >>> printable("cat\n\x1b[31m")
-    'cat\\n\\x1b[31m'
-
     Args:
       keep: characters to leave as they are.
     """

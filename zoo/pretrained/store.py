@@ -136,14 +136,14 @@ def load(
         spec, found, names = _about(source, content[1])
         if name and find(name).name != spec.name:
             raise ZooError(f"load: {source} holds {spec.name}, asked for {find(name).name}")
-        if record and record.source != "zoo":  # a converted file may be older than the catalogue
+        if record and file is None and record.source != "zoo":  # the cache may be older
             found, names = record.preprocess, class_names(record)
     else:
         variant = find(name)
         computed, note = _numerics(source, variant, own, content[1], record, numerics)
         notes += note
         spec = Spec(variant.name, numerics=computed)
-        found, names = _looks(variant, own, content, record)
+        found, names = _looks(source, variant, own, content, record)
     model, more = _fill(
         spec,
         content[0],
@@ -240,19 +240,24 @@ def _rows(variant: Variant, layout: Layout) -> list[Weights]:
 
 
 def _looks(
-    variant: Variant, layout: Layout, content: Content, record: Weights | None
+    source: str, variant: Variant, layout: Layout, content: Content, record: Weights | None
 ) -> tuple[Preprocess, tuple[str, ...]]:
     """What pictures a file's weights expect, as far as anything tells, and names of its classes."""
     arrays, metadata = content
     if record:
         return record.preprocess, class_names(record)
     if EXPORTED in metadata:
-        return _exported(variant.name, variant, metadata)[1:]
+        return _exported(source, variant, metadata)[1:]
     usual, own = layout.preprocess_for(variant), layout.preprocess_for(variant, arrays)
     rows = [row.preprocess for row in _rows(variant, layout)]
     agreed: dict[str, Any] = {}
     open_: list[str] = []  # what the rows differ in
-    for part in (("size", "resize", "squash", "central"), ("interpolation",), *_COLOURS):
+    parts = (
+        ("size", "resize", "squash", "central"),
+        ("interpolation",),
+        ("mean", "std", "channels"),
+    )
+    for part in parts:
         values = {tuple(getattr(row, field) for field in part) for row in rows}
         if len(values) == 1:
             agreed |= zip(part, *values, strict=True)
@@ -268,9 +273,6 @@ def _looks(
     none = f"there are no {of}: otherwise preprocess="
     note = f"preprocessing is assumed, {differ if rows else none}"
     return replace(found, note=note), ()
-
-
-_COLOURS = (("mean", "std", "channels"),)
 
 
 def _preprocess(asked: Preprocess | str | None) -> Preprocess | None:
@@ -301,10 +303,10 @@ def _fill(
     notes: tuple[str, ...] = ()
     ours = layout.name == "zoo"
     if not ours:
-        arrays, notes = convert.unwrap(shapes(replace(spec, num_classes=1)), arrays, layout)
+        arrays, notes = convert.unwrap(shapes(spec), arrays, layout)
         if head is not None:
-            arrays = convert.take_head(shapes(replace(spec, num_classes=1)), arrays, layout, head)
-    had = convert.classes_in(shapes(replace(spec, num_classes=1)), arrays, layout)
+            arrays = convert.take_head(shapes(spec), arrays, layout, head)
+    had = convert.classes_in(shapes(spec), arrays, layout)
     if ours and had != spec.num_classes:
         raise ZooError(
             f"load: {source} has a classifier of {had} classes, and says {spec.num_classes}"
