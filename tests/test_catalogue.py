@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from zoo import context
-from zoo.preprocess import CAFFE, IMAGENET, INCEPTION, KERAS_CAFFE
+from zoo.preprocess import CAFFE, IMAGENET, INCEPTION, KERAS_CAFFE, SLIM
 from zoo.pretrained import catalogue, make_catalogue
 from zoo.pretrained.catalogue import class_names, list_weights, weights
 from zoo.pretrained.layouts import LAYOUTS
@@ -111,7 +111,7 @@ def test_preprocessing_is_the_source_s():
     assert weights("resnet50_v1.keras_in1k").preprocess == KERAS_CAFFE
     assert weights("inception_v1_lrn.bvlc_in1k").preprocess == CAFFE
     slim = weights("mobilenet_v1_100.slim_in1k_192").preprocess
-    assert (slim.size, slim.resize, slim.squash, slim.mean) == (192, 219, True, INCEPTION.mean)
+    assert slim == SLIM.at_size(192)
     squashed = weights("convnext_tiny.fb_in22k_ft_in1k_384").preprocess
     assert (squashed.size, squashed.resize) == (384, None)
 

@@ -1,6 +1,8 @@
 """The command `zoo`: what it prints, and how it refuses. Training commands: test_training*.py."""
 
+import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import zoo
 from training import cli
@@ -260,6 +263,95 @@ def test_predict_top(run, trained, pictures):
     assert run("predict", pictures[0], "--model", str(trained), "--top", "1") == whole[:2]
 
 
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """20 pictures, in a folder and one below it, and what is none or cannot be read."""
+    random = np.random.default_rng(1)
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    names = [*(f"{i:02}.png" for i in range(19)), "more/z.JPG"]
+    for name in names:
+        pixels = random.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "bad.png").write_text("no picture")
+    (tmp_path / "photos" / ".hidden.png").write_text("no picture")
+    (tmp_path / "photos" / "readme.txt").write_text("no picture")
+    os.mkfifo(tmp_path / "photos" / "pipe.png")
+    return tmp_path / "photos"
+
+
+def test_predict_goes_through_a_folder_and_past_what_it_cannot_read(trained, folder, capsys):
+    cli.main(["predict", str(folder), "--model", str(trained), "--format", "json"])
+    out, err = capsys.readouterr()
+    answers = json.loads(out)
+    assert [Path(a["image"]).name for a in answers] == [
+        *(f"{i:02}.png" for i in range(19)),
+        "z.JPG",
+    ]
+    assert err.splitlines() == [
+        "zoo predict: files left out that are no pictures by their names: 1",
+        f"zoo predict: cannot read image {folder}/bad.png: "
+        "not a picture of any format known to Pillow",
+        f"zoo predict: cannot read image {folder}/pipe.png: it is no regular file",
+        "zoo predict: 2 of 22 pictures could not be read",
+    ]
+    model = zoo.load(str(trained))
+    images = [a["image"] for a in answers]
+    want = np.asarray(jax.nn.softmax(model(model.preprocess(images))))  # two batches at once
+    got = [{p["class"]: p["probability"] for p in a["predictions"]} for a in answers]
+    np.testing.assert_allclose([[g[n] for n in model.classes] for g in got], want, atol=1e-6)
+
+
+def test_predict_when_nothing_can_be_read(trained, folder, capsys, tmp_path):
+    paths = [str(folder / "bad.png"), str(folder / "pipe.png")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", *paths, "--model", str(trained)])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.endswith("zoo predict: none of 2 pictures could be read\n")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        cli.main(["predict", str(tmp_path / "empty"), "--model", str(trained)])
+    assert "no pictures in the folder" in capsys.readouterr().err
+
+
+def test_predict_for_spreadsheets(run, trained, pictures, tmp_path):
+    model = zoo.load(str(trained))
+    model.classes = ("=cmd()", "b,e\n\x1b[31m", "cat")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    zoo.save(model, folder / "model.safetensors")
+    rows = list(csv.reader(run("predict", *pictures, "--model", str(folder), "--format", "csv")))
+    assert rows[0] == ["image", "rank", "index", "class", "probability"]
+    assert [row[:2] for row in rows[1:]] == [[p, str(r)] for p in pictures for r in (1, 2, 3)]
+    assert {row[3] for row in rows[1:]} == {"'=cmd()", "b,e\\n\\x1b[31m", "cat"}
+    text = run("predict", pictures[0], "--model", str(folder))
+    assert len(text) == 4
+    assert not any("\x1b" in line for line in text)
+
+
+def test_predict_with_a_file_of_others(pictures, tmp_path, capsys):
+    zoo.export(zoo.create("resnet18", num_classes=2), tmp_path / "a.safetensors", "timm")
+    wrapped = {f"module.{k}": v for k, v in load_file(tmp_path / "a.safetensors").items()}
+    save_file(wrapped, tmp_path / "b.safetensors")
+    file = ["--file", str(tmp_path / "b.safetensors"), "--model", "resnet18", "--layout", "timm"]
+    cli.main(["predict", pictures[0], *file])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    stripped, assumed = err.splitlines()
+    assert stripped == "zoo predict: names begin with 'module.': left out"
+    assert assumed.startswith("zoo predict: preprocessing is assumed")
+    cli.main(["convert", file[1], str(tmp_path / "c.safetensors"), *file[2:]])
+    assert capsys.readouterr().err.count("\n") == 2
+    cli.main(["predict", pictures[0], *file, "--like", "resnet18.a1_in1k"])
+    assert "assumed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("top", ["0", "-1"])
+def test_predict_no_class(refused, trained, pictures, top):
+    assert "--top: got" in refused("predict", pictures[0], "--model", str(trained), "--top", top)
+
+
 def test_predict_without_class_names(run, trained, pictures, tmp_path):
     model = zoo.load(str(trained))
     model.classes = ()
@@ -301,7 +393,7 @@ def test_a_model_file_that_is_not_there(refused, pictures, tmp_path):
 def test_a_picture_that_is_none(refused, trained, pictures, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
-    line = refused("predict", pictures[0], str(bad), "--model", str(trained))
+    line = refused("predict", str(bad), "--model", str(trained))
     assert line.startswith(f"zoo predict: cannot read image {bad}: ")
 
 

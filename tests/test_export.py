@@ -1,5 +1,6 @@
 """Networks as files for others: the peers' names, StableHLO, ONNX."""
 
+import collections
 import sys
 import zlib
 from pathlib import Path
@@ -117,12 +118,30 @@ def test_auxiliary_classifiers_are_kept(tmp_path):
     assert values(zoo.load("inception_v1", **file, aux=True)).keys() == values(model).keys()
 
 
+def test_what_names_do_not_show_is_in_the_file(tmp_path):
+    model = drawn("mobilenet_v3_small_075", num_classes=2, numerics=zoo.TF)
+    model.classes, model.preprocess = ("ant", "bee"), KERAS_CAFFE
+    zoo.export(model, tmp_path / "a.safetensors", "timm")
+    back = zoo.load("mobilenet_v3_small_075", file=tmp_path / "a.safetensors", layout="timm")
+    assert (back.spec, back.preprocess, back.classes) == (model.spec, KERAS_CAFFE, model.classes)
+    with pytest.raises(zoo.ZooError, match="holds mobilenet_v3_small_075, asked for mobilenet_v1"):
+        zoo.load("mobilenet_v1_100", file=tmp_path / "a.safetensors", layout="timm")
+
+
+def test_a_changed_network_has_no_peer(tmp_path):
+    model = drawn("resnet18", num_classes=2)
+    model.body.pool = MaxPool(2, 2)
+    with pytest.raises(zoo.ZooError, match=r"export: resnet18 is not as zoo.create builds it: "):
+        zoo.export(model, tmp_path / "a.safetensors", "torchvision")
+
+
 def test_no_classifier(tmp_path):
     zoo.export(drawn("resnet18", num_classes=0), tmp_path / "a.safetensors", "timm")
     assert "fc.weight" not in load_file(tmp_path / "a.safetensors")
 
 
-def test_safetensors_is_what_save_writes(small, tmp_path):
+def test_safetensors_is_what_save_writes(tiny, tmp_path):
+    small = zoo.create("tiny", num_classes=2)
     zoo.export(small, tmp_path / "a.safetensors")
     zoo.save(small, tmp_path / "b.safetensors")
     (got, about), (want, about_too) = (files.read(tmp_path / f"{n}.safetensors") for n in "ab")
@@ -159,6 +178,20 @@ def test_torchvision_loads_it(name, tmp_path, torchvision):
 
 
 @pytest.mark.peers
+def test_torchvisions_mnasnet_loads_it_as_documented(tmp_path, torchvision):
+    from safetensors.torch import load_file
+
+    assert 'state._metadata = {"": {"version": 2}}' in zoo.export.__doc__
+    theirs = torchvision.models.get_model("mnasnet0_5", weights=None, num_classes=7)
+    ours = drawn("mnasnet_050", num_classes=7)
+    zoo.export(ours, tmp_path / "a.safetensors", "torchvision")
+    state = collections.OrderedDict(load_file(tmp_path / "a.safetensors"))
+    state._metadata = {"": {"version": 2}}
+    theirs.load_state_dict(state)
+    assert_torch_answers(ours, theirs)
+
+
+@pytest.mark.peers
 @pytest.mark.parametrize("name", ["seresnet18", "resnet18d"])
 def test_timm_loads_it(name, tmp_path, torchvision):
     timm = pytest.importorskip("timm")
@@ -167,11 +200,16 @@ def test_timm_loads_it(name, tmp_path, torchvision):
 
 
 def assert_torch_equals(ours, format, theirs, folder) -> None:
-    import torch
     from safetensors.torch import load_file
 
     zoo.export(ours, folder / "a.safetensors", format)
     theirs.load_state_dict(load_file(folder / "a.safetensors"), strict=True)
+    assert_torch_answers(ours, theirs)
+
+
+def assert_torch_answers(ours, theirs) -> None:
+    import torch
+
     x = images(224, 2)
     with torch.inference_mode():
         want = theirs.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()

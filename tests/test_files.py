@@ -42,7 +42,7 @@ def bf16(x: np.ndarray) -> np.ndarray:
 
 
 X = np.arange(24, dtype=np.float32)
-WEIGHTS = {
+BARE = {
     "conv.weight": X.reshape(2, 3, 2, 2) / np.float32(7),
     "turned": X.reshape(4, 6).T,
     "shared": X[5:11],
@@ -53,6 +53,7 @@ WEIGHTS = {
     "count": np.array(7),
     "empty": np.zeros((0, 3), np.float32),
 }
+WEIGHTS = {f"module.{name}": x for name, x in BARE.items()}
 
 
 def assert_same(got: Arrays, want: Arrays) -> None:
@@ -94,9 +95,9 @@ def test_the_suffixes_of_pytorch(suffix, tmp_path):
 def test_a_published_checkpoint(shared):
     arrays, _ = files.read(shared("data/weights/resnet20-12fca82f.th"))
     assert len(arrays) == 97
-    assert not any(name.startswith("module.") for name in arrays)
-    assert arrays["conv1.weight"].shape == (16, 3, 3, 3)
-    assert arrays["linear.weight"].shape == (10, 64)
+    assert all(name.startswith("module.") for name in arrays)  # `zoo.load` strips it, and says so
+    assert arrays["module.conv1.weight"].shape == (16, 3, 3, 3)
+    assert arrays["module.linear.weight"].shape == (10, 64)
     assert all(np.isfinite(x).all() for x in arrays.values())
 
 
@@ -458,7 +459,7 @@ def test_zips_of_another_kind(tmp_path):
         archive.writestr("a.txt", "a")
     refused(tmp_path / "w.pth", r"without data\.pkl")
     script = write_zip(tmp_path / "w.pth", mapping(ONE), RECORDS, **{"constants.pkl": b"x"})
-    refused(script, "is TorchScript, expected a state_dict")
+    refused(script, "is TorchScript, a program: expected tensors alone, as of torch.save")
 
 
 # --- NumPy ----------------------------------------------------------------------------------------
@@ -623,7 +624,7 @@ def test_files_that_cannot_be_opened(tmp_path, monkeypatch):
 def test_suffixes_without_reader(tmp_path):
     for name_ in ("w.onnx", "w", "w.ckpt-x"):
         (tmp_path / name_).write_bytes(b"\0" * 99)
-        refused(tmp_path / name_, r"suffix '.*', expected one of .safetensors, .npz, .pth, ")
+        refused(tmp_path / name_, r"suffix '.*'.*, expected one of .safetensors, .npz, .pth, ")
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -754,7 +755,7 @@ def test_pytorch_reads_the_same(new, tmp_path):
             (weights, weights),
             ({"epoch": 1, "model": weights, "best": np.float64(3)}, weights),
             (module.state_dict(), module.state_dict()),
-            ({"state_dict": parallel, "arch": "x"}, module.state_dict()),
+            ({"state_dict": parallel, "arch": "x"}, parallel),
         ]
     ):
         path = tmp_path / f"{i}.pth"
@@ -777,5 +778,4 @@ def test_pytorch_reads_published_files_the_same(name, shared):
     torch = pytest.importorskip("torch")
     path = shared(f"data/weights/{name}")
     want = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    want = {key.removeprefix("module."): value for key, value in want.items()}
     assert_same(files.read(path)[0], as_numpy(want))

@@ -98,7 +98,6 @@ def test_norms_before_their_convolution_stay_and_cannot_be_saved(network, tmp_pa
     assert error(model, zoo.fold(folded)) < 1e-5
     with pytest.raises(zoo.ZooError, match=r"partly folded .*, expected the one before fold"):
         zoo.save(folded, tmp_path / "x.safetensors")
-    zoo.save(model, tmp_path / "x.safetensors")
 
 
 def test_a_saved_network_loads_folded_and_a_folded_one_saves(tmp_path):

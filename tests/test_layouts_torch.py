@@ -256,3 +256,76 @@ def test_strides_that_no_shape_shows():
     model = registry.abstract(Spec("resnet50_v1"))
     with pytest.raises(zoo.ZooError, match="have no resnet50_v1: expected resnet50"):
         LAYOUTS["torchvision"].rules_for(model)
+
+
+# --- transformers --------------------------------------------------------------------------------
+
+
+def transformers_names(depths: tuple[int, ...], bottleneck: bool) -> set[str]:
+    """What `ResNetForImageClassification(...).state_dict()` holds, written out from its modules."""
+
+    def unit(at: str) -> set[str]:
+        norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        return {f"{at}.convolution.weight", *(f"{at}.normalization.{leaf}" for leaf in norm)}
+
+    names = unit("resnet.embedder.embedder") | {"classifier.1.weight", "classifier.1.bias"}
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            at = f"resnet.encoder.stages.{stage}.layers.{block}"
+            for i in range(3 if bottleneck else 2):
+                names |= unit(f"{at}.layer.{i}")
+            if block == 0 and (stage or bottleneck):
+                names |= unit(f"{at}.shortcut")
+    return names
+
+
+@pytest.mark.parametrize(
+    ("ours", "depths", "bottleneck"),
+    [("resnet18", (2, 2, 2, 2), False), ("resnet50", (3, 4, 6, 3), True)],
+)
+@pytest.mark.parametrize("prefix", ["", "model.", "body alone"])
+def test_transformers_names(ours, depths, bottleneck, prefix):
+    layout = LAYOUTS["transformers"]
+    model = registry.abstract(Spec(ours, num_classes=1))
+    names = transformers_names(depths, bottleneck)
+    rules, paths = layout.rules_for(model), convert.expected(model)
+    shapes = {layout.source_name(path, rules): path for path in paths}
+    arrays = {}
+    for name in names:
+        path = shapes.get(name.removeprefix("resnet."))
+        array = np.zeros(()) if path is None else np.zeros(paths[path], np.int8)
+        arrays[name] = array if path is None else layout.restore(path, array, model)
+    if prefix == "body alone":
+        arrays = {n.removeprefix("resnet."): x for n, x in arrays.items() if n[0] == "r"}
+    elif prefix:
+        arrays = {prefix + n: x for n, x in arrays.items()}
+    arrays, notes = convert.unwrap(model, arrays, layout)
+    assert bool(notes) == (prefix == "model.")
+    filled = convert.convert(model, arrays, layout, new_head=prefix == "body alone")
+    assert filled.keys() == {p for p in paths if prefix != "body alone" or p[:10] != "classifier"}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("ours", "options"),
+    [
+        ("resnet18", dict(depths=[2] * 4, hidden_sizes=[64, 128, 256, 512], layer_type="basic")),
+        ("resnet50", dict(downsample_in_bottleneck=False)),
+        ("resnet50_v1", dict(downsample_in_bottleneck=True)),
+    ],
+)
+def test_transformers_outputs(ours, options, tmp_path):
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(num_labels=5, **options)
+    theirs = transformers.ResNetForImageClassification(config).eval()
+    for name, buffer in theirs.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        want = theirs(pixel_values=x).logits.numpy()
+    model = zoo.load(ours, file=tmp_path / "w.pth", layout="transformers")
+    got = np.asarray(model(x.permute(0, 2, 3, 1).numpy()))
+    assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()

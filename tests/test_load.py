@@ -1,16 +1,20 @@
 """Published weights by name: `zoo.load("arch.tag")` through catalogue, cache and conversion."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 import zoo
+from zoo import registry
 from zoo.errors import ZooError
-from zoo.preprocess import CAFFE
+from zoo.preprocess import CAFFE, SLIM
 from zoo.pretrained import fetch, files, store
+from zoo.pretrained.layouts import LAYOUTS
 
 NAME = "squeezenet1_1.tv1_in1k"
 
@@ -181,6 +185,148 @@ def test_a_network_alone_has_default_weights():
 def test_unknown_weights():
     with pytest.raises(ZooError, match=r"did you mean .*resnet50\.a1_in1k"):
         zoo.load("resnet50.a1_in1")
+
+
+# --- files that do not tell all ------------------------------------------------------------------
+
+
+TF_LIKE = "mobilenet_v3_small_075"  # timm has it of its own and from TensorFlow
+
+
+@pytest.fixture(scope="module")
+def tf_file(tmp_path_factory) -> Path:
+    """A file of timm's tf_mobilenetv3_small_075, fine-tuned to 37 classes."""
+    folder = tmp_path_factory.mktemp("tf")
+    model = zoo.create(TF_LIKE, num_classes=37, numerics=zoo.TF)
+    model.preprocess = zoo.weights(f"{TF_LIKE}.in1k").preprocess
+    zoo.export(model, folder / "exported.safetensors", "timm")
+    save_file(load_file(folder / "exported.safetensors"), folder / "bare.safetensors")
+    return folder / "bare.safetensors"
+
+
+def test_numerics_that_nothing_tells_are_asked_for(tf_file):
+    with pytest.raises(ZooError) as error:
+        zoo.load(TF_LIKE, file=tf_file, layout="timm")
+    for choice in (f"like='{TF_LIKE}.in1k' (TF)", f"like='{TF_LIKE}.lamb_in1k' (TORCH)"):
+        assert choice in str(error.value)
+    assert "numerics=" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "numerics", "source"),
+    [
+        (f"{TF_LIKE}.in1k", {}, zoo.TF, "in1k"),
+        (TF_LIKE, dict(like=f"{TF_LIKE}.in1k"), zoo.TF, "in1k"),
+        (TF_LIKE, dict(like=f"{TF_LIKE}.lamb_in1k", layout="timm"), zoo.TORCH, "lamb_in1k"),
+        (TF_LIKE, dict(numerics="tf", layout="timm", preprocess=f"{TF_LIKE}.in1k"), zoo.TF, "in1k"),
+    ],
+    ids=["full-name", "like", "like-other", "numerics"],
+)
+def test_a_fine_tuned_file_keeps_its_classifier(tf_file, name, options, numerics, source):
+    model = zoo.load(name, file=tf_file, **options)
+    assert model.spec.numerics == numerics
+    assert model.preprocess == zoo.weights(f"{TF_LIKE}.{source}").preprocess
+    assert (model.spec.num_classes, model.classes, model.notes) == (37, (), ())
+    kernel = values(model)["classifier/linear/kernel"][...]
+    np.testing.assert_array_equal(kernel, load_file(tf_file)["classifier.weight"].T)
+
+
+def test_what_zoo_wrote_tells_all_under_any_names(tf_file):
+    model = zoo.load(TF_LIKE, file=tf_file.with_name("exported.safetensors"), layout="timm")
+    assert model.spec.numerics == zoo.TF
+    assert model.preprocess == zoo.weights(f"{TF_LIKE}.in1k").preprocess
+    assert not model.notes
+
+
+def test_choices_that_are_none(tf_file, tmp_path):
+    for options, message in (
+        (dict(like="resnet50.a1_in1k"), f"got resnet50.a1_in1k for {TF_LIKE}"),
+        (dict(numerics="TFF", layout="timm"), "unknown numerics 'TFF': did you mean 'TF'"),
+        (dict(numerics="TF", layout="timm", preprocess="nothing.at_all"), "unknown model"),
+        (dict(numerics="TF", layout="timm", preprocess={}), "preprocess: got {}, expected"),
+        (dict(num_classes="37", like=f"{TF_LIKE}.in1k"), "num_classes: got '37', expected a whole"),
+        (dict(head="fc", like=f"{TF_LIKE}.in1k"), "unknown head 'fc'"),
+    ):
+        with pytest.raises(ZooError, match=re.escape(message)):
+            zoo.load(TF_LIKE, file=tf_file, **options)
+    with pytest.raises(ZooError, match="are for a file="):
+        zoo.load(f"{TF_LIKE}.in1k", numerics="TORCH")
+    zoo.save(zoo.create("mobilenet_v1_025", num_classes=2), tmp_path / "own.safetensors")
+    with pytest.raises(ZooError, match="says itself how it computes"):
+        zoo.load("mobilenet_v1_025", file=tmp_path / "own.safetensors", numerics="TF")
+
+
+def test_every_published_file_is_told_or_asked_about():
+    """Without its full name, a published file gets its own numerics, a note or an error."""
+    silent = []
+    for record in map(zoo.weights, zoo.list_weights()):
+        layout, variant = LAYOUTS[record.layout], registry.find(record.model)
+        if record.source == "zoo":
+            continue
+        try:
+            numerics, note = store._numerics("file", variant, layout, {}, None, None)
+        except ZooError:  # asked about
+            continue
+        assert numerics == store._published_numerics(record), record.name
+        assert bool(note) == (numerics != layout.numerics_for(variant))
+        preprocess, _ = store._looks("file", variant, layout, ({}, {}), None)
+        if preprocess != record.preprocess and not preprocess.note:
+            silent.append(record.name)
+    assert not silent
+
+
+def test_agreed_preprocessing_needs_no_note():
+    """All published SqueezeNets of torchvision are alike, its ResNet-50 are not."""
+    find = registry.find
+    sure, _ = store._looks("file", find("squeezenet1_1"), LAYOUTS["torchvision"], ({}, {}), None)
+    assert (sure, sure.note) == (zoo.weights(NAME).preprocess, "")
+    unsure, _ = store._looks("file", find("resnet50"), LAYOUTS["torchvision"], ({}, {}), None)
+    assert "preprocessing is assumed" in unsure.note
+    assert "differ in resize" in unsure.note
+    none, _ = store._looks("file", find("resnet34"), LAYOUTS["transformers"], ({}, {}), None)
+    assert "there are no published weights of resnet34" in none.note
+
+
+def test_a_note_outlives_the_file(tmp_path):
+    model = zoo.create("mobilenet_v1_025", num_classes=2)
+    model.preprocess = replace(model.preprocess, note="assumed")
+    zoo.save(model, tmp_path / "a.safetensors")
+    assert zoo.load(str(tmp_path / "a.safetensors")).notes == ("assumed",)
+    told = zoo.load(str(tmp_path / "a.safetensors"), preprocess=zoo.Preprocess())
+    assert told.notes == ()
+
+
+def test_a_cache_that_is_older_than_the_catalogue(published, monkeypatch):
+    zoo.load(NAME)
+    newer = replace(zoo.weights(NAME), hash="", preprocess=SLIM)
+    monkeypatch.setattr(store, "weights", lambda name: newer)
+    assert zoo.load(NAME).preprocess == SLIM
+    assert len(published) == 1
+
+
+def test_a_published_file_of_another_size_is_none(published, monkeypatch):
+    wrong = replace(zoo.weights(NAME), hash="", classes=999)
+    monkeypatch.setattr(store, "weights", lambda name: wrong)
+    with pytest.raises(ZooError, match="has 1000 classes, expected 999"):
+        zoo.load(NAME)
+
+
+def test_our_own_file_under_a_full_name_says_all_itself(tmp_path):
+    model = zoo.create("squeezenet1_1", num_classes=1000)
+    model.preprocess, model.classes = SLIM, tuple(f"mine {i}" for i in range(1000))
+    zoo.save(model, tmp_path / "own.safetensors")
+    loaded = zoo.load(NAME, file=tmp_path / "own.safetensors")
+    assert (loaded.preprocess, loaded.classes) == (SLIM, model.classes)
+
+
+def test_the_folder_of_a_run(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    zoo.save(zoo.create("mobilenet_v1_025", num_classes=2), tmp_path / "run" / "model.safetensors")
+    assert zoo.load(str(tmp_path / "run")).spec.num_classes == 2
+    monkeypatch.chdir(tmp_path)
+    assert zoo.load("run").spec.num_classes == 2
+    with pytest.raises(ZooError, match="no file"):
+        zoo.load(str(tmp_path / "none"))
 
 
 def test_a_path_is_no_name(tmp_path):

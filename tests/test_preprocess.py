@@ -1,8 +1,10 @@
 """From pictures of every kind to network input: `zoo.preprocess`."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -19,6 +21,8 @@ from zoo.preprocess import (
     KERAS_CAFFE,
     KERAS_TF,
     KERAS_TORCH,
+    SLIM,
+    SLIM_VGG,
     Preprocess,
     read_rgb,
 )
@@ -69,12 +73,91 @@ def test_squash_keeps_all_of_the_picture():
     assert (out[:, 11:] == 200).all()
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", [i for i in INTERPOLATIONS if i != "tf_bilinear"])
 def test_interpolations_are_pillows(interpolation):
     out = Preprocess(size=32, resize=None, interpolation=interpolation).image(noise(50, 70, 3))
     filter = getattr(Image, interpolation.upper())
     want = np.asarray(Image.fromarray(noise(50, 70, 3)).resize((32, 32), filter))
     np.testing.assert_array_equal(out, want)
+
+
+def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """TensorFlow's kernel, pixel by pixel: align_corners and half_pixel_centers False."""
+    out = np.empty((height, width, 3), np.float32)
+    rows, columns = image.shape[:2]
+    for i, j in np.ndindex(height, width):
+        y, x = (
+            np.float32(i) * np.float32(rows / height),
+            np.float32(j) * np.float32(columns / width),
+        )
+        top, left = int(y), int(x)
+        bottom, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+        above = image[top, left] + (image[top, right] - image[top, left]) * (x - left)
+        below = image[bottom, left] + (image[bottom, right] - image[bottom, left]) * (x - left)
+        out[i, j] = above + (below - above) * (y - top)
+    return out
+
+
+@pytest.mark.parametrize("shape", [(50, 71), (97, 64), (20, 30)], ids=str)
+def test_slims_pictures(shape):
+    """inception_preprocessing.preprocess_for_eval and vgg_preprocessing's, in NumPy."""
+    pixels = noise(*shape, 3)
+    floats = pixels.astype(np.float32)
+    rows, columns = (side // 16 for side in shape)  # tf.image.central_crop(image, 0.875)
+    middle = floats[rows : shape[0] - rows, columns : shape[1] - columns]
+    want = resize_bilinear(middle, 24, 24)
+    assert np.abs(SLIM.at_size(24).image(pixels) - want).max() <= 0.501  # rounded
+
+    vgg = replace(SLIM_VGG, size=24, resize=28)
+    height, width = (round(28 * side / min(shape)) for side in shape)
+    top, left = (height - 24) // 2, (width - 24) // 2
+    want = resize_bilinear(floats, height, width)[top : top + 24, left : left + 24]
+    assert np.abs(vgg.image(pixels) - want).max() <= 0.501
+
+
+def test_training_crops_what_slim_cuts_out():
+    assert SLIM.resized((500, 375)) == (256, 256)  # of which the middle 224 is used
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            dict(size=10**9),
+            "size must be a positive number of pixels, got 1000000000, expected 1 to 10,000",
+        ),
+        (dict(size="224"), "size must be a positive number of pixels, got '224'"),
+        (dict(size=True), "size must be a positive number"),
+        (dict(resize=256.0), "resize must be a positive number of pixels"),
+        (dict(mean=[float("nan")] * 3), "mean must be three numbers"),
+        (dict(mean=[1e300] * 3), "mean must be three numbers"),
+        (dict(std=[1, 1, float("inf")]), "std must be three positive numbers"),
+        (dict(std=["1", "1", "1"]), "std must be three positive numbers"),
+        (dict(central=0), "central: got 0.0, expected 0 < share <= 1"),
+        (dict(interpolation=["bilinear"]), "unknown interpolation"),
+        (dict(channels=None), "unknown channel order"),
+        (dict(squash=1), "squash: got 1, expected True or False"),
+        (dict(note=["a"]), "note: got"),
+    ],
+    ids=str,
+)
+def test_values_that_a_file_may_have(values, message):
+    with pytest.raises(ZooError, match=re.escape(message)):
+        Preprocess.from_dict(values)
+
+
+def test_numpys_numbers_become_pythons():
+    record = Preprocess(size=np.int64(32), resize=np.int16(40), mean=np.zeros(3), std=np.ones(3))
+    assert json.loads(json.dumps(record.to_dict())) == record.to_dict()
+    assert Preprocess.from_dict(record.to_dict()) == record
+
+
+def test_a_note_is_kept_and_makes_no_difference():
+    noted = Preprocess(note="assumed")
+    assert noted == Preprocess()
+    assert "assumed" in repr(noted)
+    assert Preprocess.from_dict(noted.to_dict()).note == "assumed"
+    assert "note" not in Preprocess().to_dict()
 
 
 def test_squash_then_crop():
@@ -277,7 +360,7 @@ def test_sources_that_are_no_picture(source, got):
         ({"std": (0.5, 0.5, 0)}, "std must be three positive numbers"),
         ({"mean": 0.5}, "mean must be three numbers"),
         ({"channels": "grb"}, "unknown channel order 'grb': did you mean 'rgb', 'bgr'"),
-        ({"squash": 256}, "squash must be True or False, got 256"),
+        ({"squash": 256}, "squash: got 256, expected True or False"),
     ],
 )
 def test_impossible_values(field, message):

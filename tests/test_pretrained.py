@@ -18,9 +18,9 @@ from training.state import flat
 from zoo import registry
 from zoo.context import Spec
 from zoo.init import materialize
-from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool
+from zoo.layers import Conv, Dense, FlattenAt
 from zoo.preprocess import INCEPTION, KERAS_TF
-from zoo.pretrained import convert, files
+from zoo.pretrained import convert, files, store
 from zoo.pretrained.layouts import KERAS_APPLICATIONS, LAYOUTS, TORCHVISION, ZOO
 
 H5 = "data/weights/mobilenet_2_5_224_tf_no_top.h5"
@@ -68,7 +68,9 @@ def test_a_published_keras_file_computes_what_keras_computes(shared):
 
 
 def test_a_file_without_classifier_wants_to_know_the_classes(shared):
-    with pytest.raises(zoo.ZooError, match="has no classifier: expected num_classes=N"):
+    with pytest.raises(
+        zoo.ZooError, match=r"has no classifier .*: expected num_classes=N for a fresh"
+    ):
         zoo.load("mobilenet_v1_025", file=shared(H5))
     fresh = values(zoo.load("mobilenet_v1_025", file=shared(H5), num_classes=3))
     bare = values(zoo.load("mobilenet_v1_025", file=shared(H5), num_classes=0))
@@ -327,6 +329,180 @@ def test_layouts_are_named(torch_file):
     assert all(name == layout.name for name, layout in LAYOUTS.items())
 
 
+def test_no_more_problems_than_a_screen_holds(torch_arrays):
+    model = registry.abstract(Spec("resnet18", num_classes=6))
+    wrong = {name.replace("layer", "stage"): x for name, x in torch_arrays.items()}
+    with pytest.raises(zoo.ZooError) as error:
+        convert.convert(model, wrong, TORCHVISION, new_head=False)
+    _, *lines = str(error.value).splitlines()
+    assert len(lines) == 2 * (10 + 1)
+    first, more = lines[0], lines[10]
+    assert first.startswith("  missing     layer1.0.conv1.weight, [3, 3, 64, 64] for body")
+    assert first.endswith("; nearest: stage1.0.conv1.weight")
+    assert more == "  ... and 85 more missing"
+
+
+def test_names_of_another_layout_or_of_nothing(torch_arrays):
+    model = registry.abstract(Spec("resnet18", num_classes=6))
+    for layout, wrong, last in (
+        ("transformers", torch_arrays, "the names are those of layout 'torchvision': expected"),
+        ("torchvision", {"a\x1b[31m": np.zeros(3)}, "no name fits: expected weights of resnet18"),
+    ):
+        with pytest.raises(zoo.ZooError) as error:
+            convert.convert(model, wrong, LAYOUTS[layout], new_head=True)
+        assert last in str(error.value).splitlines()[-1]
+        assert "\x1b" not in str(error.value)
+
+
+def test_wrong_names_are_not_a_missing_classifier(torch_arrays, tmp_path):
+    wrong = {f"x{name}": np.atleast_1d(x) for name, x in torch_arrays.items()}
+    save_file(wrong, tmp_path / "w.safetensors")
+    with pytest.raises(zoo.ZooError, match=r"missing     layer1\.0\.conv1\.weight"):
+        zoo.load("resnet18", file=tmp_path / "w.safetensors", layout="torchvision")
+
+
+# --- names that a trainer wrapped, and classifiers of other names --------------------------------
+
+
+@pytest.fixture(scope="session")
+def whole() -> zoo.Network:
+    return registry.abstract(Spec("resnet18", num_classes=6))
+
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.", "a.b.c.", "net/x."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_what_all_names_begin_with_is_stripped_and_said(torch_arrays, whole, prefix):
+    wrapped = {prefix + name: x for name, x in torch_arrays.items()}
+    bare, notes = convert.unwrap(whole, wrapped, TORCHVISION)
+    assert_same(bare, torch_arrays)
+    assert notes
+    for part in re.findall(r"[^.]+\.", prefix):
+        assert part in " ".join(notes)
+
+
+def test_names_as_they_are_need_no_note(torch_arrays, whole):
+    bare, notes = convert.unwrap(whole, torch_arrays, TORCHVISION)
+    assert_same(bare, torch_arrays)
+    assert notes == ()
+
+
+def test_compiled_layers_and_averaged_weights(torch_arrays, whole):
+    wrapped = {
+        "module." + name.replace("layer2.0.", "layer2.0._orig_mod."): x
+        for name, x in torch_arrays.items()
+    }
+    wrapped["n_averaged"] = np.array(7)
+    bare, notes = convert.unwrap(whole, wrapped, TORCHVISION)
+    assert_same(bare, torch_arrays)
+    assert len(notes) == 2
+
+
+def test_densenets_oldest_names_are_unwrapped_too():
+    model = registry.abstract(Spec("densenet121"))
+    names = convert._names(model, TORCHVISION)
+    old = [re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name) for name in names]
+    arrays = {f"module.{name}": np.zeros(1) for name in old}
+    bare, _ = convert.unwrap(model, arrays, TORCHVISION)
+    assert set(TORCHVISION.rename(model, bare)) == set(names)
+
+
+def test_two_networks_in_a_file(torch_arrays, whole):
+    both = {f"{p}{name}": x for p in ("model.", "ema.") for name, x in torch_arrays.items()}
+    with pytest.raises(zoo.ZooError, match=r"holds 2 networks.*begin with 'ema.', 'model.'"):
+        convert.unwrap(whole, both, TORCHVISION)
+    twice = {f"{p}{name}": x for p in ("", "ema.") for name, x in torch_arrays.items()}
+    with pytest.raises(zoo.ZooError, match="holds 2 networks"):
+        convert.unwrap(whole, twice, TORCHVISION)
+
+
+def test_what_stands_beside_the_network_is_unexpected(torch_arrays, whole):
+    wrapped = {f"model.{name}": x for name, x in torch_arrays.items()}
+    wrapped["criterion.weight"] = np.zeros(6, np.float32)
+    bare, _ = convert.unwrap(whole, wrapped, TORCHVISION)
+    with pytest.raises(zoo.ZooError) as error:
+        convert.convert(whole, bare, TORCHVISION, new_head=True)
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        "unexpected  criterion.weight, [6]",
+        "all of resnet18 is there: expected a file without the unexpected ones",
+    ]
+
+
+# a file's own classifier in place of "fc"
+HEADS = {
+    "fc.1": dict(kernel="fc.1.weight", bias="fc.1.bias"),
+    "head": dict(kernel="head.weight", bias="head.bias"),
+    "my.cls": dict(kernel="my.cls.weight", bias="my.cls.bias"),
+    "head.fc": dict(kernel="head.fc.weight", bias=None),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_of_another_name(torch_arrays, whole, tmp_path, head):
+    names = {"fc.weight": HEADS[head]["kernel"], "fc.bias": HEADS[head]["bias"]}
+    arrays = {names.get(name, name): x for name, x in torch_arrays.items()}
+    arrays.pop(None, None)
+    arrays["fc.0.running_mean" if head == "fc.1" else "bn1.weight"] = torch_arrays["bn1.weight"]
+    assert convert.other_heads(whole, arrays, TORCHVISION) == {head: 6}
+    body = convert.convert(whole, arrays, TORCHVISION, new_head=True)
+    assert not any(path.startswith("classifier.") for path in body)
+
+    arrays.pop("fc.0.running_mean", None)
+    taken = convert.take_head(whole, arrays, TORCHVISION, head)
+    filled = convert.convert(whole, taken, TORCHVISION, new_head=False)
+    want = torch_arrays["fc.weight"].T
+    np.testing.assert_array_equal(filled["classifier.linear.kernel"], want)
+    bias = torch_arrays["fc.bias"] if HEADS[head]["bias"] else np.zeros(6)
+    np.testing.assert_array_equal(filled["classifier.linear.bias"], bias)
+    with pytest.raises(zoo.ZooError, match=f"unknown head 'fx': .*'?{head}"):
+        convert.take_head(whole, arrays, TORCHVISION, "fx")
+
+
+def test_a_head_of_another_name_is_said(torch_arrays, tmp_path):
+    arrays = {re.sub(r"^fc", "fc.1", n): np.atleast_1d(x) for n, x in torch_arrays.items()}
+    save_file(arrays, tmp_path / "w.safetensors")
+    file = dict(file=tmp_path / "w.safetensors", layout="torchvision")
+    with pytest.raises(zoo.ZooError, match=r"or head= one of 'fc\.1' of 6 classes"):
+        zoo.load("resnet18", **file)
+    fresh = zoo.load("resnet18", num_classes=6, **file)
+    assert fresh.notes[0] == "left out: 'fc.1' of 6 classes; head= takes one"
+    got = values(fresh)
+    assert_fresh_head(got, (512, 6))
+    kept = values(zoo.load("resnet18", head="fc.1", **file))
+    np.testing.assert_array_equal(kept["classifier.linear.kernel"], arrays["fc.1.weight"].T)
+
+
+def test_keras_dense_head(keras, tmp_path):
+    """A `Sequential` of a network without its top, and layers of the user's."""
+    arrays = {n: x for n, x in keras.items() if not n.startswith("conv_preds")}
+    arrays |= draw({"dense/kernel:0": (256, 5), "dense/bias:0": (5,)})
+    path = write_h5(tmp_path / "w.h5", arrays)
+    assert zoo.load("mobilenet_v1_025", file=path, num_classes=0).spec.num_classes == 0
+    got = values(zoo.load("mobilenet_v1_025", file=path, head="dense"))
+    np.testing.assert_array_equal(got["classifier.linear.kernel"], arrays["dense/kernel:0"])
+
+
+def test_auxiliary_classifiers_may_be_of_other_classes():
+    """Who fine-tunes torchvision's GoogLeNet replaces the last layer alone."""
+    model = registry.abstract(Spec("inception_v1", num_classes=6, aux=True))
+    shapes = dict.fromkeys(convert._names(model, TORCHVISION), (1,))
+    paths = convert.expected(model)
+    rules = TORCHVISION.rules_for(model)
+    arrays = {
+        TORCHVISION.source_name(path, rules): TORCHVISION.restore(
+            path, np.broadcast_to(np.float32(0), shape), model
+        )
+        for path, shape in paths.items()
+    }
+    assert arrays.keys() == shapes.keys()
+    arrays["aux1.fc2.bias"] = np.zeros(1000)
+    filled = convert.convert(model, arrays, TORCHVISION, new_head=False, aux=False)
+    assert not any(path.startswith("aux_") for path in filled)
+    with pytest.raises(zoo.ZooError, match=r"mis-shaped  aux1\.fc2\.bias"):
+        convert.convert(model, arrays, TORCHVISION, new_head=False)
+
+
 # --- files that are not what they should be ------------------------------------------------------
 
 
@@ -358,11 +534,19 @@ def test_an_hdf5_file_of_another_kind(tmp_path):
         zoo.load("mobilenet_v1_025", file=path, num_classes=3)
 
 
-@pytest.mark.parametrize("name", ["w.onnx", "w"])
-def test_a_suffix_without_reader(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("w.onnx", " is a program: its network's own weights are needed"),
+        ("w.gguf", " is of another library"),
+        ("w.safetensors.index.json", " is a list of parts: weights in one file are needed"),
+        ("w", ""),
+    ],
+)
+def test_a_suffix_without_reader(tmp_path, name, what):
     path = tmp_path / name
     path.write_bytes(b"anything")
-    message = f"cannot read {name}: suffix '{path.suffix}', expected one of .safetensors, .npz"
+    message = f"cannot read {name}: suffix '{path.suffix}'{what}, expected one of .safetensors, "
     with pytest.raises(zoo.ZooError, match=re.escape(message)):
         zoo.load("resnet18", file=path)
 
@@ -376,19 +560,70 @@ def test_no_file(tmp_path):
 
 def test_a_description_that_is_damaged(torch_arrays, tmp_path):
     path = tmp_path / "w.safetensors"
-    for text in ("", "{", "[]", '{"spec": {}}'):
+    for text in ("", "{", "[]", '{"spec": {}}', "[" * 100_000, '{"a":' * 100_000):
         save_file({"a": np.zeros(1, np.float32)}, path, metadata={"zoo": text})
         with pytest.raises(zoo.ZooError, match=r"was not written by zoo\.save"):
             zoo.load(str(path))
+
+
+HOSTILE = {
+    "spec": [
+        dict(num_classes=10**9),
+        dict(num_classes=-1),
+        dict(num_classes=3.0),
+        dict(num_classes="3"),
+        dict(num_classes=10**6, classes=[]),
+        dict(name=["mobilenet_v1_025"]),
+        dict(name="\x1b[31m\n" * 99),
+        dict(dropout=float("nan")),
+        dict(dtype="complex64"),
+        dict(aux="yes"),
+        dict(numerics=dict(bn_epsilon=float("nan"))),
+        dict(numerics=dict(bn_epsilon=-1)),
+        dict(numerics=dict(padding=["same"])),
+        dict(numerics=[]),
+        dict(extra=1),
+    ],
+    "preprocess": [
+        dict(size=10**8),
+        dict(mean=[float("inf")] * 3),
+        dict(std=[0, 0, 0]),
+        dict(interpolation={}),
+        dict(extra=1),
+    ],
+    "classes": ["abc", ["ant"], [1, 2, 3], {"ant": 1, "bee": 2, "cat": 3}, None, 3],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [(p, v) for p in HOSTILE for v in HOSTILE[p]], ids=lambda v: f"{v}"[:40]
+)
+def test_a_description_that_lies(part, value, model, tmp_path):
+    arrays, metadata = store._pack(model)
+    about = json.loads(metadata["zoo"])
+    if part == "classes":
+        about["classes"] = value
+    else:
+        value = dict(value)
+        about["classes"] = value.pop("classes", about["classes"])
+        if isinstance(value.get("numerics"), dict):
+            value["numerics"] = about["spec"]["numerics"] | value["numerics"]
+        about[part] |= value
+    path = tmp_path / "model.safetensors"
+    save_file(arrays, path, metadata={"zoo": json.dumps(about)})
+    with pytest.raises(zoo.ZooError) as error:
+        zoo.load(str(path))
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
 
 
 # --- our own files -------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def small(network):
-    """A network that saves in no time; `zoo.load` builds it as the name it bears, so not for it."""
-    return network(dict(stem=Conv(3, 4)), dict(pool=GlobalAvgPool()), num_classes=2)
+def small(tiny):
+    """A network that saves in no time."""
+    return zoo.create("tiny", num_classes=2)
 
 
 @pytest.fixture(scope="module")
@@ -468,6 +703,75 @@ def test_load_replaces_what_is_asked(model, tmp_path):
     assert_same(values(loaded), values(model))
 
 
+def replaced_classifier(model):
+    model.classifier = nnx.Linear(256, 7, rngs=nnx.Rngs(0))
+
+
+def replaced_kernel(model):
+    model.classifier.linear.kernel = nnx.Param(np.zeros((256, 9), np.float32))
+
+
+def added_layer(model):
+    model.extra = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+
+def replaced_pool(model):
+    model.head.pool = FlattenAt(1)
+
+
+def replaced_activation(model):
+    model.body.stem.act = nnx.gelu
+
+
+def removed_norm(model):
+    model.body.stem.norm = None
+
+
+def too_few_names(model):
+    model.classes = ("ant",)
+
+
+CHANGES = [replaced_classifier, replaced_kernel, added_layer, replaced_pool, replaced_activation]
+CHANGES += [removed_norm, too_few_names]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("write", [zoo.save, zoo.export], ids=["save", "export"])
+def test_what_would_not_load_is_not_saved(change, write, tmp_path):
+    model = zoo.create("mobilenet_v1_025", num_classes=3)
+    change(model)
+    with pytest.raises(zoo.ZooError, match=r"^(save|export): "):
+        write(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_modes_and_use_change_nothing_that_is_saved(small, tmp_path):
+    small.train()
+    small.classes = ["ant", "bee"]
+    small.preprocess = INCEPTION
+    zoo.save(small, tmp_path / "model.safetensors")
+    assert zoo.load(str(tmp_path / "model.safetensors")).classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model", "model.safetensors.gz"])
+def test_no_suffix_but_ours(small, tmp_path, name):
+    with pytest.raises(zoo.ZooError, match=r"expected a name that ends with \.safetensors"):
+        zoo.save(small, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_read_back_is_not_left(small, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    zoo.save(small, path)
+    old = path.read_bytes()
+    for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:50]):
+        monkeypatch.setattr(store, "write", lambda p, data, d=damage: p.write_bytes(d(data)))
+        with pytest.raises(zoo.ZooError, match="does not read back as it was written"):
+            zoo.save(small, path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 def test_saving_anew_replaces_the_file(small, model, tmp_path):
     path = tmp_path / "model.safetensors"
     zoo.save(small, path)
@@ -498,10 +802,10 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(small, model, tmp_path):
 
 
 def test_saving_over_a_folder_leaves_no_file(small, tmp_path):
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(IsADirectoryError):
-        zoo.save(small, tmp_path / "folder")
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+        zoo.save(small, tmp_path / "folder.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.safetensors"]
 
 
 def test_saving_where_nothing_can_be_written(small, tmp_path):

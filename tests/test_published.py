@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo import registry
+from zoo import preprocess, registry
 from zoo.context import ACTIVATIONS, Spec
 from zoo.layers import Conv, Dense, FlattenAt
 from zoo.preprocess import INCEPTION
@@ -330,7 +330,7 @@ def test_slim_gates_are_a_little_above_a_hard_sigmoid():
 
 def test_slim_pictures():
     inception, vgg = (SLIM.preprocess_for(registry.find(n)) for n in ("inception_v3", "vgg16"))
-    assert (inception.size, inception.resize, inception.squash) == (299, 341, True)
+    assert inception == preprocess.SLIM.at_size(299)
     assert (inception.mean, inception.std) == (INCEPTION.mean, INCEPTION.std)
     pixel = np.array([[[124, 117, 104]]], np.uint8)
     np.testing.assert_allclose(vgg.normalize(pixel)[0, 0], [0.32, 0.22, 0.06], atol=1e-4)

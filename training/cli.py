@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.cache import enable_compilation_cache
 from zoo.cli import Commands, commands, table
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 
 from .config import FINETUNE, TrainConfig
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.run(args)
     except ZooError as error:
-        print(f"zoo {args.command}: {error}", file=sys.stderr)
+        print(printable(f"zoo {args.command}: {error}", keep="\n"), file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(130)

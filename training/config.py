@@ -110,6 +110,7 @@ class TrainConfig:
 
     weights: str | None = option(None, "weights to start from: published ones, or a file")
     layout: str | None = option(None, "the layout of a file of weights; default: by the file")
+    like: str | None = option(None, "published weights that a file of weights computes like")
     head_epochs: int = option(0, "epochs at the start that train the classifier alone")
     head_only: bool = option(False, "train the classifier alone to the end")
     freeze: str | None = option(None, "stages to leave as loaded: stem..stage3, or stem,stage1")

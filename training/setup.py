@@ -1,5 +1,6 @@
 """What a run works on: its pictures and its network, as the config asks for them."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.layers import Network
 from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
@@ -50,10 +51,14 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
             config.model if file else config.weights,
             file=file,
             layout=config.layout,
+            like=config.like,
             num_classes=classes,
             dropout=config.dropout,
             **switches,
         )
+        if jax.process_index() == 0:
+            for note in model.notes:
+                print(printable(f"zoo: {config.weights}: {note}"), file=sys.stderr)
     else:
         model = zoo.create(
             config.model,
@@ -84,10 +89,11 @@ def class_weights(dataset: data.Dataset) -> list[float]:
 def preprocessing(own: Preprocess, asked: int | None, usual: int | None) -> Preprocess:
     """The network's preprocessing at the size asked for, or else usual for the dataset.
 
-    Where it takes the nearest pixels of the whole picture, as `keras.utils.load_img` does, pictures
-    are averaged and cropped instead: Keras' networks were not trained on the former.
+    Where it picks pixels, as `keras.utils.load_img` and slim do, pictures are averaged and cropped
+    instead: the networks were not trained on the former. What was only assumed holds from now on.
     """
-    if own.interpolation == "nearest":
+    own = replace(own, note="")
+    if own.interpolation in ("nearest", "tf_bilinear"):
         own = replace(
             INCEPTION.at_size(own.size), mean=own.mean, std=own.std, channels=own.channels
         )

@@ -5,15 +5,16 @@ Nothing here imports jax before a command runs, so that `zoo --help` answers at 
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import ZooError, unknown
+from .errors import ZooError, printable, unknown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from .layers import Network
     from .report.card import Card
     from .report.table import Table
 
@@ -123,14 +124,14 @@ def commands() -> Commands:
         "convert",
         _convert,
         "turn a published file into one of ours, every tensor checked",
-        "zoo convert resnet50.pth resnet50.safetensors --model resnet50 --layout torchvision",
+        "zoo convert resnet50.pth resnet50.safetensors --model resnet50.tv2_in1k",
     )
     parser.add_argument("file", help="weights in a published format")
     parser.add_argument("out", help="file to write, .safetensors")
     parser.add_argument(
         "--model", required=True, help="the network they are for, or what they are published as"
     )
-    parser.add_argument("--layout", help="how the file names its tensors; default: by the file")
+    _add_file_options(parser)
     parser.add_argument("--num-classes", type=int, help="0: without the classifier")
 
     parser = found.add(
@@ -156,10 +157,15 @@ def commands() -> Commands:
         "name what is in pictures",
         "zoo predict cat.jpg --model resnet50.a1_in1k",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file")
-    parser.add_argument("--model", required=True, help=_MODEL)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures"
+    )
+    parser.add_argument("--model", required=True, help=f"{_MODEL} or of a run")
+    parser.add_argument("--file", help="weights in a published format, of the network --model")
+    _add_file_options(parser)
     parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
     parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
+    _add_format(parser, ("text", "csv", "json"))
 
     parser = found.add(
         "env",
@@ -169,6 +175,35 @@ def commands() -> Commands:
     )
     _add_format(parser)
     return found
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    """What a file of others does not tell of itself."""
+    parser.add_argument("--layout", help="how the file names its tensors; default: by the file")
+    parser.add_argument(
+        "--like", metavar="WEIGHTS", help="published weights that it computes and sees like"
+    )
+    parser.add_argument("--numerics", metavar="NAME", help="how it computes: TORCH, TF or KERAS")
+    parser.add_argument(
+        "--preprocess", metavar="WEIGHTS", help="published weights that see pictures as it does"
+    )
+    parser.add_argument("--head", metavar="NAME", help="the layer of the file that classifies")
+
+
+def _load(args: argparse.Namespace, **options: Any) -> "Network":
+    """The network that the options ask for; what was assumed on the way is told."""
+    from .pretrained.store import load
+
+    for name in ("layout", "like", "numerics", "preprocess", "head"):
+        options[name] = getattr(args, name)
+    model = load(args.model, file=args.file, **options)
+    _tell(args, *model.notes)
+    return model
+
+
+def _tell(args: argparse.Namespace, *lines: str) -> None:
+    for line in lines:
+        print(printable(f"zoo {args.command}: {line}"), file=sys.stderr)
 
 
 def _add_format(
@@ -247,11 +282,11 @@ def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
     return "\n\n".join(getattr(report, form)() for report in reports)
 
 
-def _progress(total: int) -> "tqdm":
+def _progress(total: int, unit: str = "network") -> "tqdm":
     """A bar for a terminal to watch, which nothing is left of."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="network", leave=False, disable=None if total > 1 else True)
+    return tqdm(total=total, unit=unit, leave=False, disable=None if total > 1 else True)
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -312,11 +347,9 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .pretrained.store import load, save
+    from .pretrained.store import save
 
-    model = load(
-        args.model, file=args.file, layout=args.layout, num_classes=args.num_classes, aux=True
-    )
+    model = _load(args, num_classes=args.num_classes, aux=True)
     save(model, _writable(args.out))
     print(f"{args.out}: {model.spec.name}, {model.spec.num_classes} classes")
 
@@ -325,7 +358,9 @@ def _export(args: argparse.Namespace) -> None:
     from .pretrained.export import export
     from .pretrained.store import load
 
-    export(load(args.model), _writable(args.out), args.format, preprocess=args.preprocess)
+    model = load(args.model)
+    _tell(args, *model.notes)
+    export(model, _writable(args.out), args.format, preprocess=args.preprocess)
     print(args.out)
 
 
@@ -337,30 +372,49 @@ def _writable(out: str) -> Path:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    import jax
-    import numpy as np
-
     from .cache import enable_compilation_cache
-    from .pretrained.store import load
+    from .predicting import FORMS, SHEET, Answer, pictures_in, predict
 
     enable_compilation_cache()
+    if args.top < 1:
+        raise ZooError(f"--top: got {args.top}, expected 1 or more")
     sheet = _writable(args.png) if args.png else None
-    model = load(args.model, fold=True)
-    pictures = np.stack([model.preprocess.image(Path(image)) for image in args.images])
-    logits = jax.jit(model.logits)(model.preprocess.normalize(pictures))
-    probabilities = np.asarray(jax.nn.softmax(logits))
-    names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]
-    answers = [
-        [f"{row[i]:6.1%}  {names[i]}" for i in row.argsort()[::-1][: args.top]]
-        for row in probabilities
-    ]
-    for image, lines in zip(args.images, answers, strict=True):
-        print("\n".join([image, *("  " + line for line in lines)]))
+    images, others = pictures_in(args.images)
+    if others:
+        _tell(args, f"files left out that are no pictures by their names: {others}")
+    model = _load(args, fold=True)
+    if not model.spec.num_classes:
+        raise ZooError(f"{args.model} has no classifier: expected a network that has one")
+    bad: list[str] = []
+    shown: list[Answer] = []
+
+    def tell(line: str) -> None:
+        bad.append(line)
+        if len(images) > 1:
+            with bar.external_write_mode(file=sys.stderr):
+                _tell(args, line)
+
+    with _progress(len(images), "picture") as bar:
+
+        def answers() -> Iterator[Answer]:
+            for answer in predict(model, images, args.top, tell):
+                if sheet and len(shown) < SHEET:
+                    shown.append(answer)
+                bar.update()
+                yield answer
+
+        for text in FORMS[args.format](answers()):
+            with bar.external_write_mode(file=sys.stdout):
+                print(text)
+    if len(bad) == len(images):
+        raise ZooError(bad[0] if len(bad) == 1 else f"none of {len(bad)} pictures could be read")
+    if bad:
+        _tell(args, f"{len(bad)} of {len(images)} pictures could not be read")
     if sheet:
         from .sheet import contact_sheet
 
-        captions = [
-            [Path(image).name, *lines] for image, lines in zip(args.images, answers, strict=True)
-        ]
-        contact_sheet(list(pictures), captions).save(sheet)
-        print(sheet)
+        if len(shown) < len(images) - len(bad):
+            _tell(args, f"the contact sheet shows the first {len(shown)} pictures")
+        captions = [[printable(Path(a.image).name), *a.lines()] for a in shown]
+        contact_sheet([answer.pixels for answer in shown], captions).save(sheet)
+        print(sheet, file=sys.stdout if args.format == "text" else sys.stderr)

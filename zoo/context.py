@@ -16,6 +16,7 @@ from flax import nnx
 
 from .errors import ZooError, unknown
 from .init import INITIALIZERS
+from .settings import flag, real, shown, whole
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -58,6 +59,9 @@ class Numerics:
 
     `bn_momentum` is Flax's: the share of the old running statistics kept at a step
     (PyTorch's 0.1 is 0.9 here).
+
+    Raises:
+      ZooError: a number or a truth value that is none.
     """
 
     padding: str = "symmetric"  # a key of PADDINGS
@@ -68,6 +72,23 @@ class Numerics:
     conv_bias: bool = False  # convolutions keep a bias beside batch norm
     avg_pool_counts_padding: bool = True  # padded zeros enter the mean
     max_pool_pads_zeros: bool = False  # zeros that may win, not -inf
+
+    def __post_init__(self) -> None:
+        epsilon = real("bn_epsilon", self.bn_epsilon, "0 < epsilon <= 1")
+        if not 0 < epsilon <= 1:
+            raise ZooError(f"bn_epsilon: got {epsilon}, expected 0 < epsilon <= 1")
+        momentum = real("bn_momentum", self.bn_momentum, "0 <= momentum <= 1")
+        if not 0 <= momentum <= 1:
+            raise ZooError(f"bn_momentum: got {momentum}, expected 0 <= momentum <= 1")
+        flags = ("bn_scale", "conv_bias", "avg_pool_counts_padding", "max_pool_pads_zeros")
+        _set(self, bn_epsilon=epsilon, bn_momentum=momentum)
+        _set(self, **{name: flag(name, getattr(self, name)) for name in flags})
+
+
+def _set(record: Any, **values: Any) -> None:
+    """Fields of a frozen record that is being made."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
 
 
 TORCH = Numerics()
@@ -105,12 +126,19 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+MOST_CLASSES = 10_000_000
+
+
 @dataclass(frozen=True)
 class Spec:
     """All that rebuilds a network: what `zoo.create` was asked for. JSON-able, kept on the model.
 
+    NumPy's numbers and any name of a dtype become Python's own.
+
     Raises:
-      ZooError: an activation, initialiser, normaliser or padding that does not exist.
+      ZooError: an activation, initialiser, normaliser or padding that does not exist; a number that
+        is none, or out of its range.
     """
 
     name: str
@@ -127,23 +155,29 @@ class Spec:
     remat: bool = False  # recompute activations in the backward pass instead of keeping them
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ZooError(f"network: got {shown(self.name)}, expected a name")
+        if not isinstance(self.numerics, Numerics):
+            raise ZooError(f"numerics: got {shown(self.numerics)}, expected a zoo.Numerics")
+        _set(
+            self,
+            num_classes=whole("num_classes", self.num_classes, high=MOST_CLASSES),
+            dtype=dtype_name("dtype", self.dtype),
+            param_dtype=dtype_name("param_dtype", self.param_dtype),
+            dropout=None if self.dropout is None else _rate("dropout", self.dropout),
+            drop_path=_rate("drop_path", self.drop_path),
+            aux=flag("aux", self.aux),
+            remat=flag("remat", self.remat),
+        )
         for kind, got, choices in (
             ("initialiser", self.init, INITIALIZERS),
             ("normaliser", self.norm, ("batch", "none")),
-            ("activation", self.act or "relu", ACTIVATIONS),
+            ("activation", "relu" if self.act is None else self.act, ACTIVATIONS),
             ("padding", self.numerics.padding, PADDINGS),
             ("padding", self.numerics.depthwise_padding, PADDINGS),
-            ("dtype", self.dtype, ("float32", "bfloat16", "float16")),
-            ("param_dtype", self.param_dtype, ("float32", "bfloat16", "float16")),
         ):
-            if got not in choices:
+            if not isinstance(got, str) or got not in choices:
                 raise unknown(kind, got, choices)
-        if self.num_classes < 0:
-            raise ZooError(f"num_classes: got {self.num_classes}, expected 0 or more")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ZooError(f"dropout: got {self.dropout}, expected 0 <= rate < 1")
-        if not 0 <= self.drop_path < 1:
-            raise ZooError(f"drop_path: got {self.drop_path}, expected 0 <= rate < 1")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,6 +185,24 @@ class Spec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Spec":
         return cls(**{**values, "numerics": Numerics(**values["numerics"])})
+
+
+def dtype_name(name: str, value: Any) -> str:
+    """The name of a dtype that networks compute in."""
+    try:
+        got = jnp.dtype(value).name
+    except TypeError:
+        got = value if isinstance(value, str) else shown(value)
+    if got not in DTYPES:
+        raise unknown(name, got, DTYPES)
+    return str(got)
+
+
+def _rate(name: str, value: Any) -> float:
+    rate = real(name, value, "0 <= rate < 1")
+    if not 0 <= rate < 1:
+        raise ZooError(f"{name}: got {rate}, expected 0 <= rate < 1")
+    return rate
 
 
 # Stands for `nnx.Rngs` where Flax asks for the key of a draw: zoo/init.py has the values. A stream

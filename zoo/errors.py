@@ -17,10 +17,21 @@ def unknown(kind: str, got: str, choices: Iterable[str]) -> ZooError:
     >>> unknown("model", "resnet5", ["resnet50", "vgg16"])
     ZooError("unknown model 'resnet5': did you mean 'resnet50'?")
     """
-    choices = sorted(choices)
-    near = difflib.get_close_matches(got, choices, n=3, cutoff=0.5)
+    got, choices = f"{got}", sorted(choices)  # a file may give anything for a name
+    near = difflib.get_close_matches(got[:100], choices, n=3, cutoff=0.5)
     if near:
         hint = "did you mean " + ", ".join(map(repr, near)) + "?"
     else:
         hint = "expected one of " + ", ".join(choices)
-    return ZooError(f"unknown {kind} {got!r}: {hint}")
+    return ZooError(f"unknown {kind} {got[:100]!r}: {hint}")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text of a file's or a user's with whatever a terminal would obey written out.
+
+    Args:
+      keep: characters to leave as they are.
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )

@@ -521,6 +521,7 @@ class Network(nnx.Module):
         self.min_size = min_size
         self.preprocess = IMAGENET  # what its weights expect
         self.classes: tuple[str, ...] = ()  # names of the outputs, where they are known
+        self.notes: tuple[str, ...] = ()  # what `zoo.load` assumed, stripped or left out
 
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each stage's name and its activation, in order; the last one is the output."""

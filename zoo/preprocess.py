@@ -6,13 +6,14 @@ The host does the geometry in uint8 (decode, rotate, resize, crop), the device t
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ZooError, unknown
+from .settings import flag, real, shown, whole
 
 if TYPE_CHECKING:  # both are slow to import, and building a record needs neither
     import jax
@@ -20,8 +21,20 @@ if TYPE_CHECKING:  # both are slow to import, and building a record needs neithe
 
     Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
-INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos", "tf_bilinear")
 CHANNELS = ("rgb", "bgr")
+LARGEST = 10_000  # pixels of a side
+
+
+def _pixels_of(name: str, value: Any) -> int:
+    """A side's length."""
+    try:
+        return whole(name, value, 1, LARGEST)
+    except ZooError:
+        raise ZooError(
+            f"{name} must be a positive number of pixels, got {shown(value)}, "
+            f"expected 1 to {LARGEST:,}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,16 @@ class Preprocess:
         resize: the shorter side is resized to this, keeping the aspect, and the centre `size` x
             `size` is cut out; `None` squashes the whole picture to `size` x `size`.
         interpolation: "nearest", "box", "bilinear", "bicubic" or "lanczos": Pillow's, all but
-            "nearest" averaging when they shrink.
+            "nearest" averaging when they shrink; or "tf_bilinear": `resize_bilinear` of TensorFlow
+            1, which does not, and counts pixels from their upper left corner.
         mean, std: per channel R, G, B whatever `channels` says, in units of 0..1.
         channels: the order that the network sees: "rgb", or Caffe's "bgr".
         squash: the whole picture is warped to `resize` x `resize`, its aspect lost, and the centre
             cut out of that: Caffe's way.
+        central: the share of both sides that is cut out of the picture's middle before anything
+            else: 0.875 is slim's way.
+        note: what is only assumed of all this; empty where it is known. Two records are equal
+            whatever their notes.
 
     Raises:
         ZooError: a value that cannot be (a crop larger than the resized picture, a zero std, ...).
@@ -53,31 +71,40 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     channels: str = "rgb"
     squash: bool = False
+    central: float = 1.0
+    note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ZooError(f"size must be a positive number of pixels, got {self.size!r}")
-        if self.resize is not None and (
-            not isinstance(self.resize, int) or self.resize < self.size
+        object.__setattr__(self, "size", _pixels_of("size", self.size))
+        if self.resize is not None:
+            object.__setattr__(self, "resize", _pixels_of("resize", self.resize))
+            if self.resize < self.size:
+                raise ZooError(
+                    f"resize must be None or at least size ({self.size}), got {self.resize}"
+                )
+        for kind, got, choices in (
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("channel order", self.channels, CHANNELS),
         ):
-            raise ZooError(
-                f"resize must be None or at least size ({self.size}), got {self.resize!r}"
-            )
-        if self.interpolation not in INTERPOLATIONS:
-            raise unknown("interpolation", str(self.interpolation), INTERPOLATIONS)
-        if self.channels not in CHANNELS:
-            raise unknown("channel order", str(self.channels), CHANNELS)
-        if not isinstance(self.squash, bool):
-            raise ZooError(f"squash must be True or False, got {self.squash!r}")
+            if not isinstance(got, str) or got not in choices:
+                raise unknown(kind, got, choices)
+        object.__setattr__(self, "squash", flag("squash", self.squash))
+        object.__setattr__(self, "central", real("central", self.central, "0 < share <= 1"))
+        if not 0 < self.central <= 1:
+            raise ZooError(f"central: got {self.central}, expected 0 < share <= 1")
+        if not isinstance(self.note, str):
+            raise ZooError(f"note: got {shown(self.note)}, expected a text")
         for name in ("mean", "std"):
+            kind = "three numbers" if name == "mean" else "three positive numbers"
             value = getattr(self, name)
             try:
-                value = tuple(float(v) for v in value)
-            except (TypeError, ValueError):
+                value = tuple(real(name, v, "numbers") for v in value)
+            except (TypeError, ZooError):
                 value = ()
-            if len(value) != 3 or (name == "std" and min(value) <= 0):
-                kind = "three numbers" if name == "mean" else "three positive numbers"
-                raise ZooError(f"{name} must be {kind} (R, G, B), got {getattr(self, name)!r}")
+            if len(value) != 3 or max(map(abs, value)) > 1e6:
+                value = ()
+            if not value or (name == "std" and min(value) < 1e-6):
+                raise ZooError(f"{name} must be {kind} (R, G, B), got {shown(getattr(self, name))}")
             object.__setattr__(self, name, value)  # JSON gives lists, and a record is hashable
 
     def at_size(self, size: int) -> "Preprocess":
@@ -90,10 +117,10 @@ class Preprocess:
 
     @property
     def filter(self) -> "Image.Resampling":
-        """Pillow's name for the interpolation."""
+        """Pillow's name for the interpolation, or for the nearest to it."""
         from PIL import Image
 
-        return Image.Resampling[self.interpolation.upper()]
+        return Image.Resampling[self.interpolation.removeprefix("tf_").upper()]
 
     def image(self, source: "Source") -> np.ndarray:
         """The host's part: decode, resize, crop.
@@ -112,20 +139,29 @@ class Preprocess:
                 of another type, shape or range.
         """
         picture = read_rgb(source)
-        width, height = self.resized(picture.size)
+        if self.central < 1:
+            left, top = (int((side - side * self.central) / 2) for side in picture.size)
+            picture = picture.crop((left, top, picture.width - left, picture.height - top))
+        width, height = replace(self, central=1).resized(picture.size)
+        if self.interpolation == "tf_bilinear":
+            return _tf_bilinear(np.asarray(picture), (height, width), self.size)
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return np.array(picture.crop((left, top, left + self.size, top + self.size)))
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of a picture of `size` (width, height) before its centre is cut out."""
+        """(width, height) of a picture of `size` (width, height) before its centre is cut out.
+
+        Where `central` is cut out first, of the whole picture all the same, to the nearest pixel.
+        """
         if self.resize is None:
-            return self.size, self.size
-        if self.squash:
-            return self.resize, self.resize
-        # The truncation here and the rounding of the offsets in `image` are torchvision's.
-        width, height = (int(self.resize * side / min(size)) for side in size)
-        return width, height
+            width = height = self.size
+        elif self.squash:
+            width = height = self.resize
+        else:  # truncated here, the offsets rounded in `image`: torchvision; or slim's rounding
+            whole = round if self.interpolation == "tf_bilinear" else int
+            width, height = (whole(self.resize * side / min(size)) for side in size)
+        return round(width / self.central), round(height / self.central)
 
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
         """The device's part: R, G, B images [..., 3] to float32 [..., 3] in the order `channels`.
@@ -175,8 +211,9 @@ class Preprocess:
         return self.normalize(np.stack([self.image(source) for source in sources]))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-able values; `from_dict` reads them back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The fields as JSON-able values, an empty note apart; `from_dict` reads them back."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return values if self.note else {k: v for k, v in values.items() if k != "note"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
@@ -214,6 +251,14 @@ CAFFE = replace(
     interpolation="bilinear",
     mean=(123 / 255, 117 / 255, 104 / 255),
 )
+# TF-slim's preprocess_for_eval, of inception_preprocessing.py and vgg_preprocessing.py:
+# https://github.com/tensorflow/models/tree/master/research/slim/preprocessing
+SLIM = replace(INCEPTION, resize=None, central=0.875, interpolation="tf_bilinear")
+SLIM_VGG = Preprocess(
+    interpolation="tf_bilinear",
+    mean=(123.68 / 255, 116.78 / 255, 103.94 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+)
 
 
 def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
@@ -244,6 +289,27 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
             return _upright_rgb(picture)
     except Exception as error:  # Pillow's many readers raise nearly every kind there is
         raise ZooError(f"cannot read image {name}: {_reason(error, name)}") from error
+
+
+def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.ndarray:
+    """The middle [size, size, 3] of uint8 [H, W, 3] resized to `shape` (height, width), as
+    `tf.compat.v1.image.resize_bilinear` does it.
+
+    Row i of n looks at i * H / n, between the two rows there; columns alike. Only the result is
+    rounded, to 8 bits.
+    https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/kernels/image/resize_bilinear_op.cc
+    """
+    x = pixels
+    for axis, length in enumerate(shape):
+        start, last = (length - size) // 2, x.shape[axis] - 1
+        at = np.arange(start, start + size, dtype=np.float32) * np.float32((last + 1) / length)
+        low = np.minimum(at.astype(int), last)
+        share = np.expand_dims((at - low).astype(np.float32), (1, 2) if axis == 0 else (0, 2))
+        first, second = (
+            x.take(i, axis).astype(np.float32) for i in (low, np.minimum(low + 1, last))
+        )
+        x = first + (second - first) * share
+    return np.rint(x).astype(np.uint8)
 
 
 def _upright_rgb(picture: "Image.Image") -> "Image.Image":

@@ -11,11 +11,12 @@ import jax
 from flax import nnx
 
 from . import backend, models
-from .context import TORCH, Context, Numerics, Spec
+from .context import TORCH, Context, Numerics, Spec, dtype_name
 from .errors import ZooError, unknown
 from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
+from .settings import whole
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def find(name: str) -> Variant:
       ZooError: no such network; the line offers the nearest names.
     """
     names = {n: v for v in variants().values() for n in (v.name, *v.aliases)}
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         raise unknown("model", name, names)
     return names[name]
 
@@ -128,8 +129,8 @@ def create(
     spec = Spec(
         variant.name,
         num_classes=num_classes,
-        dtype=jax.numpy.dtype(dtype).name,
-        param_dtype=jax.numpy.dtype(param_dtype).name,
+        dtype=dtype_name("dtype", dtype),
+        param_dtype=dtype_name("param_dtype", param_dtype),
         numerics=numerics or variant.numerics,
         init=init,
         norm=norm,
@@ -144,6 +145,7 @@ def create(
 
 def from_spec(spec: Spec, *, seed: int = 0) -> Network:
     """A network with random weights."""
+    seed = whole("seed", seed, high=2**32 - 1)
     return materialize(abstract(spec), init=spec.init, seed=seed)
 
 

@@ -153,13 +153,15 @@ def _rows() -> dict[str, dict[str, Row]]:
 
 def _record(row: Row) -> Weights:
     model, _, tag = row["name"].partition(".")
+    share = row["resize"].rpartition("%")[0]  # "87.5%" of both sides are cut out, then resized
     preprocess = {
         "size": int(row["input_size"]),
-        "resize": int(row["resize"]) if row["resize"] else None,
+        "resize": int(row["resize"]) if row["resize"] and not share else None,
+        "central": float(share) / 100 if share else 1.0,
         "squash": row["squash"] == "true",
         "interpolation": row["interpolation"],
-        "mean": row["mean"].split(),
-        "std": row["std"].split(),
+        "mean": [float(v) for v in row["mean"].split()],
+        "std": [float(v) for v in row["std"].split()],
         "channels": row["channels"],
     }
     return Weights(

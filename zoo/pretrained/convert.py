@@ -1,14 +1,28 @@
-"""The one loop that turns a source's tensors into ours: all of them, each once, or an error."""
+"""The one loop that turns a source's tensors into ours: all of them, each once, or an error.
 
+Before it, names that a trainer wrapped are unwrapped, and a classifier of another name is found.
+"""
+
+import difflib
+import math
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from ..errors import ZooError
+from ..errors import ZooError, printable, unknown
 from ..layers import Network
 from .files import Arrays
-from .layouts import Layout
+from .layouts import LAYOUTS, Layout
+from .layouts.base import Rules
+
+# What torch.compile and PyTorch's sharding and checkpointing put into names, anywhere in them.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+COUNTER = "n_averaged"  # how many states torch.optim.swa_utils has averaged
+LISTED = 10  # problems of a kind, at most
 
 
 def expected(model: Network) -> dict[str, tuple[int, ...]]:
@@ -18,57 +32,201 @@ def expected(model: Network) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
-def convert(model: Network, arrays: Arrays, layout: Layout, *, new_head: bool) -> Arrays:
+def convert(
+    model: Network, arrays: Arrays, layout: Layout, *, new_head: bool, aux: bool = True
+) -> Arrays:
     """Our paths -> arrays in our layout, every one of the source's tensors used once.
 
     Args:
       model: the (abstract) network to fill.
       arrays: the source's tensors by its own names.
       layout: how the source names and orders them.
-      new_head: leave the classifier out, whatever the source has there.
+      new_head: leave the classifiers out, whatever the source has there and however it calls them.
+      aux: with the auxiliary classifiers of the model; else they are left out likewise.
 
     Raises:
       ZooError: everything that is missing, unexpected or of another shape, listed.
     """
     rules = layout.rules_for(model)
-    arrays = layout.rename(model, arrays)
-    rest = {name for name in arrays if not re.fullmatch(layout.ignored, name)}
+    named = layout.rename(model, arrays)
+    rest = {name for name in named if not re.fullmatch(layout.ignored, name)}
     filled: Arrays = {}
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
+    missing: dict[str, tuple[int, ...]] = {}
     for path, shape in expected(model).items():
+        auxiliary = path.startswith("aux_")
+        unwanted = (new_head and (auxiliary or path.startswith("classifier."))) or (
+            auxiliary and not aux
+        )
         try:
             name = layout.source_name(path, rules)
         except KeyError:
-            problems.append(f"nameless    the source has no name for {path}, {list(shape)}")
+            if not unwanted:
+                what = f"the source has no name for {path}, {list(shape)}"
+                problems.setdefault("nameless", []).append(what)
             continue
         present = name in rest
         rest.discard(name)
-        if new_head and path.startswith("classifier."):
+        if unwanted:
             continue
         if not present:
-            problems.append(f"missing     {name}, {list(shape)} for {path}")
+            missing[name] = shape
+            problems.setdefault("missing", []).append(f"{name}, {list(shape)} for {path}")
             continue
-        array = layout.arrange(path, arrays[name], model)
+        array = layout.arrange(path, named[name], model)
         if array.shape != shape:
-            problems.append(
-                f"mis-shaped  {name}, {list(arrays[name].shape)}: gives {list(array.shape)} "
+            problems.setdefault("mis-shaped", []).append(
+                f"{name}, {list(named[name].shape)}: gives {list(array.shape)} "
                 f"where {path} needs {list(shape)}"
             )
         filled[path] = array
-    problems += [f"unexpected  {name}, {list(arrays[name].shape)}" for name in sorted(rest)]
+    if new_head:
+        rest -= _other_heads(model, named, layout, rules)
+    if rest:
+        near = _nearest(missing, {name: named[name] for name in rest})
+        if missing:
+            problems["missing"] = [
+                line + (f"; nearest: {near[name]}" if name in near else "")
+                for name, line in zip(missing, problems["missing"], strict=True)
+            ]
+        problems["unexpected"] = [f"{name}, {list(named[name].shape)}" for name in sorted(rest)]
     if problems:
         raise ZooError(
             f"weights do not fit {model.spec.name} in layout {layout.name!r}:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join([*_listed(problems), *_advice(model, arrays, layout, filled, problems)])
         )
     return filled
+
+
+def _listed(problems: dict[str, list[str]]) -> Iterable[str]:
+    for kind, lines in problems.items():
+        yield from (f"{kind:<11} {printable(line[:300])}" for line in lines[:LISTED])
+        if len(lines) > LISTED:
+            yield f"... and {len(lines) - LISTED} more {kind}"
+
+
+def _nearest(missing: dict[str, tuple[int, ...]], rest: Arrays) -> dict[str, str]:
+    """For names that are missing, the most alike among the others of as many elements."""
+    found: dict[str, str] = {}
+    for name in list(missing)[:LISTED]:
+        size = math.prod(missing[name])
+        alike = [other for other, array in rest.items() if array.size == size]
+        if near := difflib.get_close_matches(name, alike[:1000], n=1, cutoff=0.4):
+            found[name] = near[0]
+    return found
+
+
+def _advice(
+    model: Network, arrays: Arrays, layout: Layout, filled: Arrays, problems: dict[str, list[str]]
+) -> Iterable[str]:
+    """What else the names could be, or the file lack."""
+    if problems.keys() == {"unexpected"}:
+        yield f"all of {model.spec.name} is there: expected a file without the unexpected ones"
+    most = len(expected(model)) / 2
+    if len(filled) > most:
+        return
+    for other in LAYOUTS.values():
+        try:
+            names = set(_names(model, other))
+        except ZooError:  # it has no such network
+            continue
+        if other is not layout and sum(name in names for name in arrays) > most:
+            yield f"the names are those of layout {other.name!r}: expected layout={other.name!r}"
+            return
+    if not filled:
+        yield f"no name fits: expected weights of {model.spec.name}, and their layout"
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _names(model: Network, layout: Layout) -> list[str]:
+    """What the source calls a network's tensors, as far as it has them."""
+    rules = layout.rules_for(model)
+    names = []
+    for path in expected(model):
+        try:
+            names.append(layout.source_name(path, rules))
+        except KeyError:
+            continue
+    return names
+
+
+def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tuple[str, ...]]:
+    """The arrays without what a trainer put around the names of a network, and what that was.
+
+    `module.` (DataParallel, averaged weights), `_orig_mod.` (torch.compile), `model.` (Lightning),
+    `backbone.` or any other beginning that most of the network's names share.
+
+    Args:
+      model: the (abstract) network, with a classifier.
+      arrays: the source's tensors by its own names.
+      layout: how the source names them.
+
+    Raises:
+      ZooError: there are several such networks in the file, or two tensors come to one name.
+    """
+    notes = []
+    bare = {_without_wrappers(name): array for name, array in arrays.items()}
+    if len(bare) < len(arrays):
+        raise ZooError(f"weights: names come twice without {' and '.join(WRAPPERS)}")
+    if inside := [wrapper for wrapper in WRAPPERS if any(wrapper in name for name in arrays)]:
+        notes.append(f"names hold {' and '.join(map(repr, inside))}: left out")
+    bare = {
+        name: array
+        for name, array in bare.items()
+        if name.rpartition(layout.join)[2] != COUNTER or array.size != 1
+    }
+    wanted = set(_names(model, layout))
+    found = Counter(
+        prefix
+        for name in layout.rename(model, bare)
+        for prefix, rest in _splits(name, layout.join)
+        if rest in wanted
+    )
+    whole = sorted(prefix for prefix, count in found.items() if count > len(wanted) / 2)
+    if len(whole) > 1:
+        listed = ", ".join(repr(printable(prefix[:80])) for prefix in whole[:LISTED])
+        raise ZooError(
+            f"weights: the file holds {len(whole)} networks, whose names begin with {listed}: "
+            "expected the tensors of one alone"
+        )
+    if not whole or not whole[0]:
+        return bare, tuple(notes)
+    (prefix,) = whole
+    stripped = {name.removeprefix(prefix): array for name, array in bare.items()}
+    if len(stripped) < len(bare):
+        twice = next(n for n in bare if not n.startswith(prefix) and prefix + n in bare)
+        raise ZooError(f"weights: the file holds {printable(twice)} with and without {prefix!r}")
+    beside = sum(not name.startswith(prefix) for name in bare)
+    but = f" of all but {beside}" if beside else ""
+    return stripped, (*notes, f"names{but} begin with {printable(prefix[:80])!r}: left out")
+
+
+def _without_wrappers(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _splits(name: str, join: str) -> Iterable[tuple[str, str]]:
+    """("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")."""
+    at = 0
+    while True:
+        yield name[:at], name[at:]
+        at = name.find(join, at) + len(join)
+        if at < len(join):
+            return
+
+
+# --- classifiers ---------------------------------------------------------------------------------
 
 
 def classes_in(model: Network, arrays: Arrays, layout: Layout) -> int:
     """How many classes the source's classifier has; 0 if it has none."""
     name = layout.source_name("classifier.linear.bias", layout.rules_for(model))
     arrays = layout.rename(model, arrays)
-    return len(arrays[name]) if name in arrays else 0
+    return arrays[name].size if name in arrays else 0
 
 
 def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
@@ -82,3 +240,90 @@ def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
             except KeyError:
                 return False
     return False
+
+
+def other_heads(model: Network, arrays: Arrays, layout: Layout) -> dict[str, int]:
+    """Fully connected layers that may be a classifier, none of which the layout has a name for.
+
+    Args:
+      model: the (abstract) network, with a classifier and all its auxiliary ones.
+
+    Returns:
+      By name ("fc.1"), how many outputs each has.
+    """
+    named = layout.rename(model, arrays)
+    rules = layout.rules_for(model)
+    _, kernel_leaf, _ = _head_names(layout, rules)
+    found = {}
+    for name in _other_heads(model, named, layout, rules):
+        module, _, leaf = name.rpartition(layout.join)
+        if leaf == kernel_leaf and named[name].ndim >= 2:
+            shape = named[name].shape
+            found[module] = shape[0] if layout.join == "." else shape[-1]
+    return found
+
+
+def take_head(model: Network, arrays: Arrays, layout: Layout, head: str) -> Arrays:
+    """The arrays with the layer `head` where the layout expects the classifier.
+
+    A layer without a bias gets one of zeros. Whatever stood there before is left out.
+
+    Raises:
+      ZooError: the file has no such layer.
+    """
+    rules = layout.rules_for(model)
+    module, kernel, bias = _head_names(layout, rules)
+    if head == module:
+        return arrays
+    arrays = layout.rename(model, arrays)
+    weight = arrays.get(f"{head}{layout.join}{kernel}")
+    if weight is None or weight.ndim < 2:
+        choices = [*other_heads(model, arrays, layout)]
+        own = f"{module}{layout.join}{kernel}" in arrays
+        raise unknown("head", head, [*choices, *([module] if own else [])] or ["none: it has none"])
+    classes = weight.shape[0] if layout.join == "." else weight.shape[-1]
+    offset = arrays.get(f"{head}{layout.join}{bias}", np.zeros(classes, np.float32))
+    taken = {name: x for name, x in arrays.items() if not _inside(name, (head, module), layout)}
+    left = {f"{module}{layout.join}{leaf}": x for leaf, x in ((kernel, weight), (bias, offset))}
+    return taken | left
+
+
+def _inside(name: str, modules: Sequence[str], layout: Layout) -> bool:
+    """Whether a tensor is one of these modules' own."""
+    return name.rpartition(layout.join)[0] in modules
+
+
+def _head_names(layout: Layout, rules: Rules) -> tuple[str, str, str]:
+    """The classifier's name in the source, and those of its kernel and bias in it."""
+    kernel = layout.source_name("classifier.linear.kernel", rules)
+    bias = layout.source_name("classifier.linear.bias", rules)
+    module, _, leaf = kernel.rpartition(layout.join)
+    return module, leaf, bias.rpartition(layout.join)[2]
+
+
+def _other_heads(model: Network, named: Arrays, layout: Layout, rules: Rules) -> set[str]:
+    """Names of tensors that are no part of the network, but of a classifier of the user's own.
+
+    They lie within the layout's classifier ("fc.1.weight" where "fc.weight" is expected), or are a
+    part of their own that holds nothing but matrices and vectors.
+    """
+    known = set(_names(model, layout))
+    module, *_ = _head_names(layout, rules)
+    firsts = {name.partition(layout.join)[0] for name in known}
+    rest = {n for n in named if n not in known and not re.fullmatch(layout.ignored, n)}
+    within = {name for name in rest if name.startswith(module + layout.join)}
+    parts: dict[str, set[str]] = {}
+    for name in rest - within:
+        parts.setdefault(name.partition(layout.join)[0], set()).add(name)
+    for first, names in parts.items():
+        ranks = [_rank(named[name]) for name in names]
+        if first not in firsts and max(ranks) == 2:
+            within |= names
+    return within
+
+
+def _rank(array: np.ndarray) -> int:
+    """The number of dimensions, not counting a convolution's 1 x 1."""
+    if array.ndim == 4 and (array.shape[:2] == (1, 1) or array.shape[2:] == (1, 1)):
+        return 2
+    return array.ndim

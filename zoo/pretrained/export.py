@@ -20,7 +20,7 @@ from . import convert
 from .fetch import write
 from .files import Arrays
 from .layouts import LAYOUTS
-from .store import save
+from .store import EXPORTED, check_built, describe, save, write_checked
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO file is for
 TOLERANCE = 1e-4  # of a file's outputs, relative to the largest of the model's
@@ -43,6 +43,9 @@ def export(
         "torchvision", "timm": safetensors by the names of that library, for
           `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
           networks for one of ours ("tf_..."): take the one whose numerics are the model's.
+          torchvision's MnasNet asks for its version, which safetensors cannot hold:
+          `state = collections.OrderedDict(load_file(path))`, then
+          `state._metadata = {"": {"version": 2}}`, then `load_state_dict(state)`.
         "stablehlo": one program with its weights inside, for
           `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
           with its own convolutions; JAX of the same version or a newer one reads it.
@@ -75,7 +78,7 @@ def export(
         if format == "safetensors":
             save(model, path)
         else:
-            write(path, _torch_names(model, format))
+            _torch_names(model, format, path)
         return
     model = nnx.merge(*nnx.split(model))  # the same arrays: the given network keeps its mode
     model.eval()
@@ -85,10 +88,11 @@ def export(
 # --- tensors by PyTorch's names ------------------------------------------------------------------
 
 
-def _torch_names(model: Network, name: str) -> bytes:
-    """A safetensors file of a network's tensors as `name`, torchvision or timm, calls them."""
+def _torch_names(model: Network, name: str, path: Path) -> None:
+    """Write a network's tensors as `name`, torchvision or timm, calls them."""
     from safetensors.numpy import save as serialize
 
+    check_built(model, "export")
     layout, variant = LAYOUTS[name], find(model.spec.name)
     theirs, got = asdict(layout.numerics_for(variant)), asdict(model.spec.numerics)
     other = [key for key in got if got[key] != theirs[key] and key != "bn_momentum"]
@@ -121,7 +125,9 @@ def _torch_names(model: Network, name: str) -> bytes:
         raise ZooError(f"export: layout {name!r} does not restore {variant.name}")
     # serialize() writes strided arrays wrongly, without a word
     dense = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-    return serialize(dense, metadata={"format": "pt"})
+    # What names and shapes do not show, for `zoo.load`; others do not look at it.
+    metadata = {"format": "pt", EXPORTED: describe(model)}
+    write_checked(path, serialize(dense, metadata=metadata), dense)
 
 
 # --- programs ------------------------------------------------------------------------------------

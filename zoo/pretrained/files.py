@@ -55,8 +55,9 @@ def _pick(path: Path) -> tuple[str, Reader]:
     suffix = next(filter(name.endswith, READERS), None)
     if suffix is None:
         raise ZooError(
-            f"weights: cannot read {path.name}: suffix {path.suffix!r}, expected one of "
-            + ", ".join(READERS)
+            f"weights: cannot read {path.name}: suffix {path.suffix!r}"
+            + OTHERS.get(path.suffix.lower(), "")
+            + f", expected one of {', '.join(READERS)}"
         )
     kind, reader = READERS[suffix]
     with path.open("rb") as file:
@@ -247,6 +248,16 @@ _TORCH = "PyTorch", _module("torch_files")
 _KERAS = "Keras", _module("keras_files")
 _TF = "TensorFlow", _module("tf_files")
 
+# What has another suffix and is often tried.
+OTHERS = {
+    **dict.fromkeys(
+        [".onnx", ".tflite", ".pb", ".pt2", ".mlmodel", ".engine"],
+        " is a program: its network's own weights are needed",
+    ),
+    **dict.fromkeys([".gguf", ".ggml", ".msgpack"], " is of another library"),
+    ".json": " is a list of parts: weights in one file are needed",
+    ".pkl": " may be any Python object",
+}
 READERS: dict[str, tuple[str, Reader]] = {
     ".safetensors": ("safetensors", _safetensors),
     ".npz": ("NumPy", _npz),

@@ -19,7 +19,17 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import ZooError
-from ..preprocess import CAFFE, IMAGENET, INCEPTION, KERAS_CAFFE, KERAS_TF, KERAS_TORCH, Preprocess
+from ..preprocess import (
+    CAFFE,
+    IMAGENET,
+    INCEPTION,
+    KERAS_CAFFE,
+    KERAS_TF,
+    KERAS_TORCH,
+    SLIM,
+    SLIM_VGG,
+    Preprocess,
+)
 from .catalogue import OWN, about
 
 HERE = Path(__file__).parent
@@ -40,7 +50,7 @@ class Entry:
     layout: str  # a key of `LAYOUTS`
     numerics: str  # a preset of `zoo.context`; empty: the layout's own for the family
     input_size: int
-    resize: int | None
+    resize: int | str | None  # 87.5%: that share of both sides is cut out, then resized
     squash: bool
     interpolation: str
     mean: tuple[float, float, float]
@@ -147,7 +157,7 @@ def _entry(
         layout=layout or source,
         numerics=numerics,
         input_size=preprocess.size,
-        resize=preprocess.resize,
+        resize=preprocess.resize if preprocess.central == 1 else f"{preprocess.central:.1%}",
         squash=preprocess.squash,
         interpolation=preprocess.interpolation,
         mean=preprocess.mean,
@@ -455,12 +465,6 @@ def _percent(alpha: str) -> str:
 
 # --- TF-slim --------------------------------------------------------------------------------------
 
-# The middle 87.5 % of the picture, its aspect lost: slim's inception_preprocessing.py.
-SLIM_INCEPTION = Preprocess(resize=256, squash=True, mean=INCEPTION.mean, std=INCEPTION.std)
-SLIM_VGG = Preprocess(
-    mean=(123.68 / 255, 116.78 / 255, 103.94 / 255), std=(1 / 255, 1 / 255, 1 / 255)
-)
-
 
 def _slim(reference: Path, params: Params) -> Iterator[Entry]:
     for row in _read_weights(reference):
@@ -468,7 +472,7 @@ def _slim(reference: Path, params: Params) -> Iterator[Entry]:
         if not row["source"].startswith("TF-slim") or network not in _networks():
             continue
         size = int(row["input_size"])
-        preprocess = SLIM_VGG if network.startswith("vgg") else SLIM_INCEPTION
+        preprocess = SLIM_VGG if network.startswith("vgg") else SLIM
         usual = size == 224 or not network.startswith("mobilenet")
         yield _entry(
             params,

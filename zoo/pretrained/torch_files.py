@@ -74,7 +74,7 @@ ENTRIES = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The tensors of the dict that has them, by its names; without `module.` where all have it.
+    """The tensors of the dict that has them, by its names.
 
     Of a checkpoint only its weights are taken: those of an entry in `ENTRIES`, or of the one entry
     that has tensors. Tensors that share memory in the file do so here. bfloat16 becomes float32.
@@ -376,8 +376,8 @@ class _Machine:
         full = f"{module}.{name}" if type(module) is type(name) is str else "no name"
         if full not in CALLS and full not in STORAGES:
             raise ZooError(
-                f"weights: {self.path} asks for {full[:80]!r}, which is refused: "
-                "expected tensors and plain values, as of model.state_dict()"
+                f"weights: {self.path} asks for {full[:80]!r}, which is refused: expected tensors "
+                "and plain values, as of torch.save(model.state_dict(), 'new.pth')"
             )
         return _Name(full)
 
@@ -447,6 +447,8 @@ def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
 
     if not isinstance(found, dict):
         raise ZooError(f"weights: {path} holds no tensors by name, expected a state_dict")
+    if {"state", "param_groups"} <= found.keys():
+        raise ZooError(f"weights: {path} is an optimizer's state, expected model.state_dict()")
     for _ in range(4):  # a checkpoint's model may be a checkpoint
         if not (likely := [x for x in entries(found) if tensors(x) or entries(x)]):
             break
@@ -458,10 +460,7 @@ def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
             f"weights: {path} has {len(choices)} entries with tensors: "
             f"got {have or 'nothing'}, expected one of {', '.join(ENTRIES)}"
         )
-    weights = tensors(choices[0])
-    if all(name.startswith("module.") for name in weights):  # of DataParallel
-        return {name.removeprefix("module."): x for name, x in weights.items()}
-    return weights
+    return tensors(choices[0])
 
 
 def _storages(weights: dict[str, _Tensor]) -> dict[str, _Storage]:
@@ -511,7 +510,10 @@ def _zip(path: Path) -> Arrays:
             raise ValueError("a zip archive without data.pkl, expected a file of torch.save")
         (root,) = roots
         if f"{root}constants.pkl" in sizes:
-            raise ZooError(f"weights: {path} is TorchScript, expected a state_dict of torch.save")
+            raise ZooError(
+                f"weights: {path} is TorchScript, a program: expected tensors alone, as of "
+                "torch.save(torch.jit.load(FILE).state_dict(), 'new.pth')"
+            )
         if sizes[f"{root}data.pkl"] > PICKLES:
             raise ValueError(f"a pickle of more than {PICKLES} bytes")
         order = "<"

@@ -6,6 +6,7 @@ from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
 from .slim import SLIM
 from .torch import TIMM, TORCHVISION
+from .transformers import TRANSFORMERS
 
 # what `zoo.save` writes
 ZOO = Layout(
@@ -19,5 +20,15 @@ ZOO = Layout(
 
 LAYOUTS = {
     layout.name: layout
-    for layout in (TORCHVISION, TIMM, KERAS_APPLICATIONS, SLIM, CAFFE, CIFAR, MLPERF, ZOO)
+    for layout in (
+        TORCHVISION,
+        TIMM,
+        TRANSFORMERS,
+        KERAS_APPLICATIONS,
+        SLIM,
+        CAFFE,
+        CIFAR,
+        MLPERF,
+        ZOO,
+    )
 }

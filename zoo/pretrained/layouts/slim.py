@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ... import preprocess
 from ...context import TF, TORCH
 from ...layers import Concat, Network, Pool
-from ...preprocess import Preprocess
+from ...preprocess import SLIM_VGG
 from .base import Layout, Rules
 
 # --- Inception -----------------------------------------------------------------------------------
@@ -318,11 +319,6 @@ INCEPTION = replace(TF, bn_scale=False)
 MOBILENET = replace(TF, bn_momentum=0.997)
 RESNET = replace(TF, bn_epsilon=1e-5, bn_momentum=0.997)
 
-# preprocessing/inception_preprocessing.py cuts out the middle 87.5 % of both sides, then warps
-WARPED = Preprocess(mean=(0.5,) * 3, std=(0.5,) * 3, squash=True)
-# preprocessing/vgg_preprocessing.py
-MEANS = Preprocess(mean=(123.68 / 255, 116.78 / 255, 103.94 / 255), std=(1 / 255,) * 3)
-
 SLIM = Layout(
     name="slim",
     rules={
@@ -363,5 +359,5 @@ SLIM = Layout(
         "vgg": TORCH,
         "*": TF,
     },
-    preprocess={"vgg": MEANS, "alexnet": MEANS, "*": WARPED},
+    preprocess={"vgg": SLIM_VGG, "alexnet": SLIM_VGG, "*": preprocess.SLIM},
 )

@@ -1,0 +1,161 @@
+"""What `zoo predict` does: pictures found, read and named a batch at a time, whatever their number.
+
+The memory that it takes is a batch's; what cannot be read is told, and the others go on.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import jax
+import numpy as np
+
+from .errors import ZooError, printable
+from .layers import Network
+from .preprocess import Preprocess
+
+BATCH = 16  # pictures
+SHEET = 64  # pictures of a contact sheet, at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The likeliest classes of a picture, best first."""
+
+    image: str
+    pixels: np.ndarray  # uint8 [size, size, 3], as the network saw it
+    best: tuple[tuple[int, str, float], ...]  # number, name and probability
+
+    def lines(self) -> list[str]:
+        return [f"{share:6.1%}  {printable(name)}" for _, name, share in self.best]
+
+
+def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
+    """The paths, folders replaced by the pictures anywhere in them, and how many files are none.
+
+    A picture in a folder is what has a suffix that Pillow reads; hidden files are passed over.
+
+    Raises:
+      ZooError: a folder without a picture.
+    """
+    from PIL import Image
+
+    suffixes = {s for s, form in Image.registered_extensions().items() if form in Image.OPEN}
+    found: list[str] = []
+    others = 0
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        inside = [
+            file
+            for file in sorted(Path(path).rglob("*"))
+            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and not file.is_dir()
+        ]
+        pictures = [str(file) for file in inside if file.suffix.lower() in suffixes]
+        if not pictures:
+            raise ZooError(f"no pictures in the folder {path}, which has {len(inside)} files")
+        found += pictures
+        others += len(inside) - len(pictures)
+    return found, others
+
+
+def predict(
+    model: Network, images: Sequence[str], top: int, tell: Callable[[str], object]
+) -> Iterator[Answer]:
+    """The answers to pictures, in their order.
+
+    Args:
+      top: how many classes of each.
+      tell: is told of each picture that cannot be read, in a line.
+    """
+    names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]
+    size = min(BATCH, len(images))  # one compilation
+    rest = iter(images)
+    with ThreadPoolExecutor() as pool:
+        while batch := list(islice(rest, size)):
+            read = zip(batch, pool.map(partial(_pixels, model.preprocess), batch), strict=True)
+            pictures = []
+            for image, pixels in read:
+                if isinstance(pixels, ZooError):
+                    tell(f"{pixels}")
+                else:
+                    pictures.append((image, pixels))
+            if not pictures:
+                continue
+            stack = np.stack([pixels for _, pixels in pictures])
+            padded = np.pad(stack, ((0, size - len(stack)), (0, 0), (0, 0), (0, 0)))
+            logits = cast(jax.Array, model(model.preprocess.normalize(padded)))
+            for (image, pixels), row in zip(
+                pictures, np.asarray(jax.nn.softmax(logits)), strict=False
+            ):
+                best = row.argsort()[::-1][:top]
+                yield Answer(image, pixels, tuple((int(i), names[i], float(row[i])) for i in best))
+
+
+def _pixels(preprocess: Preprocess, image: str) -> np.ndarray | ZooError:
+    """A picture as the network wants it, or why there is none."""
+    try:
+        path = Path(image)
+        if path.exists() and not path.is_file():  # reading a pipe would wait
+            raise ZooError(f"cannot read image {image}: it is no regular file")
+        return preprocess.image(path)
+    except ZooError as error:
+        return error
+
+
+# --- forms: an answer at a time -------------------------------------------------------------------
+
+
+def as_text(answers: Iterator[Answer]) -> Iterator[str]:
+    """The picture's name and a line for each class."""
+    for answer in answers:
+        yield "\n".join([printable(answer.image), *("  " + line for line in answer.lines())])
+
+
+def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
+    """A row for each picture and class."""
+
+    def row(*cells: object) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+    yield row("image", "rank", "index", "class", "probability")
+    for answer in answers:
+        for rank, (index, name, share) in enumerate(answer.best, 1):
+            yield row(_cell(answer.image), rank, index, _cell(name), f"{share:.6g}")
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def as_json(answers: Iterator[Answer]) -> Iterator[str]:
+    """One list."""
+    before = "["
+    for answer in answers:
+        best = [
+            {"index": index, "class": name, "probability": share}
+            for index, name, share in answer.best
+        ]
+        yield before + json.dumps({"image": answer.image, "predictions": best})
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+FORMS: dict[str, Callable[[Iterator[Answer]], Iterator[str]]] = {
+    "text": as_text,
+    "csv": as_csv,
+    "json": as_json,
+}
