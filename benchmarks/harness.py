@@ -10,6 +10,7 @@ forbids it (it halves torch's speed at batch 1) nor slow the others.
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import math
 import os
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from zoo.pretrained.fetch import write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -274,14 +277,28 @@ class Result:
         }
 
     def add(self, contest: Contest, rows: list[Row]) -> None:
-        self.content["rows"] += rows
         self.content["versions"] |= contest.versions
-        told = self.content["notes"]
-        told += [line for line in contest.notes if line not in told]
+        for line in contest.notes:
+            self.note(line)
         tqdm.write(table(rows) + "\n")
+        self.put(rows)
+
+    def describe(self, machine: Row, versions: Mapping[str, str]) -> None:
+        """More about where the benchmark runs."""
+        self.content["machine"] |= machine
+        self.content["versions"] |= versions
+
+    def note(self, line: str) -> None:
+        """A line below the table, once."""
+        if line not in self.content["notes"]:
+            self.content["notes"].append(line)
+
+    def put(self, rows: list[Row]) -> None:
+        """Rows into the file, which is whole at any time."""
+        self.content["rows"] += rows
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text(json.dumps(self.content, indent=1) + "\n")
+            write(self.file, (json.dumps(self.content, indent=1) + "\n").encode())
 
     def finish(self) -> None:
         for line in self.content["notes"]:
@@ -290,6 +307,12 @@ class Result:
 
 def progress(total: int) -> tqdm:
     return tqdm(total=total, dynamic_ncols=True, disable=None)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """A table for each step in turn, where rows have one; one for all where none has."""
+    groups = itertools.groupby(rows, key=lambda row: row.get("step"))
+    return "\n\n".join(table(list(group)) for _, group in groups)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -119,9 +119,7 @@ class Devices:
 
         return when_ready
 
-    def jit(
-        self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
-    ) -> Any:
+    def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
         """What `compile` runs, as `jax.jit` gives it: for its `lower(state, batch)` too."""
         donated = (0,) if donate else ()
         if self.engine == "pmap":

@@ -279,7 +279,7 @@ def _padded_depthwise(x, kernel, *, stride, pads):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, stride):
-    """`x` comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice."""
+    """`x` comes padded and is kept so: gradients need not pad it, and it is not kept twice."""
     return _shifted_sum(x, kernel, stride=stride)
 
 
