@@ -29,7 +29,8 @@ UNIT = "of the largest"
 
 # SiLU has a smooth derivative. That of ReLU jumps: a value that rounds to the other side of zero
 # changes a sum of few pictures by more than any error.
-STEP = dict(network="mobilenet_v1_025", side=32, batch=16, act="silu", rate=0.1, engine="shard_map")
+STEP: Row = dict(side=32, batch=16, act="silu", rate=0.1, engine="shard_map")
+ENGINE_NAMES = ("pmap", "shard_map")
 LOGITS = "{}: logits, accelerator against CPU"
 TRAINED = "training step, accelerator against CPU: {}"
 PARTS = ("parameters", "BN statistics", "gradients")
