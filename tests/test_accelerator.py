@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks import profile, report
 from benchmarks.accelerator import __main__ as command
 from benchmarks.accelerator import fast, hlo, machine, right, sizes, trains
 from benchmarks.accelerator.bench import Bench, OutOfTime, run, time_box
-from benchmarks.harness import Result
+from benchmarks.harness import LeftOut, Result
 
 # --- all of it -----------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ def test_a_run_that_is_cut_off_leaves_all_rows_so_far(tmp_path):
 import argparse, os, signal, sys
 from pathlib import Path
 from benchmarks.accelerator.bench import Bench, run
-from benchmarks.harness import Result
+from benchmarks.harness import LeftOut, Result
 
 def step(bench):
     for i in range(100):
@@ -218,6 +219,41 @@ def test_mfu_is_by_the_two_definitions(bench):
     assert shares["of peak, %"] == pytest.approx(100 * 7400 * 24.54e9 / 989e12, rel=1e-3)
     bench.device = SimpleNamespace(device_kind="something new")
     assert fast.shares(bench, flops)["of peak, %"] is None
+
+
+def test_steps_are_compared_with_pytorchs_in_turn(bench):
+    turns: list[str] = []
+
+    class Ours:
+        work = fast.work_of(bench, "train", "resnet50", 256)
+
+        def seconds(self, steps: int) -> float:
+            turns.append(f"ours {steps}")
+            return 0.1
+
+    class Torch:
+        def run(self, calls: int) -> dict[str, float]:
+            turns.append(f"torch {calls}")
+            return {"seconds": 0.08}
+
+    coming: Future = Future()
+    coming.set_result((Torch(), 0.005))
+    fast.compare(bench, Ours(), 7, coming)
+    assert turns == ["ours 7", "torch 5"] * 3  # half of the 0.05 seconds that sizes.TINY has
+    *speeds, check = rows(bench)
+    assert [row["images/s"] for row in speeds] == pytest.approx([2560, 3200])
+    assert (check["check"], check["zoo / it"]) == ("fails", pytest.approx(0.8))
+    missing: Future = Future()
+    missing.set_exception(LeftOut("No module named 'torch'"))
+    fast.compare(bench, Ours(), 7, missing)
+    assert rows(bench)[-1]["check"] == "left out: No module named 'torch'"
+
+
+def test_pytorch_that_sees_no_gpu_is_left_out(bench):
+    bench.device = SimpleNamespace(platform="gpu")
+    work = fast.work_of(bench, "train", "resnet50", 1)
+    with fast.torch_worker(bench, work) as coming, pytest.raises(LeftOut, match=r"torch|GPU"):
+        coming.result()
 
 
 @pytest.mark.parametrize(
