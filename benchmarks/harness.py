@@ -115,15 +115,20 @@ class Worker:
                 process.stdin.flush()
         lines = [process.stdout.readline() for process in self.processes]
         if not all(lines):
-            self.close()
+            self._end()
             self.errors.seek(0)
             told = self.errors.read().strip().splitlines() or ["it ended without a word"]
+            self.errors.close()
             raise LeftOut(told[-1])
         for process in self.processes:
             process.send_signal(signal.SIGSTOP)
         return max(map(json.loads, lines), key=lambda answer: answer["seconds"])
 
     def close(self) -> None:
+        self._end()
+        self.errors.close()
+
+    def _end(self) -> None:
         for process in self.processes:
             process.kill()
             process.communicate()
