@@ -11,7 +11,7 @@ grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESU
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
 from itertools import product
@@ -29,23 +29,28 @@ MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
 MAX_ROWS = 256  # of a matrix on CPU whose gradient is left to YNN
 MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
 
-_native = ContextVar("native", default=False)
+_only = ContextVar("only", default="")
 
 
 @contextmanager
-def native_only() -> Iterator[None]:
-    """Trace XLA's own operations alone, as GPU and TPU get them: for programs that are counted."""
-    token = _native.set(True)
+def only(which: str) -> Iterator[None]:
+    """Trace what "cpu" gets, or the "default", on any platform: for programs that are compared."""
+    token = _only.set(which)
     try:
         yield
     finally:
-        _native.reset(token)
+        _only.reset(token)
+
+
+def native_only() -> AbstractContextManager[None]:
+    """Trace XLA's own operations alone, as GPU and TPU get them: for programs that are counted."""
+    return only("default")
 
 
 def by_platform(*operands: jax.Array, cpu: Callable, default: Callable) -> Any:
     """`lax.platform_dependent`, which compiles one of the two and traces both."""
-    if _native.get():
-        return default(*operands)
+    if which := _only.get():
+        return {"cpu": cpu, "default": default}[which](*operands)
     return lax.platform_dependent(*operands, cpu=cpu, default=default)
 
 

@@ -37,34 +37,33 @@ PARTS = ("parameters", "BN statistics", "gradients")
 CALLED = "model(x) on the CPU beside the accelerator"
 ENGINES = "pmap against shard_map"
 HALF = "{}: bfloat16 logits against float32"
+DEFAULT = "{}: float32 logits at JAX's default precision against the highest"  # TF32 on a GPU
 
 
 def run(bench: Bench) -> None:
     families = bench.sizes.families
     halves = families[:2]
     bench.expect(*map(TRAINED.format, PARTS), ENGINES, CALLED)
-    bench.expect(*map(LOGITS.format, families), *map(HALF.format, halves))
+    checks = [LOGITS.format(name) for name in families]
+    checks += [form.format(name) for name in halves for form in (HALF, DEFAULT)]
+    bench.expect(*checks)
     cpu = jax.devices("cpu")[-1]
     steps(bench, cpu)
     called(bench, cpu, families[0])
     # compiled side by side: that takes most of the time, and none of it holds Python's lock
-    with ThreadPoolExecutor(min(len(families), os.cpu_count() or 1)) as pool:
-        tasks = [
-            (LOGITS.format(name), BOUND, pool.submit(against_cpu, bench, cpu, name))
-            for name in families
-        ]
-        tasks += [
-            (HALF.format(name), HALF_BOUND, pool.submit(against_float32, bench, name))
-            for name in halves
-        ]
-        try:
-            for what, bound, task in tasks:
-                with bench.attempt(what):
-                    error = task.result()
-                    bench.check(what, error <= bound, figure=error, unit=UNIT)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(min(len(families), os.cpu_count() or 1))
+    try:
+        tasks = [(BOUND, pool.submit(against_cpu, bench, cpu, name)) for name in families]
+        for name in halves:
+            half = pool.submit(against_highest, bench, name, "highest", dtype=jnp.bfloat16)
+            default = pool.submit(against_highest, bench, name, "default")
+            tasks += [(HALF_BOUND, half), (HALF_BOUND, default)]
+        for what, (bound, task) in zip(checks, tasks, strict=True):
+            with bench.attempt(what):
+                apart = task.result()
+                bench.check(what, apart <= bound, figure=apart, unit=UNIT)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def as_accelerator(device: jax.Device) -> Any:
@@ -72,12 +71,14 @@ def as_accelerator(device: jax.Device) -> Any:
     return ops.native_only() if device.platform == "cpu" else nullcontext()
 
 
-def logits(name: str, side: int, device: jax.Device, **switches: Any) -> np.ndarray:
+def logits(
+    name: str, side: int, device: jax.Device, precision: str = "highest", **switches: Any
+) -> np.ndarray:
     """Of a network with random weights, on pictures of noise."""
     graphdef, state = nnx.split(zoo.create(name, seed=0, **switches))
     forward = backend.jit(lambda state, x: nnx.merge(graphdef, state).logits(x))
     x = np.random.default_rng(0).standard_normal((PICTURES, side, side, 3), np.float32)
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(precision):
         return np.asarray(forward(jax.device_put(state, device), jax.device_put(x, device)))
 
 
@@ -87,10 +88,11 @@ def against_cpu(bench: Bench, cpu: jax.Device, name: str) -> float:
     return error(got, logits(name, bench.sizes.side, cpu))
 
 
-def against_float32(bench: Bench, name: str) -> float:
+def against_highest(bench: Bench, name: str, precision: str, **switches: Any) -> float:
+    """Of the accelerator's float32 logits, and others of its own."""
     with as_accelerator(bench.device):
-        half = logits(name, bench.sizes.side, bench.device, dtype=jnp.bfloat16)
-        return error(half, logits(name, bench.sizes.side, bench.device))
+        got = logits(name, bench.sizes.side, bench.device, precision, **switches)
+        return error(got, logits(name, bench.sizes.side, bench.device))
 
 
 def called(bench: Bench, cpu: jax.Device, name: str) -> None:

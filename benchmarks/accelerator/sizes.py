@@ -9,6 +9,12 @@ FAMILIES = (
     *("efficientnet_b0", "convnext_tiny"),
 )
 
+OPERATIONS = (
+    *("max pool 3x3 / 2, 112x112x64", "average pool 3x3, 35x35x192"),
+    *("depthwise 3x3, 112x112x32", "depthwise 3x3, 14x14x512"),
+    *("1x1, 56x56x64 to 256", "3x3 in 32 groups, 56x56x128"),
+)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -23,6 +29,7 @@ class Sizes:
     pixels: int  # of their pictures
     batches: tuple[int, ...]  # of training; the first is compared with PyTorch
     inference: tuple[int, ...]
+    operations: tuple[str, ...]  # of `benchmarks.ops`, whose lowerings are compared
     seconds: float  # that a figure is measured for
 
 
@@ -40,6 +47,7 @@ ACCELERATOR = Sizes(
     pixels=224,
     batches=(256, 1024, 512, 128),
     inference=(1, 32, 256),
+    operations=OPERATIONS,
     seconds=2.0,
 )
 CPU = Sizes(
@@ -54,6 +62,7 @@ CPU = Sizes(
     pixels=64,
     batches=(8, 16),
     inference=(1, 8),
+    operations=OPERATIONS,
     seconds=1.0,
 )
 TINY = Sizes(
@@ -68,5 +77,6 @@ TINY = Sizes(
     pixels=32,
     batches=(8,),
     inference=(2,),
+    operations=OPERATIONS[:1],
     seconds=0.05,
 )

@@ -2,14 +2,25 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from zoo import backend, ops
+from zoo.context import ACTIVATIONS
+
+from ..contenders import ops as contender
+from ..harness import Row
+from ..ops import WORKS
 from ..profile import spent
 from . import hlo
 from .bench import LEFT_OUT, Bench, one_line
 from .fast import Training, training_flops, work_of
+from .machine import seconds_of
 
 STEPS = 3  # that are profiled
 SLOWEST = 10
@@ -34,6 +45,7 @@ def run(bench: Bench) -> None:
     bench.add("fusions", figure=found.opcodes["fusion"])
     costs(bench, training)
     slowest(bench, training, text)
+    lowerings(bench)
 
 
 def costs(bench: Bench, training: Training) -> None:
@@ -78,6 +90,51 @@ def slowest(bench: Bench, training: Training, text: str) -> None:
         kinds[name.rstrip("0123456789.")] += milliseconds
     for name, milliseconds in kinds.most_common(SLOWEST):
         bench.add(f"all of {name}", figure=100 * milliseconds / total, unit="% of the time")
+
+
+def lowerings(bench: Bench) -> None:
+    """Operations and their gradients in bfloat16: XLA's own, which run here, and the CPU's."""
+    sizes = bench.sizes
+    batch, works = sizes.batches[0], {work["work"]: work for work in WORKS}
+    for name in sizes.operations:
+        work = {**works[name], "side": min(works[name]["side"], sizes.pixels)}
+        compare(bench, f"{name}, and its gradient", contender.ours(work), shapes(work, batch))
+    scale, bias, side = jnp.ones(256), jnp.zeros(256), min(56, sizes.pixels)
+
+    def norm(x: jax.Array) -> jax.Array:
+        return ops.batch_norm(x, scale, bias, ACTIVATIONS["relu"], epsilon=1e-5)[0]
+
+    what = "batch norm and ReLU, 56x56x256, and their gradient"
+    compare(bench, what, norm, [(batch, side, side, 256)])
+
+
+def compare(
+    bench: Bench, what: str, function: Callable[..., jax.Array], sizes: Sequence[tuple[int, ...]]
+) -> None:
+    args = [jax.random.normal(jax.random.key(0), size, jnp.bfloat16) for size in sizes]
+    cotangent = jnp.ones_like(jax.eval_shape(function, *args))
+    with bench.attempt(what, may_not_fit=True):
+        times = {}
+        for which in ("default", "cpu"):
+
+            def gradients(which: str, g: jax.Array, *args: jax.Array) -> Any:
+                with ops.only(which):
+                    y, pull = jax.vjp(function, *args)
+                    return y, pull(g)
+
+            run = backend.jit(partial(gradients, which))
+            seconds = seconds_of(lambda run=run: run(cotangent, *args), bench.sizes.seconds / 10)
+            times[which] = 1e3 * seconds
+        bench.add(what, **{"XLA's own, ms": times["default"], "the CPU's, ms": times["cpu"]})
+
+
+def shapes(work: Row, batch: int) -> list[tuple[int, ...]]:
+    """Of what an operation of `benchmarks.ops` reads."""
+    found = [(batch, work["side"], work["side"], work["channels"])]
+    if work["op"] == "conv":
+        depth = work["channels"] // work["groups"]
+        found.append((*work["size"], depth, work["features"]))
+    return found
 
 
 def tail(source: str) -> str:
