@@ -79,10 +79,16 @@ def test_the_result_is_a_section_with_a_table_for_each_step(tiny):
     ("arguments", "told"),
     [
         (["--batches", "8,many"], "batches: got '8,many', expected numbers such as 256,128"),
-        (["--data", "mnist:x"], "data: got 'mnist:x', expected cifar10:PATH"),
+        (["--batches", "8,0"], "batches: got '8,0', expected numbers such as 256,128"),
+        (["--data", "mnist:."], "data: got 'mnist:.', expected cifar10:PATH of what is there"),
+        (["--data", "cifar10:none"], "got 'cifar10:none', expected cifar10:PATH of what is there"),
+        (["--minutes", "0"], "minutes: got 0, expected more than 0"),
+        (["--json", "file/x.json"], "json: cannot write file/x.json: Not a directory"),
     ],
 )
-def test_bad_input_is_one_line(monkeypatch, capsys, arguments, told):
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     monkeypatch.setattr(sys, "argv", ["accelerator", *arguments])
     with pytest.raises(SystemExit) as left:
         command.main()

@@ -10,6 +10,7 @@ The file of --json is whole after every row. The exit code is 0 only if every ch
 import argparse
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,32 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def check(args: argparse.Namespace) -> None:
+    """Whether the arguments can be used: `batches` becomes numbers.
+
+    Raises:
+      ValueError: they cannot, in one line.
+    """
+    asked, data = args.batches or "", args.data or "cifar10:."
+    numbers = [int(part) if part.strip().isdigit() else 0 for part in asked.split(",") if asked]
+    if not all(numbers):
+        raise ValueError(f"batches: got {asked!r}, expected numbers such as 256,128")
+    args.batches = tuple(numbers)
+    kind, _, path = data.partition(":")
+    if kind != "cifar10" or not Path(path).exists():
+        raise ValueError(f"data: got {data!r}, expected cifar10:PATH of what is there")
+    if args.minutes is not None and not args.minutes > 0:
+        raise ValueError(f"minutes: got {args.minutes:g}, expected more than 0")
+    if args.json:
+        try:
+            if not args.json.parent.exists():
+                args.json.parent.mkdir(parents=True)
+            with tempfile.TemporaryFile(dir=args.json.parent):
+                pass
+        except OSError as error:
+            raise ValueError(f"json: cannot write {args.json}: {error.strerror}") from error
+
+
 def before_jax() -> None:
     """What JAX reads once, as it starts."""
     # Child processes (PyTorch, a second `zoo train`) need memory of the accelerator as well.
@@ -47,14 +74,10 @@ def before_jax() -> None:
 def main() -> None:
     arguments = parser()
     args = arguments.parse_args()
-    batches: tuple[int, ...] = ()
-    if args.batches:
-        try:
-            batches = tuple(int(part) for part in args.batches.split(","))
-        except ValueError:
-            arguments.error(f"batches: got {args.batches!r}, expected numbers such as 256,128")
-    if args.data and not args.data.startswith("cifar10:"):
-        arguments.error(f"data: got {args.data!r}, expected cifar10:PATH")
+    try:
+        check(args)
+    except ValueError as error:
+        arguments.error(str(error))
     before_jax()
 
     # `training` first: it settles how programs run on a CPU before JAX computes anything.
@@ -72,7 +95,7 @@ def main() -> None:
     size = sizes.TINY if args.tiny else size
     bench = Bench(
         harness.Result("accelerator", args),
-        replace(size, batches=batches or size.batches),
+        replace(size, batches=args.batches or size.batches),
         device,
     )
     steps = [

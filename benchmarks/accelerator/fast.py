@@ -71,6 +71,8 @@ class Training:
     def bytes_needed(self) -> int:
         """What the program has in the device's memory at once."""
         sizes = self.program.memory_analysis()
+        if sizes is None:  # the backend does not tell
+            return 0
         held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes
         return held - sizes.alias_size_in_bytes + sizes.temp_size_in_bytes
 
