@@ -293,6 +293,37 @@ def test_runs_are_compared_by_all_but_their_clocks(tmp_path):
     assert trains.differences(first, left("told", 1.0, 2.1, 3.0)) == "metrics.jsonl"
 
 
+def test_a_recipe_runs_as_many_epochs_as_there_is_time_for(bench, monkeypatch):
+    asked: list[int] = []
+
+    def train(arguments: list[str], out: Path, stop_after: int | None) -> int:
+        epochs = int(arguments[-1])
+        asked.append(epochs)
+        assert arguments[:5] == ["resnet20_cifar", "--recipe", trains.RECIPE, "--data", "cifar10:x"]
+        out.mkdir()
+        line = {"seconds": 1.0, "images_per_second": 9.0, "input_wait": 0.5, "val_accuracy": 0.8}
+        (out / "metrics.jsonl").write_text(f"{json.dumps(line)}\n" * epochs)
+        return 0
+
+    monkeypatch.setattr(trains, "in_this_process", train)
+    for seconds in (100, 10_000):
+        with time_box(seconds):
+            trains.recipe(bench, "cifar10:x")
+    short, enough, _, whole = asked
+    assert (short, whole) == (2, 164)
+    assert 60 <= enough <= 70  # of 1.3 seconds each
+    first, _ = rows(bench)
+    assert first["what"] == f"ResNet-20 on CIFAR-10, {enough} of the recipe's 164 epochs"
+    assert (first["accuracy"], first["images/s"], first["waiting for input"]) == (0.8, 9.0, 0.5)
+
+
+def test_a_run_that_fails_is_told_by_its_last_line(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="exit code 2: zoo train: epochs: got 0, expected 1"):
+        trains.train(trains.in_this_process, out, 0)
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_a_run_in_a_child_stops_and_goes_on_alike(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
