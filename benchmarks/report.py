@@ -19,18 +19,18 @@ the median of the rounds, with the lowest and the highest; a ratio above 1 says 
 
 def section(result: Row) -> str:
     machine, versions = result["machine"], result["versions"]
-    accelerator = machine.get("accelerator", "")
-    if accelerator:
-        accelerator = f"{machine['devices']} x {accelerator}, driver {machine.get('driver', '-')}; "
+    card = ""
+    if "accelerator" in machine:
+        driver = machine.get("driver", "-")
+        card = f"{machine['devices']} x {machine['accelerator']}, driver {driver}; "
     notes = "".join(f"- {line}\n" for line in result["notes"])
     return f"""
 ## {result["benchmark"]}
 
 `{result["command"]}`
 
-{result["date"]}, {accelerator}{machine["cpu"]}, {machine["cores"]} cores,
-{machine["memory_gb"]} GB, {machine["system"]};
-{", ".join(f"{name} {version}" for name, version in versions.items())}.
+{result["date"]}, {card}{machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB,
+{machine["system"]}; {", ".join(f"{name} {version}" for name, version in versions.items())}.
 
 {tables(result["rows"])}
 {notes and chr(10) + notes}"""

@@ -255,10 +255,16 @@ def test_steps_are_compared_with_pytorchs_in_turn(bench):
     assert rows(bench)[-1]["check"] == "left out: No module named 'torch'"
 
 
-def test_pytorch_that_sees_no_gpu_is_left_out(bench):
+@pytest.mark.parametrize(("patience", "told"), [(60, r"torch|GPU"), (0.1, "ended without a word")])
+def test_pytorch_that_cannot_is_left_out(bench, monkeypatch, patience, told):
+    monkeypatch.setattr(fast, "PATIENCE", patience)
     bench.device = SimpleNamespace(platform="gpu")
     work = fast.work_of(bench, "train", "resnet50", 1)
-    with fast.torch_worker(bench, work) as coming, pytest.raises(LeftOut, match=r"torch|GPU"):
+    with (
+        time_box(600),
+        fast.torch_worker(bench, work) as coming,
+        pytest.raises(LeftOut, match=told),
+    ):
         coming.result()
 
 

@@ -120,6 +120,11 @@ def time_box(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def time_left() -> float:
+    """Seconds of the time box that this runs in."""
+    return signal.getitimer(signal.ITIMER_REAL)[0]
+
+
 def one_line(error: BaseException) -> str:
     """An error in a line of a table."""
     lines = str(error).strip().splitlines()

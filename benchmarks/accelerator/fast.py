@@ -19,11 +19,12 @@ import zoo
 from ..contenders import zoo as contender
 from ..harness import TORCH, Contender, LeftOut, Row, Worker
 from . import machine
-from .bench import LEFT_OUT, Bench
+from .bench import LEFT_OUT, Bench, time_left
 
 WARM = 3  # steps before a clock runs
 ROUNDS = 3  # alternations with PyTorch
-PATIENCE = 150.0  # seconds that PyTorch may take, to compile most of them
+PATIENCE = 150.0  # seconds that PyTorch may take, to compile most of them,
+PATIENT = 0.4  # and the share of what is left of this step's time
 TARGET = 2900  # images/s of ResNet-50's training on an H100
 TRAINED, TARGETED = "{} training, no slower than torch.compile", "{} training, {:,} images/s"
 
@@ -217,8 +218,8 @@ def shares(bench: Bench, rate: float) -> Row:
 def torch_worker(bench: Bench, work: Row) -> Iterator["Future[tuple[Worker, float]] | None"]:
     """PyTorch in a process of its own, which compiles while ours does; None without a GPU.
 
-    The future has the worker and the seconds that one of its calls takes, or LeftOut. After
-    `PATIENCE` the process is ended.
+    The future has the worker and the seconds that one of its calls takes, or LeftOut. Where it
+    takes too long the process is ended.
     """
     if bench.device.platform != "gpu":
         yield None
@@ -232,7 +233,11 @@ def torch_worker(bench: Bench, work: Row) -> Iterator["Future[tuple[Worker, floa
         worker.run(WARM)
         return worker, worker.run(WARM)["seconds"]
 
-    limit = threading.Timer(PATIENCE, lambda: [process.kill() for process in worker.processes])
+    def end() -> None:
+        for process in worker.processes:
+            process.kill()
+
+    limit = threading.Timer(min(PATIENCE, PATIENT * time_left()), end)
     limit.daemon = True
     limit.start()
     pool = ThreadPoolExecutor(1)
@@ -240,5 +245,6 @@ def torch_worker(bench: Bench, work: Row) -> Iterator["Future[tuple[Worker, floa
         yield pool.submit(setup)
     finally:
         limit.cancel()
+        end()
+        pool.shutdown()  # who waits for an answer there gets none
         worker.close()
-        pool.shutdown()

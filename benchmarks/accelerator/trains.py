@@ -26,7 +26,7 @@ from training.cli import main as zoo_command
 from training.recipes import recipe as settings_of
 
 from ..harness import ROOT
-from .bench import Bench
+from .bench import Bench, time_left
 
 SWITCH = "--xla_gpu_deterministic_ops=true"
 ACCURACY = "MobileNet v1 0.25 on digits: accuracy of at least {:.0%}"
@@ -73,7 +73,7 @@ def recipe(bench: Bench, data: str) -> None:
     """As many epochs of the recipe as the rest of this step's time allows."""
     planned = settings_of(RECIPE)["epochs"]
     base = [settings_of(RECIPE)["model"], "--recipe", RECIPE, "--data", data]
-    left = signal.getitimer(signal.ITIMER_REAL)[0]
+    left = time_left()
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         short, full = Path(folder) / "short", Path(folder) / "full"
