@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--minutes", type=float, help="for all steps (default: 5; --tiny: 30)")
+    p.add_argument("--minutes", type=float, help="for all steps (default: 5; --tiny: 600)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file too")
     p.add_argument(
         "--data", metavar="cifar10:PATH", help="train the recipe of ResNet-20 on these pictures"
@@ -108,7 +108,7 @@ def main() -> None:
     if args.data:
         steps.append(("6 recipe", lambda bench: trains.recipe(bench, args.data), 0.25))
     # a smoke run is small, and is not to depend on how busy a machine is
-    run(bench, steps, 60 * (args.minutes or (30 if args.tiny else 5)))
+    run(bench, steps, 60 * (args.minutes or (600 if args.tiny else 5)))
     print()
     print(harness.tables(bench.rows))
     bench.result.finish()
