@@ -10,6 +10,7 @@ forbids it (it halves torch's speed at batch 1) nor slow the others.
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import math
 import os
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from zoo.pretrained.fetch import write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -112,15 +115,20 @@ class Worker:
                 process.stdin.flush()
         lines = [process.stdout.readline() for process in self.processes]
         if not all(lines):
-            self.close()
+            self._end()
             self.errors.seek(0)
             told = self.errors.read().strip().splitlines() or ["it ended without a word"]
+            self.errors.close()
             raise LeftOut(told[-1])
         for process in self.processes:
             process.send_signal(signal.SIGSTOP)
         return max(map(json.loads, lines), key=lambda answer: answer["seconds"])
 
     def close(self) -> None:
+        self._end()
+        self.errors.close()
+
+    def _end(self) -> None:
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -274,14 +282,28 @@ class Result:
         }
 
     def add(self, contest: Contest, rows: list[Row]) -> None:
-        self.content["rows"] += rows
         self.content["versions"] |= contest.versions
-        told = self.content["notes"]
-        told += [line for line in contest.notes if line not in told]
+        for line in contest.notes:
+            self.note(line)
         tqdm.write(table(rows) + "\n")
+        self.put(rows)
+
+    def describe(self, machine: Row, versions: Mapping[str, str]) -> None:
+        """More about where the benchmark runs."""
+        self.content["machine"] |= machine
+        self.content["versions"] |= versions
+
+    def note(self, line: str) -> None:
+        """A line below the table, once."""
+        if line not in self.content["notes"]:
+            self.content["notes"].append(line)
+
+    def put(self, rows: list[Row]) -> None:
+        """Rows into the file, which is whole at any time."""
+        self.content["rows"] += rows
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text(json.dumps(self.content, indent=1) + "\n")
+            write(self.file, (json.dumps(self.content, indent=1) + "\n").encode())
 
     def finish(self) -> None:
         for line in self.content["notes"]:
@@ -290,6 +312,12 @@ class Result:
 
 def progress(total: int) -> tqdm:
     return tqdm(total=total, dynamic_ncols=True, disable=None)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """A table for each step in turn, where rows have one; one for all where none has."""
+    groups = itertools.groupby(rows, key=lambda row: row.get("step"))
+    return "\n\n".join(table(list(group)) for _, group in groups)
 
 
 def table(rows: Sequence[Row]) -> str:

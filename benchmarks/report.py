@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .harness import RESULTS, Row, table
+from .harness import RESULTS, Row, tables
 
 HEAD = """# Measured
 
@@ -19,16 +19,20 @@ the median of the rounds, with the lowest and the highest; a ratio above 1 says 
 
 def section(result: Row) -> str:
     machine, versions = result["machine"], result["versions"]
+    card = ""
+    if "accelerator" in machine:
+        driver = machine.get("driver", "-")
+        card = f"{machine['devices']} x {machine['accelerator']}, driver {driver}; "
     notes = "".join(f"- {line}\n" for line in result["notes"])
     return f"""
 ## {result["benchmark"]}
 
 `{result["command"]}`
 
-{result["date"]}, {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB,
+{result["date"]}, {card}{machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB,
 {machine["system"]}; {", ".join(f"{name} {version}" for name, version in versions.items())}.
 
-{table(result["rows"])}
+{tables(result["rows"])}
 {notes and chr(10) + notes}"""
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-BENCHMARKS = ("models", "ops", "startup", "input", "scaling", "memory", "profile", "report")
+BENCHMARKS = (
+    *("accelerator", "models", "ops", "startup", "input", "scaling", "memory", "profile", "report"),
+)
 
 
 def benchmark(name: str, *args: str) -> str:

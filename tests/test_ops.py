@@ -1,6 +1,8 @@
 """Convolution and pooling: every lowering against `lax` or plain NumPy, derivatives too."""
 
 import math
+import re
+from collections import Counter
 from functools import partial
 from itertools import product
 
@@ -8,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from zoo import ops
-from zoo.context import ACTIVATIONS, PADDINGS
+from zoo.context import ACTIVATIONS, PADDINGS, Spec
+from zoo.registry import abstract
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -374,3 +378,28 @@ def test_global_average_pool(sides):
     np.testing.assert_allclose(jax.jit(ours)(x), plain(x), rtol=1e-5, atol=1e-6)
     for derivative in (jax.grad, lambda f: jax.grad(lambda x: (jax.grad(f)(x) ** 2).sum())):
         np.testing.assert_allclose(derivative(ours)(x), derivative(plain)(x), rtol=1e-4, atol=1e-6)
+
+
+# --- what a GPU gets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("resnet50", 53), ("mobilenet_v2_100", 52)])
+def test_a_gpu_gets_xlas_own_operations_alone(name, convolutions):
+    model = abstract(Spec(name, dtype="bfloat16", dropout=0.0))
+    model.train()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def gradients(params, rest, x):
+        return jax.grad(lambda params: nnx.merge(graphdef, params, rest).logits(x).sum())(params)
+
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    traced = jax.jit(gradients).trace(nnx.to_pure_dict(params), nnx.to_pure_dict(rest), x)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    counts = Counter(re.findall(r"stablehlo\.(\w+)", program))
+    # each with its two gradients, but for that of the image
+    assert counts["convolution"] == 3 * convolutions - 1
+    assert counts["dot_general"] == 3 - 1  # of the classifier, whose output nobody reads
+    # of a max pool, which jax pads for it
+    assert counts["select_and_scatter"] == counts["pad"] == counts["slice"] == (name == "resnet50")
+    assert not counts["optimization_barrier"] + counts["while"] + counts["concatenate"]
+    assert "tensor<i8>" not in program  # places of maxima

@@ -107,6 +107,20 @@ class Devices:
         Args:
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
+        run = self.jit(step, donate=donate)
+        if jax.default_backend() != "cpu":
+            return run
+
+        def when_ready(state: State, batch: Mapping[str, Any]) -> State:
+            # A single device runs in this thread what is ready (`backend.expect_training`). Virtual
+            # ones share the threads of the CPU: steps under way at once can each wait for a device
+            # that another step holds.
+            return run(*jax.block_until_ready((state, batch)))
+
+        return when_ready
+
+    def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
+        """What `compile` runs, as `jax.jit` gives it: for its `lower(state, batch)` too."""
         donated = (0,) if donate else ()
         if self.engine == "pmap":
             # out_axes=None takes device 0's copy: steps end in pmean or psum, so all are equal
@@ -118,16 +132,5 @@ class Devices:
                 step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
             )
         if self.engine == "pmap" and jax.process_count() > 1:
-            run = mapped  # under a jit, pmap would see this process's devices only
-        else:
-            run = backend.jit(mapped, donate_argnums=donated)
-        if jax.default_backend() != "cpu":
-            return run
-
-        def when_ready(state: State, batch: Mapping[str, Any]) -> State:
-            # A single device runs in this thread what is ready (`backend.expect_training`). Virtual
-            # ones share the threads of the CPU: steps under way at once can each wait for a device
-            # that another step holds.
-            return run(*jax.block_until_ready((state, batch)))
-
-        return when_ready
+            return mapped  # under a jit, pmap would see this process's devices only
+        return backend.jit(mapped, donate_argnums=donated)

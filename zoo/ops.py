@@ -11,7 +11,7 @@ grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESU
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
 from itertools import product
@@ -29,23 +29,28 @@ MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
 MAX_ROWS = 256  # of a matrix on CPU whose gradient is left to YNN
 MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
 
-_native = ContextVar("native", default=False)
+_only = ContextVar("only", default="")
 
 
 @contextmanager
-def native_only() -> Iterator[None]:
-    """Trace XLA's own operations alone, as GPU and TPU get them: for programs that are counted."""
-    token = _native.set(True)
+def only(which: str) -> Iterator[None]:
+    """Trace what "cpu" gets, or the "default", on any platform: for programs that are compared."""
+    token = _only.set(which)
     try:
         yield
     finally:
-        _native.reset(token)
+        _only.reset(token)
+
+
+def native_only() -> AbstractContextManager[None]:
+    """Trace XLA's own operations alone, as GPU and TPU get them: for programs that are counted."""
+    return only("default")
 
 
 def by_platform(*operands: jax.Array, cpu: Callable, default: Callable) -> Any:
     """`lax.platform_dependent`, which compiles one of the two and traces both."""
-    if _native.get():
-        return default(*operands)
+    if which := _only.get():
+        return {"cpu": cpu, "default": default}[which](*operands)
     return lax.platform_dependent(*operands, cpu=cpu, default=default)
 
 
@@ -70,7 +75,7 @@ def conv2d(
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
-        return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+        cpu = partial(_padded_depthwise, stride=stride, pads=pads)
     else:
         cpu = partial(_grouped, stride=stride, pads=pads, groups=groups)
     return by_platform(x, kernel, cpu=cpu, default=native)
@@ -273,18 +278,14 @@ def _grouped(x, kernel, *, stride, pads, groups):
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
+def _padded_depthwise(x, kernel, *, stride, pads):
+    return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, stride):
-    """`x` comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice.
-
-    XLA folds the padding into its own convolution on other platforms.
-    """
-    return by_platform(
-        x,
-        kernel,
-        cpu=partial(_shifted_sum, stride=stride),
-        default=partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1]),
-    )
+    """`x` comes padded and is kept so: gradients need not pad it, and it is not kept twice."""
+    return _shifted_sum(x, kernel, stride=stride)
 
 
 def _depthwise_fwd(x, kernel, stride):
@@ -292,15 +293,9 @@ def _depthwise_fwd(x, kernel, stride):
 
 
 def _depthwise_bwd(stride, residuals, g):
-    def native(x, kernel, g):
-        convolve = partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1])
-        return jax.vjp(convolve, x, kernel)[1](g)
-
-    def shifted(x, kernel, g):
-        dx = _shifted_sum_dx(g, kernel, x.shape, stride)
-        return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
-
-    return by_platform(*residuals, g, cpu=shifted, default=native)
+    x, kernel = residuals
+    dx = _shifted_sum_dx(g, kernel, x.shape, stride)
+    return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
@@ -423,10 +418,10 @@ def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
     x, scale, bias, mean, inverse = residuals
     _, act_vjp = jax.vjp(act, (x.astype(jnp.float32) - mean) * (inverse * scale) + bias)
     # Written out once: the sums below then read x and g, and XLA does not write out x - mean too.
-    (g,) = lax.optimization_barrier(act_vjp(cotangents[0].astype(jnp.float32)))
+    (g,) = _written_out(*act_vjp(cotangents[0].astype(jnp.float32)))
     dbias = g.sum((0, 1, 2))
     dscale = ((g * x.astype(jnp.float32)).sum((0, 1, 2)) - mean * dbias) * inverse
-    x, dbias, dscale = lax.optimization_barrier((x, dbias, dscale))
+    x, dbias, dscale = _written_out(x, dbias, dscale)
     pictures = x.size // x.shape[-1]
     shared_scale, shared_bias = (
         total / pictures if axis_name is None else lax.pmean(total / pictures, axis_name)
@@ -438,6 +433,15 @@ def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
 
 
 _batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+
+
+def _written_out(*arrays):
+    """On CPU these are in memory before anything is computed from them.
+
+    Elsewhere memory is what batch norm waits for: XLA computes g twice there, from bfloat16, where
+    it would be written and read twice in float32.
+    """
+    return by_platform(*arrays, cpu=lambda *a: lax.optimization_barrier(a), default=lambda *a: a)
 
 
 def _mean(x, axis_name):

@@ -1,4 +1,7 @@
-"""PyTorch with torchvision's networks, channels last: eager, or through torch.compile."""
+"""PyTorch with torchvision's networks, channels last: eager, or through torch.compile.
+
+On CPU, float32, unless a work says `device` "cuda" or `dtype` "bfloat16" (by autocast).
+"""
 
 import os
 import sys
@@ -19,39 +22,57 @@ def versions() -> dict[str, str]:
 
 
 def make(work: dict[str, Any]) -> Callable[[], Any]:
+    device = work.get("device", "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("this torch sees no GPU")
+    torch.backends.cudnn.benchmark = True
     if work["kind"] == "gemm":
         a = torch.randn(work["size"], work["size"])
         return lambda: a @ a
-    model = network(work["network"]).to(memory_format=torch.channels_last)
+    model = network(work["network"]).to(device, memory_format=torch.channels_last)
     shape = (work["batch"], 3, work["side"], work["side"])
-    x = torch.randn(shape).to(memory_format=torch.channels_last)
-    return {"infer": infer, "train": train}[work["kind"]](model, x, work.get("compile", False))
+    x = torch.randn(shape, device=device).to(memory_format=torch.channels_last)
+    half = torch.autocast(device, torch.bfloat16, enabled=work.get("dtype") == "bfloat16")
+    call = {"infer": infer, "train": train}[work["kind"]]
+    return call(model, x, work.get("compile", False), half)
 
 
-def infer(model: nn.Module, x: torch.Tensor, compiled: bool) -> Callable[[], Any]:
+def finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def infer(
+    model: nn.Module, x: torch.Tensor, compiled: bool, half: torch.autocast
+) -> Callable[[], Any]:
     model.eval()
     forward = torch.compile(model) if compiled else model
 
     def call() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), half:
             forward(x)
 
     return call
 
 
-def train(model: nn.Module, x: torch.Tensor, compiled: bool) -> Callable[[], Any]:
+def train(
+    model: nn.Module, x: torch.Tensor, compiled: bool, half: torch.autocast
+) -> Callable[[], Any]:
     model.train()
     forward = torch.compile(model) if compiled else model
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
-    labels = torch.arange(len(x))
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=x.is_cuda or None
+    )
+    labels = torch.arange(len(x), device=x.device)
 
     def call() -> None:
         optimizer.zero_grad()
-        output = forward(x)
-        logits, *aux = output if isinstance(output, tuple) else (output,)
-        loss = F.cross_entropy(logits, labels)
-        for inner in aux:
-            loss = loss + 0.3 * F.cross_entropy(inner, labels)
+        with half:
+            output = forward(x)
+            logits, *aux = output if isinstance(output, tuple) else (output,)
+            loss = F.cross_entropy(logits, labels)
+            for inner in aux:
+                loss = loss + 0.3 * F.cross_entropy(inner, labels)
         loss.backward()
         optimizer.step()
 

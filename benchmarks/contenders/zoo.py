@@ -1,6 +1,6 @@
 """Ours: what a user of `zoo` and `training` runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -49,23 +49,8 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
         jax.distributed.initialize(
             work["coordinator"], work["processes"], work["rank"], heartbeat_timeout_seconds=3600
         )
-    from training import TrainConfig, optim
-    from training.parallel import Devices
-    from training.state import TrainState, take_apart
-    from training.step import make_train_step
-
-    config = TrainConfig(
-        model=work["network"], optimizer="sgd", batch_size=work["batch"], shift=0, weight_decay=0.0
-    )
-    devices = Devices(work.get("engine", config.engine))
-    model = zoo.create(config.model, aux=True)
-    program, params, stats = take_apart(model)
-    rate = optim.schedule(config, 1e-3, 10**6, 10**3)
-    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
-    state = devices.replicate(TrainState.start(optimizer, params, stats))
-    step = devices.compile(
-        make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=True
-    )
+    devices, step, state = training(work)
+    step = devices.compile(step, donate=True)
     share = slice(jax.process_index(), None, jax.process_count())
     labels = np.arange(work["batch"], dtype=np.int32)
     batch = {"image": images(work)[share], "label": labels[share]}
@@ -76,6 +61,35 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
         jax.block_until_ready(state)
 
     return call
+
+
+def training(work: dict[str, Any], on: Sequence[jax.Device] | None = None) -> tuple:
+    """What `zoo train` is made of: (devices, the step for one of them, the state to begin with).
+
+    `work` is that of `train`, and may say `dtype`, `engine`, `rate`, and `act`: other activations.
+    """
+    from training import TrainConfig, optim
+    from training.parallel import Devices
+    from training.state import TrainState, take_apart
+    from training.step import make_train_step
+
+    config = TrainConfig(
+        model=work["network"],
+        optimizer="sgd",
+        batch_size=work["batch"],
+        dtype=work.get("dtype", "float32"),
+        warmup=0.0,
+        shift=0,
+        weight_decay=0.0,
+    )
+    devices = Devices(work.get("engine", config.engine), on)
+    model = zoo.create(config.model, aux=True, dtype=config.dtype, act=work.get("act"))
+    program, params, stats = take_apart(model)
+    rate = optim.schedule(config, work.get("rate", 1e-3), 10**6, 10**3)
+    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
+    state = devices.replicate(TrainState.start(optimizer, params, stats))
+    step = make_train_step(program, model.preprocess, optimizer, config, flip=False)
+    return devices, step, state
 
 
 def plain_jit(work: dict[str, Any]) -> Callable[[], Any]:
