@@ -296,14 +296,6 @@ def test_a_note_outlives_the_file(tmp_path):
     assert told.notes == ()
 
 
-def test_a_cache_that_is_older_than_the_catalogue(published, monkeypatch):
-    zoo.load(NAME)
-    newer = replace(zoo.weights(NAME), hash="", preprocess=SLIM)
-    monkeypatch.setattr(store, "weights", lambda name: newer)
-    assert zoo.load(NAME).preprocess == SLIM
-    assert len(published) == 1
-
-
 def test_a_published_file_of_another_size_is_none(published, monkeypatch):
     wrong = replace(zoo.weights(NAME), hash="", classes=999)
     monkeypatch.setattr(store, "weights", lambda name: wrong)

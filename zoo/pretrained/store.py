@@ -137,8 +137,6 @@ def load(
         spec, found, names = _about(source, content[1])
         if name and find(name).name != spec.name:
             raise ZooError(f"load: {source} holds {spec.name}, asked for {find(name).name}")
-        if record and file is None and record.source != "zoo":  # the cache may be older
-            found, names = record.preprocess, class_names(record)
     else:
         variant = find(name)
         computed, note = _numerics(source, variant, own, content[1], record, numerics)
