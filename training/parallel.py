@@ -44,6 +44,11 @@ class Devices:
     def __len__(self) -> int:
         return self.mesh.size
 
+    @property
+    def platform(self) -> str:
+        """Of these devices: "cpu", "gpu" or "tpu". Those that `plan` compiles for are not here."""
+        return self.mesh.devices.flat[0].platform
+
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """
         Args:
@@ -52,15 +57,7 @@ class Devices:
         Raises:
           ZooError: the devices cannot share out the batch evenly.
         """
-        shares = len(self) * parts
-        if batch_size % shares:
-            low = batch_size // shares * shares
-            near = f"{low} or {low + shares}" if low else str(shares)
-            in_parts = f", {parts} parts each," if parts > 1 else ""
-            raise ZooError(
-                f"batch size: {len(self)} devices{in_parts} cannot share out {batch_size} evenly: "
-                f"the nearest that they can is {near}"
-            )
+        check_share(len(self), batch_size, parts)
 
     def replicate(self, tree: State) -> State:
         """A copy of every array on each device."""
@@ -107,6 +104,22 @@ class Devices:
         Args:
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
+        run = self.program(step, donate=donate)
+        if self.platform != "cpu":
+            return run
+
+        def when_ready(state: State, batch: Mapping[str, Any]) -> State:
+            # A single device runs in this thread what is ready (`backend.expect_training`). Virtual
+            # ones share the threads of the CPU: steps under way at once can each wait for a device
+            # that another step holds.
+            return run(*jax.block_until_ready((state, batch)))
+
+        return when_ready
+
+    def program(
+        self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
+    ) -> Any:
+        """What `compile` calls: a jitted function, which can also be lowered from shapes."""
         donated = (0,) if donate else ()
         if self.engine == "pmap":
             # out_axes=None takes device 0's copy: steps end in pmean or psum, so all are equal
@@ -118,16 +131,18 @@ class Devices:
                 step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
             )
         if self.engine == "pmap" and jax.process_count() > 1:
-            run = mapped  # under a jit, pmap would see this process's devices only
-        else:
-            run = backend.jit(mapped, donate_argnums=donated)
-        if jax.default_backend() != "cpu":
-            return run
+            return mapped  # under a jit, pmap would see this process's devices only
+        return backend.jit(mapped, self.platform, donate_argnums=donated)
 
-        def when_ready(state: State, batch: Mapping[str, Any]) -> State:
-            # A single device runs in this thread what is ready (`backend.expect_training`). Virtual
-            # ones share the threads of the CPU: steps under way at once can each wait for a device
-            # that another step holds.
-            return run(*jax.block_until_ready((state, batch)))
 
-        return when_ready
+def check_share(devices: int, batch_size: int, parts: int = 1) -> None:
+    """`Devices.check_batch` for so many devices."""
+    shares = devices * parts
+    if batch_size % shares:
+        low = batch_size // shares * shares
+        near = f"{low} or {low + shares}" if low else str(shares)
+        in_parts = f", {parts} parts each," if parts > 1 else ""
+        raise ZooError(
+            f"batch size: {devices} devices{in_parts} cannot share out {batch_size} evenly: "
+            f"the nearest that they can is {near}"
+        )
