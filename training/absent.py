@@ -106,12 +106,15 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
             stderr=errors,
             env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
         )
+        assert process.stdin
+        assert process.stdout
+        questions, answers = process.stdin, process.stdout
 
         def ask(question: Any) -> Any:
             try:
-                pickle.dump(question, process.stdin)
-                process.stdin.flush()  # type: ignore[union-attr]
-                return pickle.load(process.stdout)  # type: ignore[arg-type]
+                pickle.dump(question, questions)
+                questions.flush()
+                return pickle.load(answers)
             except (EOFError, BrokenPipeError):
                 return ZooError(_ended(process.wait(), errors))
 
@@ -123,7 +126,7 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
             return answer
 
         try:
-            pickle.dump((machine, pictures), process.stdin)  # type: ignore[arg-type]
+            pickle.dump((machine, pictures), questions)
             yield compile_
         finally:
             process.kill()

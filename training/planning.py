@@ -30,10 +30,10 @@ from .topologies import Topology
 TRIES = 3  # compilations, of minutes each, that look for the largest batch
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
-# How often a step reads or writes the output of a convolution where batch norm and activations are
-# not fused with it. Forward: written, read for the statistics, read and written normalised, read by
-# the next layer; backward: three reads and a write of batch norm and activation, and two reads and a
-# write of the convolution's gradients, its input kept from the forward pass read among them.
+# How often a step reads or writes the output of a convolution where nothing is fused with it.
+# Forward: written, read for the statistics, read and written normalised, read by the next layer.
+# Backward: three reads and a write for batch norm and activation, two reads and a write for the
+# convolution, less or more as the next layer's size is.
 PASSES = 12
 
 
@@ -108,7 +108,9 @@ class Plan:
     @property
     def roofline(self) -> Roofline | None:
         """Of `running`."""
-        return self.running and roofline(self.running, self.machine, self.config.dtype)
+        if self.running is None:
+            return None
+        return roofline(self.running, self.machine, self.config.dtype)
 
     @property
     def images_per_second(self) -> float | None:
@@ -177,7 +179,7 @@ class Plan:
             figure = f"about {quantity(saving.memory, 'B')}"
             rows.append((f"memory with {saving.setting}", figure, answer))
         for one in self.activations:
-            where = f"{one.layer}, {shape(one.output)} a picture"
+            where = f"{one.layer}, {shape(one.output)}"
             rows.append(("large activation", quantity(one.bytes, "B"), where))
         return rows
 

@@ -66,9 +66,14 @@ class Topology:
         return self.chip.name.startswith("TPU")
 
 
+def names(kind: str) -> list[str]:
+    """Of the machines with that kind of chip: "v5e:1x1", ..."""
+    return [f"{kind}:{shape}" for shape in CHIPS[kind].shapes]
+
+
 def topologies() -> list[str]:
     """All names: "v4:2x2x1", ..., "l4:8"."""
-    return [f"{kind}:{shape}" for kind, chip in CHIPS.items() for shape in chip.shapes]
+    return [name for kind in CHIPS for name in names(kind)]
 
 
 def topology(name: str | None) -> Topology:
@@ -84,10 +89,10 @@ def topology(name: str | None) -> Topology:
         raise unknown("topology", name, topologies())
     chip = CHIPS[kind]
     if shape not in chip.shapes:
-        raise ZooError(f"topology: got {name!r}, expected {kind}: with {', '.join(chip.shapes)}")
+        raise ZooError(f"topology: got {name!r}, expected {', '.join(names(kind))}")
     return Topology(f"{kind}:{shape}", chip)
 
 
 def known() -> str:
-    """All names in one line."""
-    return "; ".join(f"{kind}: with {', '.join(chip.shapes)}" for kind, chip in CHIPS.items())
+    """All names in one line, "h100:{1,2,4,8}" for four of them."""
+    return "; ".join(f"{kind}:{{{','.join(chip.shapes)}}}" for kind, chip in CHIPS.items())
