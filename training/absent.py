@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -97,15 +97,11 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ZooError(f"topology: compiling for {machine.name} needs libtpu: {INSTALL}")
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    with tempfile.TemporaryFile() as errors, ThreadPoolExecutor(1) as pool:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
-        )
+    with (
+        tempfile.TemporaryFile() as errors,
+        _process(errors) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert process.stdin
         assert process.stdout
         questions, answers = process.stdin, process.stdout
@@ -130,10 +126,27 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
             yield compile_
         finally:
             process.kill()
-            process.wait()
 
 
-def _ended(status: int, errors: Any) -> str:
+@contextmanager
+def _process(errors: IO[bytes]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A child that runs `main`; its pipes are closed after it ended."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+    )
+    try:
+        yield process
+    finally:
+        with suppress(BrokenPipeError), process:
+            pass  # closes what it has
+
+
+def _ended(status: int, errors: IO[bytes]) -> str:
     """Why the child ended early, in one line."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").split("\n")
@@ -213,9 +226,9 @@ def compiled(config: TrainConfig, pictures: Pictures, devices: list[Any]) -> Cos
     import jax
 
     begun = time.monotonic()
-    lowered = lower(config, pictures, devices)
+    step = traced(config, pictures, devices)
     try:
-        program = lowered.compile()
+        program = step.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if (needed := overflow(str(error))) is None:
             said = str(error).partition("\n")[0]
@@ -224,10 +237,10 @@ def compiled(config: TrainConfig, pictures: Pictures, devices: list[Any]) -> Cos
     return measured(program, config, time.monotonic() - begun)
 
 
-def lower(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = None) -> Any:
-    """The training step lowered from shapes alone, as `training.loop` runs it under `shard_map`.
+def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = None) -> Any:
+    """The training step traced on shapes alone, ready to be lowered.
 
-    pmap takes only devices that are there.
+    It is what `training.loop` runs under `shard_map`: pmap takes only devices that are there.
 
     Args:
       devices: None takes all that JAX sees.
@@ -254,7 +267,7 @@ def lower(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = N
         "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
     }
     step = crew.program(parts.step, donate=True)
-    return step.lower(placed(parts.shapes(), P()), placed(batch, P(AXIS)))
+    return step.trace(placed(parts.shapes(), P()), placed(batch, P(AXIS)))
 
 
 def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
