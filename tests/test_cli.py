@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("list", "params", "info", "compare", "diff"),
     *("weights", "convert", "export", "predict"),
-    *("train", "finetune", "evaluate"),
+    *("train", "finetune", "evaluate", "plan"),
 ]
 
 

@@ -196,25 +196,28 @@ class Plan:
             ("time to compute", _ms(bound.compute), f"at {peak}"),
             ("time of memory traffic", _ms(bound.traffic), f"at {quantity(chip.bandwidth, 'B/s')}"),
             ("time to sum up", _ms(bound.communication), f"at {quantity(chip.link, 'B/s')}"),
-            ("step, at best", _ms(bound.step), "the longer of two, then the sums"),
-            ("images/s, at best", f"{self.images_per_second:,.0f}", f"batch {cost.batch_size:,}"),
+            ("step (roofline)", _ms(bound.step), "the longer of two, then the sums"),
+            ("images/s (roofline)", f"{self.images_per_second:,.0f}", f"batch {cost.batch_size:,}"),
         ]
         if self.machine.is_tpu:
             rows.append(("compiling took", f"{self.cost.seconds:.0f} s", ""))
         return rows
 
     def _notes(self) -> tuple[str, ...]:
-        how = (
-            "compiled for this machine, which is not here: "
-            + ", ".join(f"{name} {number}" for name, number in versions().items())
-            if self.machine.is_tpu
-            else "an estimate: counted on the network, nothing compiled. A compiler's own scratch "
-            "comes on top; traffic as if nothing were fused with convolutions"
-        )
+        if self.machine.is_tpu:
+            made = ", ".join(f"{name} {number}" for name, number in versions().items())
+            how = f"compiled for this machine, which is not here, by {made}"
+            traffic = (
+                "what every fused operation reads and writes; what stays on the chip between two "
+                "of them is counted too, so less is moved in truth"
+            )
+        else:
+            how = "an estimate: counted on the network, and a compiler's scratch space comes on top"
+            traffic = f"the outputs of convolutions, read or written {PASSES} times in all"
         return (
             how,
-            "at best: a roofline, every unit at the peak that its maker publishes, and no waiting "
-            "for input. Real steps take longer",
+            "roofline: every unit at the peak that its maker publishes, and no waiting for input",
+            f"memory traffic: {traffic}",
             *self.remarks,
         )
 
