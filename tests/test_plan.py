@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
 import pytest
 
 import training
-from training import cli, topologies
+from training import cli, planning, topologies
 from training.absent import (
     Cost,
     Overflow,
@@ -105,7 +107,9 @@ def machine_of(fixed: int, slope: float, room: int, bend: float = 0.0):
     def cost_of(batch_size: int) -> Cost | Overflow:
         asked.append(batch_size)
         memory = int(fixed + slope * batch_size + bend * batch_size**2)
-        return cost(batch_size, memory) if memory <= room else Overflow(batch_size, memory)
+        if memory > room:
+            return Overflow(batch_size, memory)
+        return cost(batch_size, memory, flops=1e9)
 
     return cost_of, asked
 
@@ -413,6 +417,59 @@ def test_the_command_refuses(words, told, capsys):
     assert not out
     (line,) = err.splitlines()
     assert told in line
+
+
+# --- TPUs, with the compiler in this process ------------------------------------------------------
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """`compiling(cost_of)`: what the compiler answers; returns the configurations it was asked."""
+
+    def install(cost_of: Callable[[int], Cost | Overflow]) -> list[TrainConfig]:
+        asked: list[TrainConfig] = []
+
+        @contextmanager
+        def answering(machine, pictures):
+            def answer(config):
+                asked.append(config)
+                return cost_of(config.batch_size)
+
+            yield answer
+
+        monkeypatch.setattr(planning, "compiler", answering)
+        return asked
+
+    return install
+
+
+def test_a_tpu_that_holds_the_batch(tiny, compiling):
+    asked = compiling(lambda batch: cost(batch, 10**9, flops=1e12, traffic=8.19e9, seconds=61.0))
+    found = training.plan("tiny", topology="v5e:2x2", batch_size=64, engine="pmap")
+    (config,) = asked
+    assert (config.engine, config.batch_size) == ("shard_map", 64)
+    assert found.fits
+    assert found.roofline.step == pytest.approx(0.01)
+    assert found.images_per_second == pytest.approx(6400)
+    text = found.text()
+    assert "planned with shard_map: pmap compiles only for devices" in text
+    assert re.search(r"^compiling took +61 s$", text, re.MULTILINE)
+    assert "an estimate" not in text
+    json.loads(found.json())
+    assert "shard_map" not in training.plan("tiny", topology="v5e:2x2", batch_size=64).text()
+
+
+def test_a_tpu_that_does_not_hold_the_batch(tiny, compiling):
+    room = CHIPS["v5e"].memory
+    cost_of, batches = machine_of(10**6, room / 512, int(room))
+    compiling(cost_of)
+    found = training.plan("tiny", topology="v5e:2x2", batch_size=1024)
+    assert not found.fits
+    assert found.largest.batch_size == 480  # 120 a chip: a multiple of 8
+    assert len(batches) <= 4
+    assert found.images_per_second == pytest.approx(480 / (1e9 / 197e12))  # of what fits
+    assert "largest batch that fits" in found.text()
+    json.loads(found.json())
 
 
 # --- the process that compiles -------------------------------------------------------------------
