@@ -17,6 +17,7 @@ import pytest
 import training
 from training import cli, planning, topologies
 from training.absent import (
+    ENVIRONMENT,
     Cost,
     Overflow,
     Pictures,
@@ -537,3 +538,21 @@ def test_a_tpu_that_is_not_there():
     assert found["cost"]["reductions"] >= 1
     assert found["cost"]["flops"] > 1e6
     assert all(re.match(r"compiling |\.\.\. \d+ s", line) for line in done.stderr.splitlines())
+
+
+EVERY = """
+from training.absent import absent
+from training.topologies import topologies, topology
+for machine in map(topology, topologies()):
+    if machine.is_tpu:
+        assert len(absent(machine)) == machine.chips, machine.name
+"""
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_libtpu_knows_every_tpu():
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY], env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stderr
