@@ -406,6 +406,7 @@ def test_topology_alone_lists_the_machines(capsys):
         ("resnet50 --topology h100:8 --engine jit", "unknown engine 'jit'"),
         ("resnet50 --topology h100:8 --image-size 8", "resnet50: got images of 8x8"),
         ("resnet50 --topology h100:8 --data photos", "unknown dataset 'photos'"),
+        ("resnet50 --topology h100:8 --weights resnet18.a1_in1k", "are not for resnet50"),
         ("resnet50 --topology h100:8 --freeze stm", "unknown stage 'stm'"),
         ("resnet50 --topology h100:8 --lr-mult stm=1", "unknown stage 'stm'"),
     ],

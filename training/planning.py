@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.registry import find
 from zoo.report.card import FIGURES, percent, quantity
@@ -27,13 +27,14 @@ from .parallel import check_share
 from .setup import class_weights, open_data
 from .topologies import Topology
 
+FORMATS = ("text", "md", "json")
 TRIES = 3  # compilations, of minutes each, that look for the largest batch
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
 # How often a step reads or writes the output of a convolution where nothing is fused with it.
-# Forward: written, read for the statistics, read and written normalised, read by the next layer.
-# Backward: three reads and a write for batch norm and activation, two reads and a write for the
-# convolution, less or more as the next layer's size is.
+# Forward 5: written, read for the statistics, read and written normalised, read by the next layer.
+# Backward 7: three reads and a write for batch norm with its activation; the gradient is read for
+# the kernel's and for the input's, and the input once more.
 PASSES = 12
 
 
@@ -120,7 +121,13 @@ class Plan:
         return self.running.batch_size / self.roofline.step
 
     def render(self, form: str = "text") -> str:
-        """The plan as "text", "md" or "json"."""
+        """The plan as "text", "md" or "json".
+
+        Raises:
+          ZooError: another format.
+        """
+        if form not in FORMATS:
+            raise unknown("format", form, FORMATS)
         return str(getattr(self, form)())
 
     def table(self) -> Table:

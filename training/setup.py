@@ -46,8 +46,7 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
     switches = _switches(config)
     if config.weights:
         file = config.weights if is_file(config.weights) else None
-        if file is None and zoo.weights(config.weights).model != find(config.model).name:
-            raise ZooError(f"weights: {config.weights} are not for {config.model}")
+        _check_weights(config)
         model = zoo.load(
             config.model if file else config.weights,
             file=file,
@@ -74,6 +73,7 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
       image_size: usual for the dataset, as `Dataset.image_size`.
     """
     variant = find(config.model)
+    _check_weights(config)
     spec = Spec(
         variant.name,
         num_classes=num_classes,
@@ -82,6 +82,16 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
         **_switches(config),
     )
     return _at_size(abstract(spec), config, image_size)
+
+
+def _check_weights(config: TrainConfig) -> None:
+    """
+    Raises:
+      ZooError: published weights of another network, or of no known name.
+    """
+    name = config.weights
+    if name and not is_file(name) and zoo.weights(name).model != find(config.model).name:
+        raise ZooError(f"weights: {name} are not for {config.model}")
 
 
 def _switches(config: TrainConfig) -> dict[str, Any]:
