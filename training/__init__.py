@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, Predictions, evaluate, predict_all
     from .finetuning import finetune
     from .loop import Interrupted, Result, fit
+    from .planning import Plan, plan
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "TrainConfig": "config",
@@ -25,6 +26,8 @@ _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "Interrupted": "loop",
     "Result": "loop",
     "fit": "loop",
+    "Plan": "planning",
+    "plan": "planning",
 }
 
 __all__ = [*_HOME]

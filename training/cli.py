@@ -1,7 +1,8 @@
-"""The command `zoo` with what trains: train, finetune, evaluate."""
+"""The command `zoo` with what trains: train, finetune, evaluate, plan."""
 
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cache import enable_compilation_cache
-from zoo.cli import Commands, commands, table
+from zoo.cli import Commands, _add_format, commands, table
 from zoo.errors import ZooError, printable
 
 from .config import FINETUNE, TrainConfig
+from .topologies import known, topologies, topology
 
 EXIT_BAD_INPUT = 2
+LIST = "list"  # what `zoo plan --topology` is asked without a name
 EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continues the run
 
 
@@ -47,9 +50,7 @@ def _add_training(found: Commands) -> None:
         "zoo train mobilenet_v1_025 --data digits --out runs/digits",
     )
     parser.add_argument("model", help=_HELP["model"])
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="settings of training/recipes to start from"
-    )
+    _add_recipe(parser)
     _add_looks(parser)
     _add_settings(parser, TrainConfig().to_dict())
 
@@ -75,6 +76,34 @@ def _add_training(found: Commands) -> None:
     parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+    parser = found.add(
+        "plan",
+        _plan,
+        "tell whether a run would fit machines that are not here, and how fast it could be",
+        "zoo plan resnet50 --topology v5e:4x4 --batch-size 4096 --dtype bfloat16",
+    )
+    parser.add_argument("model", nargs="?", help=_HELP["model"])
+    parser.add_argument(
+        "--topology",
+        nargs="?",
+        const=LIST,
+        metavar="NAME",
+        help=f"the machine: a TPU, for which the step is compiled (with the extra `plan`), or "
+        f"GPUs, for which it is counted. {known()}. Without a name: list them",
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="INT", help="of the classifier; default: data's, or 1000"
+    )
+    _add_recipe(parser)
+    _add_format(parser, ("text", "md", "json"))
+    _add_settings(parser, {**TrainConfig().to_dict(), "data": None, "engine": "shard_map"})
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="settings of training/recipes to start from"
+    )
 
 
 def _add_looks(parser: argparse.ArgumentParser) -> None:
@@ -131,10 +160,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> None:
+    _run(TrainConfig.from_dict({**_recipe(args), **_settings(args)}), args)
+
+
+def _recipe(args: argparse.Namespace) -> dict[str, Any]:
     from .recipes import recipe
 
-    started = recipe(args.recipe) if args.recipe else {}
-    _run(TrainConfig.from_dict({**started, **_settings(args)}), args)
+    return recipe(args.recipe) if args.recipe else {}
 
 
 def _finetune(args: argparse.Namespace) -> None:
@@ -239,3 +271,38 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("pictures", f"{result.count:,}"),
     ]
     print(table((args.model, args.data), rows))
+
+
+def _plan(args: argparse.Namespace) -> None:
+    if args.topology == LIST:
+        print(_topologies(args.format))
+        return
+    if args.model is None:
+        raise ZooError("expected the name of a network, see `zoo list`")
+    topology(args.topology)  # told before jax is imported, which takes a second
+    # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from .planning import plan
+
+    settings = {**_recipe(args), **_settings(args)}
+    found = plan(topology=args.topology, num_classes=args.num_classes, **settings)
+    print(found.render(args.format))
+
+
+def _topologies(form: str) -> str:
+    from zoo.report.table import Column, Table, number
+
+    columns = (
+        Column("topology", "topology", left=True),
+        Column("chip", "chip", left=True),
+        Column("chips", "chips", number()),
+        Column("memory", "memory of a chip (GB)", number(",.1f", 1e9)),
+        Column("bf16", "bf16 (TFLOP/s)", number(",.0f", 1e12)),
+        Column("bandwidth", "memory (GB/s)", number(",.0f", 1e9)),
+        Column("link", "links (GB/s)", number(",.0f", 1e9)),
+    )
+    rows = [
+        (m.name, c.name, m.chips, c.memory, c.bf16, c.bandwidth, c.link)
+        for m, c in ((m, m.chip) for m in map(topology, topologies()))
+    ]
+    return Table("topologies", columns, tuple(rows)).render(form)

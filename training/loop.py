@@ -29,9 +29,9 @@ from .config import TrainConfig, differences
 from .logging import Log, Record
 from .parallel import Devices
 from .phases import Phase, phases, rate_scales
-from .setup import build, class_weights, open_data
-from .state import TrainState, no_totals, put_together, take_apart
-from .step import AXIS, make_eval_step, make_train_step
+from .setup import assemble, build, class_weights, open_data
+from .state import TrainState, no_totals, put_together
+from .step import make_eval_step
 
 # A mean loss this many times the epoch's before, and above twice that of guessing, has come apart:
 # not even a restart of the learning rate does that to a network that has learnt something.
@@ -256,46 +256,27 @@ class Run:
 
     def _phase(self, phase: Phase, stop: threading.Event) -> None:
         config = self.config
-        program, params, stats = take_apart(
-            self.model,
-            freeze_bn=config.freeze_bn or set(self.stages) - phase.trained,
-            bn_axis=AXIS if config.sync_bn else None,
-            bn_momentum=config.bn_momentum,
-        )
-        trained = {path: x for path, x in params.items() if phase.trains(path)}
-        frozen = {path: x for path, x in params.items() if path not in trained}
         first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
-        scales = rate_scales(self.stages, trained, config.depth_decay, config.multipliers)
         peak = phase.learning_rate * self.rate_scale
         rate = optim.schedule(config, peak, last - first, self.steps_per_epoch)
-        optimizer = optim.optimizer(config, rate, scales)
-        state = self.devices.replicate(
-            TrainState.start(
-                optimizer, trained, stats, frozen=frozen, averaged=config.ema > 0, step=first
-            )
+        parts = assemble(
+            config,
+            self.model,
+            phase,
+            rate,
+            flip=self.dataset.flip,
+            class_weights=class_weights(self.dataset) if config.class_weights else None,
         )
-        self._say(
-            str(memory.needs(program, self.model.preprocess, config, state, len(self.devices)))
-        )
+        program, preprocess = parts.program, self.model.preprocess
+        state = self.devices.replicate(parts.start(first))
+        self._say(str(memory.needs(program, preprocess, config, state, len(self.devices))))
         if first < self.resumed_at <= last:
             whole = self.checkpoints.restore(self.devices.to_global(state), self.resumed_at)
             state = self.devices.to_local(whole)
         done = int(state.step)
         # each step takes one batch, so that any number of processes can continue
         grain.experimental.set_next_index(self.batches, done)
-        flip = self.dataset.flip if config.flip is None else config.flip
-        preprocess = self.model.preprocess
-        train_step = self.devices.compile(
-            make_train_step(
-                program,
-                preprocess,
-                optimizer,
-                config,
-                flip=flip,
-                class_weights=class_weights(self.dataset) if config.class_weights else None,
-            ),
-            donate=True,
-        )
+        train_step = self.devices.compile(parts.step, donate=True)
         eval_step = self.devices.compile(make_eval_step(program, preprocess), donate=False)
         for epoch in range(done // self.steps_per_epoch, phase.stop):
             state, timing = self._epoch(epoch, state, train_step, stop)

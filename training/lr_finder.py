@@ -14,13 +14,11 @@ from tqdm import tqdm
 from zoo.errors import ZooError
 from zoo.layers import model_stages
 
-from . import data, optim
+from . import data
 from .config import TrainConfig
 from .parallel import Devices
-from .phases import phases, rate_scales
-from .setup import build, class_weights, open_data
-from .state import TrainState, take_apart
-from .step import AXIS, make_train_step
+from .phases import phases
+from .setup import assemble, build, class_weights, open_data
 
 SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
 BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
@@ -164,32 +162,17 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
     devices.check_batch(config.batch_size)
     dataset = open_data(config)
     model = build(config, dataset)
-    stages = model_stages(model)
-    phase = phases(config, stages)[0]
-    program, params, stats = take_apart(
-        model,
-        freeze_bn=config.freeze_bn or set(stages) - phase.trained,
-        bn_axis=AXIS if config.sync_bn else None,
-        bn_momentum=config.bn_momentum,
-    )
-    trained = {path: x for path, x in params.items() if phase.trains(path)}
-    frozen = {path: x for path, x in params.items() if path not in trained}
-    scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
     table = np.asarray(rates, np.float32)
-    optimizer = optim.optimizer(config, lambda step: jnp.asarray(table)[step], scales)
-    state = devices.replicate(TrainState.start(optimizer, trained, stats, frozen=frozen))
-    flip = dataset.flip if config.flip is None else config.flip
-    step = devices.compile(
-        make_train_step(
-            program,
-            model.preprocess,
-            optimizer,
-            config,
-            flip=flip,
-            class_weights=class_weights(dataset) if config.class_weights else None,
-        ),
-        donate=True,
+    parts = assemble(
+        config,
+        model,
+        phases(config, model_stages(model))[0],
+        lambda step: jnp.asarray(table)[step],
+        flip=dataset.flip,
+        class_weights=class_weights(dataset) if config.class_weights else None,
     )
+    state = devices.replicate(parts.start())
+    step = devices.compile(parts.step, donate=True)
     batches = data.train_batches(
         dataset,
         model.preprocess,

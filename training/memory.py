@@ -26,8 +26,13 @@ class Memory:
     activations: int  # kept from the forward for the backward pass
 
     @property
+    def fixed(self) -> int:
+        """What no batch changes."""
+        return self.parameters + self.optimizer + self.gradients
+
+    @property
     def total(self) -> int:
-        return self.parameters + self.optimizer + self.gradients + self.activations
+        return self.fixed + self.activations
 
     def __str__(self) -> str:
         parts = ("parameters", "optimizer", "gradients", "activations")

@@ -44,6 +44,11 @@ class Devices:
     def __len__(self) -> int:
         return self.mesh.size
 
+    @property
+    def platform(self) -> str:
+        """Of these devices: "cpu", "gpu" or "tpu". Those that `plan` compiles for are not here."""
+        return self.mesh.devices.flat[0].platform
+
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """
         Args:
@@ -52,15 +57,7 @@ class Devices:
         Raises:
           ZooError: the devices cannot share out the batch evenly.
         """
-        shares = len(self) * parts
-        if batch_size % shares:
-            low = batch_size // shares * shares
-            near = f"{low} or {low + shares}" if low else str(shares)
-            in_parts = f", {parts} parts each," if parts > 1 else ""
-            raise ZooError(
-                f"batch size: {len(self)} devices{in_parts} cannot share out {batch_size} evenly: "
-                f"the nearest that they can is {near}"
-            )
+        check_share(len(self), batch_size, parts)
 
     def replicate(self, tree: State) -> State:
         """A copy of every array on each device."""
@@ -108,7 +105,7 @@ class Devices:
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
         run = self.jit(step, donate=donate)
-        if jax.default_backend() != "cpu":
+        if self.platform != "cpu":
             return run
 
         def when_ready(state: State, batch: Mapping[str, Any]) -> State:
@@ -133,4 +130,17 @@ class Devices:
             )
         if self.engine == "pmap" and jax.process_count() > 1:
             return mapped  # under a jit, pmap would see this process's devices only
-        return backend.jit(mapped, donate_argnums=donated)
+        return backend.jit(mapped, self.platform, donate_argnums=donated)
+
+
+def check_share(devices: int, batch_size: int, parts: int = 1) -> None:
+    """`Devices.check_batch` for so many devices."""
+    shares = devices * parts
+    if batch_size % shares:
+        low = batch_size // shares * shares
+        near = f"{low} or {low + shares}" if low else str(shares)
+        in_parts = f", {parts} parts each," if parts > 1 else ""
+        raise ZooError(
+            f"batch size: {devices} devices{in_parts} cannot share out {batch_size} evenly: "
+            f"the nearest that they can is {near}"
+        )

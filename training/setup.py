@@ -1,21 +1,27 @@
-"""What a run works on: its pictures and its network, as the config asks for them."""
+"""What a run works on: its pictures, its network and its step, as the config asks for them."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import zoo
+from zoo.context import Spec
 from zoo.errors import ZooError, printable
-from zoo.layers import Network
+from zoo.layers import Network, model_stages
 from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
-from zoo.registry import find
+from zoo.registry import abstract, find
 
-from . import data
+from . import data, optim
 from .config import TrainConfig
+from .phases import Phase, rate_scales
+from .state import Arrays, Program, TrainState, take_apart
+from .step import AXIS, Batch, make_train_step
 
 
 def open_data(config: TrainConfig) -> data.Dataset:
@@ -38,22 +44,16 @@ def open_data(config: TrainConfig) -> data.Dataset:
 def build(config: TrainConfig, dataset: data.Dataset) -> Network:
     """The network to train, with fresh or given weights, its preprocessing fit for the dataset."""
     classes = len(dataset.classes)
-    switches: dict[str, Any] = {
-        "dtype": config.dtype,
-        "drop_path": config.drop_path,
-        "remat": config.remat,
-    }
+    switches = _switches(config)
     if config.weights:
         file = config.weights if is_file(config.weights) else None
-        if file is None and zoo.weights(config.weights).model != find(config.model).name:
-            raise ZooError(f"weights: {config.weights} are not for {config.model}")
+        _check_weights(config)
         model = zoo.load(
             config.model if file else config.weights,
             file=file,
             layout=config.layout,
             like=config.like,
             num_classes=classes,
-            dropout=config.dropout,
             **switches,
         )
         if jax.process_index() == 0:
@@ -64,16 +64,123 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
             config.model,
             num_classes=classes,
             seed=config.seed,
-            dropout=config.dropout,
             aux=True,
             **switches,
         )
     model.classes = dataset.classes
-    model.preprocess = preprocessing(model.preprocess, config.image_size, dataset.image_size)
+    return _at_size(model, config, dataset.image_size)
+
+
+def outline(config: TrainConfig, num_classes: int, image_size: int | None = None) -> Network:
+    """The network of `build` with shapes in place of arrays: nothing is read or allocated.
+
+    Args:
+      image_size: usual for the dataset, as `Dataset.image_size`.
+    """
+    variant = find(config.model)
+    _check_weights(config)
+    spec = Spec(
+        variant.name,
+        num_classes=num_classes,
+        numerics=variant.numerics,
+        aux=not config.weights,
+        **_switches(config),
+    )
+    return _at_size(abstract(spec), config, image_size)
+
+
+def _check_weights(config: TrainConfig) -> None:
+    """
+    Raises:
+      ZooError: published weights of another network, or of no known name.
+    """
+    name = config.weights
+    if name and not is_file(name) and zoo.weights(name).model != find(config.model).name:
+        raise ZooError(f"weights: {name} are not for {config.model}")
+
+
+def _switches(config: TrainConfig) -> dict[str, Any]:
+    names = ("dtype", "dropout", "drop_path", "remat")
+    return {name: getattr(config, name) for name in names}
+
+
+def _at_size(model: Network, config: TrainConfig, usual: int | None) -> Network:
+    model.preprocess = preprocessing(model.preprocess, config.image_size, usual)
     model.check_input(
         jax.ShapeDtypeStruct((1, *[model.preprocess.size] * 2, 3), jnp.float32)  # too small?
     )
     return model
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A phase of a run, put together: its step, and what that starts from."""
+
+    program: Program
+    trained: Arrays
+    frozen: Arrays
+    stats: Arrays
+    averaged: bool
+    optimizer: optax.GradientTransformation
+    step: Callable[[TrainState, Batch], TrainState]  # for one device of many
+
+    def start(self, step: int = 0) -> TrainState:
+        """The state at the phase's first step, which has that number."""
+        return TrainState.start(
+            self.optimizer,
+            self.trained,
+            self.stats,
+            frozen=self.frozen,
+            averaged=self.averaged,
+            step=step,
+        )
+
+    def shapes(self) -> TrainState:
+        """The same as shapes alone."""
+
+        def start(trained: Arrays, frozen: Arrays, stats: Arrays) -> TrainState:
+            return replace(self, trained=trained, frozen=frozen, stats=stats).start()
+
+        return jax.eval_shape(start, self.trained, self.frozen, self.stats)
+
+
+def assemble(
+    config: TrainConfig,
+    model: Network,
+    phase: Phase,
+    rate: optax.Schedule,
+    *,
+    flip: bool,
+    class_weights: Sequence[float] | None = None,
+) -> Assembly:
+    """The step of a phase and its parts.
+
+    Args:
+      model: with arrays, or with shapes in their place.
+      rate: the learning rate by step.
+      flip: whether the dataset allows to mirror its pictures.
+      class_weights: [K], what the loss of each class counts; None: 1 each.
+    """
+    stages = model_stages(model)
+    program, params, stats = take_apart(
+        model,
+        freeze_bn=config.freeze_bn or set(stages) - phase.trained,
+        bn_axis=AXIS if config.sync_bn else None,
+        bn_momentum=config.bn_momentum,
+    )
+    trained = {path: x for path, x in params.items() if phase.trains(path)}
+    frozen = {path: x for path, x in params.items() if path not in trained}
+    scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
+    optimizer = optim.optimizer(config, rate, scales)
+    step = make_train_step(
+        program,
+        model.preprocess,
+        optimizer,
+        config,
+        flip=flip if config.flip is None else config.flip,
+        class_weights=class_weights,
+    )
+    return Assembly(program, trained, frozen, stats, config.ema > 0, optimizer, step)
 
 
 def class_weights(dataset: data.Dataset) -> list[float]:

@@ -31,13 +31,13 @@ YNN = "xla_cpu_experimental_ynn_fusion_type"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
 
-def jit(function: Callable, **settings: Any) -> Any:
-    """`jax.jit` with the options of the default backend, which this call starts.
+def jit(function: Callable, platform: str | None = None, **settings: Any) -> Any:
+    """`jax.jit` with the options of a platform; None: of the default backend, which it starts.
 
     Not for use under another `jax.jit`: the options are then for the caller to set.
     """
     keep_memory()
-    return jax.jit(function, compiler_options=compiler_options(), **settings)
+    return jax.jit(function, compiler_options=compiler_options(platform), **settings)
 
 
 def under_jit() -> bool:
@@ -45,9 +45,9 @@ def under_jit() -> bool:
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
-def compiler_options() -> dict[str, str] | None:
-    """What `jax.jit(..., compiler_options=)` is to be given on the default backend."""
-    if jax.default_backend() != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
+def compiler_options(platform: str | None = None) -> dict[str, str] | None:
+    """What `jax.jit(..., compiler_options=)` is to be given for a platform, as `jit` takes it."""
+    if (platform or jax.default_backend()) != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
         return None
     return {YNN: "LIBRARY_FUSION_TYPE_REDUCE"}
 
