@@ -250,7 +250,7 @@ def test_train_and_val_that_do_not_match(tmp_path):
 
 def test_val_without_train_or_without_classes(tmp_path):
     draw(tmp_path / "val" / "a" / "x.png")
-    assert fails(tmp_path) == f"folder {tmp_path} has val/ but no train/"
+    assert fails(tmp_path).startswith(f"folder {tmp_path} has val/ but no train/: expected class")
     draw(tmp_path / "train" / "x.png")  # pictures straight in train/ are not two classes
     assert f"{tmp_path}/train holds images but no class folders" in fails(tmp_path)
 
@@ -662,7 +662,7 @@ def test_encoded_pictures_are_cropped_as_their_files(make, size, tmp_path):
 def test_a_jpeg_too_large_for_pillow_is_not_decoded_either(tmp_path, monkeypatch):
     drawing(60, 40).save(tmp_path / "x.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ZooError, match=r"cannot read image .*x.jpg: .*exceeds limit"):
+    with pytest.raises(ZooError, match=r"cannot read image .*x.jpg: 2,400 pixels, more than 2,000"):
         crop(tmp_path / "x.jpg", TINY, lambda size: (0, 0, *size))
 
 
