@@ -269,6 +269,12 @@ class Part:
     others: Counter[str] = field(default_factory=Counter)
     inside: dict[str, set[str]] = field(default_factory=dict)
 
+    def alone(self, name: str) -> str:
+        """How to have one of its folders for itself."""
+        if self.kind == "folder":
+            return _shown(f"give its own path, {self.root}/{name}")
+        return _shown(f"make an archive of {name}/ alone")
+
     def named(self, name: str) -> str:
         """How errors call a class."""
         if self.kind == "list":
@@ -361,7 +367,7 @@ def _check_folders(part: Part) -> None:
             raise ZooError(
                 f"{part.named(name)} holds {'/ and '.join(splits.values())}/: expected the splits"
                 " above the classes, as train/CLASS/ and val/CLASS/; where it is the whole of a"
-                f" dataset, give its own path, {_shown(f'{part.root}/{name}')}"
+                f" dataset, {part.alone(name)}"
             )
     same = next(iter(part.inside.values()), set())
     if len(part.inside) > 1 and len(same) > 1 and all(same == own for own in part.inside.values()):
@@ -370,8 +376,8 @@ def _check_folders(part: Part) -> None:
             _shown(
                 f"every folder in {part.kind} {part.root} holds the same folders"
                 f" ({_few(sorted(same), ', ')}): these look like the classes, in several versions;"
-                f" give the path of one version, {part.root}/{name}, or name each picture's class"
-                " in a list:FILE.csv"
+                f" for one of them {part.alone(name)}, or name each picture's class in a"
+                " list:FILE.csv"
             )
         )
 
@@ -542,7 +548,7 @@ def _check_classes(part: Part) -> None:
         )
     if len(part.classes) == 1:
         inside = sorted(part.inside.get(filled[0], ()))
-        hint = f"; where its folders are them ({_few(inside, ', ')}), give its own path"
+        hint = f"; where its folders are them ({_few(inside, ', ')}), {part.alone(filled[0])}"
         raise ZooError(
             f"{part.kind} {root} holds a single class, {_shown(filled[0])!r}: a classifier needs"
             f" at least 2{_shown(hint) if len(inside) > 1 else ''}"
