@@ -19,7 +19,7 @@ from training.data import (
     random_box,
     train_batches,
 )
-from training.decode import Encoded, centre_box, crop
+from training.decode import Encoded, crop
 from zoo.errors import ZooError
 from zoo.preprocess import IMAGENET, Preprocess, read_rgb
 
@@ -776,7 +776,7 @@ def test_the_centre_is_what_evaluation_sees(preprocess, size, tmp_path):
     drawing(*size).save(tmp_path / "x.png")  # Pillow's own resizing of a box of it
     drawing(*size).save(tmp_path / "x.jpg")
     for path, bound in ((tmp_path / "x.png", 1), (tmp_path / "x.jpg", 3)):
-        seen = crop(path, preprocess, lambda size: centre_box(preprocess, size))
+        seen = crop(path, preprocess, preprocess.box)
         assert np.abs(seen.astype(int) - preprocess.image(path)).mean() < bound
 
 

@@ -70,9 +70,14 @@ def _add_training(found: Commands) -> None:
         "measure a trained network on a dataset",
         "zoo evaluate runs/digits/model.safetensors --data digits",
     )
-    parser.add_argument("model", help="file of a trained network")
+    parser.add_argument("model", help="file of a trained network, or the folder of its run")
     parser.add_argument("--data", required=True, help=_HELP["data"])
-    parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
+    parser.add_argument(
+        "--split",
+        choices=("all", "train", "val", "test"),
+        help="pictures to use; default: val, or all of a folder without a split that the network"
+        " was not trained on",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
 
@@ -236,6 +241,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("accuracy", f"{result.accuracy:.2%}"),
         ("top-5 accuracy", f"{result.top5:.2%}"),
         ("loss", f"{result.loss:.4f}"),
-        ("pictures", f"{result.count:,}"),
+        ("pictures", result.which),
     ]
+    print(result.data)
     print(table((args.model, args.data), rows))

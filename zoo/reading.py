@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # slow to import
 FORMATS = {
     "JPEG": 1.0,
     "PNG": 1.0,
-    "WEBP": 1.0,
+    "WEBP": 1 / 7,
     "GIF": 1.0,
     "BMP": 1.0,
     "TIFF": 1.0,
@@ -250,7 +250,7 @@ def _upright_rgb(picture: "Image.Image", in_place: bool) -> "Image.Image":
         return _in_bands(picture, _eight_bits)
     if picture.has_transparency_data:
         return _in_bands(picture, _on_white)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _is_16_bits(extrema: Any) -> bool:

@@ -87,10 +87,12 @@ class Dataset:
     def summary(self) -> str:
         """What was understood, in one line: classes, pictures, split, what was left out and why."""
         left = [*self.left_out, *([f"{len(self.skipped):,} unreadable"] if self.skipped else ())]
-        return (
-            f"data: {len(self.classes):,} classes, {len(self.train):,} training and"
-            f" {len(self.val):,} validation pictures ({self.split})"
-            + (f"; left out: {', '.join(left)}" if left else "")
+        pictures = f"{len(self.train):,} pictures"
+        if len(self.val):
+            pictures = f"{len(self.train):,} training and {len(self.val):,} validation pictures"
+            pictures += f" ({_shown(self.split)})"
+        return f"data: {len(self.classes):,} classes, {pictures}" + (
+            f"; left out: {', '.join(left)}" if left else ""
         )
 
     @cached_property
@@ -398,7 +400,7 @@ def assemble(
         left_out: what is not in it, in words.
     """
     train, parts = found["train"], list(found.values())
-    val = found.get("val") or (found.get("test") if request.val_fraction is not None else None)
+    val = found.get("val") or found.get("test")
     for part in parts:
         if part is not train and part.kind != "list":  # whose rows were checked one by one
             _check_same(train, part)
@@ -437,7 +439,7 @@ def assemble(
         skipped=skipped,
         split=_split_words(found) if val else request.held_out,
         left_out=(*_left_out(parts), *left_out),
-        test=sources.get("test") if request.val_fraction is None else None,
+        test=sources.get("test") if "val" in found else None,
     )
     if val or request.val_fraction is None:
         return dataset
@@ -457,6 +459,7 @@ def split_off(dataset: Dataset, request: Request, names: list[str] | None = None
     """The same with some pictures of each class held out from its `train`, as its `val`.
 
     Args:
+        dataset: one that was opened without a `val_fraction`, or a part of such.
         names: how an error calls the classes.
     """
     source, fraction = dataset.train, request.val_fraction
