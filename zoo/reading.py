@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ZooError
+from .text import plain
 
 if TYPE_CHECKING:  # slow to import
     from PIL import Image
@@ -29,12 +30,12 @@ if TYPE_CHECKING:  # slow to import
 FORMATS = {
     "JPEG": 1.0,
     "PNG": 1.0,
-    "WEBP": 1 / 7,
+    "WEBP": 1 / 9,
     "GIF": 1.0,
     "BMP": 1.0,
     "TIFF": 1.0,
     "PPM": 1.0,
-    "AVIF": 1 / 2,
+    "AVIF": 1 / 4,
     "JPEG2000": 1 / 16,
     "DIB": 1.0,
     "ICO": 1.0,
@@ -62,7 +63,9 @@ STARTS = re.compile(
 )
 HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave in folders
 SCANS = 12  # of a progressive JPEG at its largest; more, where it has fewer pixels
-BAND = 1 << 22  # pixels that are converted at a time
+BAND = 1 << 20  # pixels that are converted at a time
+# The same share by Pillow's mode, where the pixels come in another than RGB, and stay beside it.
+MODES = {"RGB": 1.0, "L": 1.0, "P": 1.0, "1": 1.0, "I;16": 1 / 2, "I;16B": 1 / 2, "I;16L": 1 / 2}
 PILLOW = r"PIL\."  # its modules
 
 
@@ -131,15 +134,18 @@ def max_pixels() -> float:
     return float("inf") if own is None else 2 * own
 
 
-def too_much(width: int, height: int, kind: str = "JPEG", scans: int = 1) -> str | None:
+def too_much(
+    width: int, height: int, kind: str = "JPEG", mode: str = "RGB", scans: int = 1
+) -> str | None:
     """Why a picture would take too long or too much memory to decode, where that is so.
 
     Args:
         kind: one of `FORMATS`.
+        mode: Pillow's, of its pixels.
         scans: how many times a JPEG goes over all of its pixels.
     """
     pixels, most = width * height, max_pixels()
-    share = FORMATS.get(kind, 1.0)
+    share = min(FORMATS.get(kind, 1.0), MODES.get(mode, 1 / 3))
     if scans > SCANS and pixels * scans > SCANS * most:
         needed = -(-pixels * scans // SCANS)
         what = f"{width} x {height} pixels in {scans:,} scans, more than"
@@ -171,9 +177,9 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
     from PIL import Image
 
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
+        name = os.fsdecode(source)
         if why := no_file(name):
-            raise ZooError(f"cannot read image {name}: {why}")
+            raise ZooError(f"cannot read image {plain(name)}: {why}")
         return read_file(name, name, draft)
     if not isinstance(source, Image.Image):
         return Image.fromarray(_pixels(source)).convert("RGB")
@@ -181,7 +187,8 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
         return _upright_rgb(source, in_place=False)
     except Exception as error:
         name = getattr(source, "filename", "") or "given as a PIL image"
-        raise ZooError(f"cannot read image {name}: {_reason(error, empty=False)}") from error
+        why = _reason(error, empty=False)
+        raise ZooError(f"cannot read image {plain(str(name))}: {why}") from error
 
 
 def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Image.Image":
@@ -202,7 +209,7 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
                 picture.fp.seek(0)
                 scans = count_scans(picture.fp.read())
                 picture.fp.seek(place)
-            if why := too_much(*picture.size, kind, scans):
+            if why := too_much(*picture.size, kind, picture.mode, scans):
                 raise ValueError(why)
             if draft:
                 picture.draft("RGB", (1, 1))
@@ -216,7 +223,7 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
         else:
             size = len(file.getbuffer()) if isinstance(file, io.BytesIO) else _size(file)
             why = _reason(error, empty=size == 0)
-        raise ZooError(f"cannot read image {name}: {why}") from error
+        raise ZooError(f"cannot read image {plain(name)}: {why}") from error
 
 
 def _size(path: str) -> int:
@@ -327,4 +334,4 @@ def _reason(error: Exception, empty: bool) -> str:
         return "it is empty" if empty else "not a picture of any format that is read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return plain(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -6,6 +6,7 @@ reads so many and prints what became of them. Each is read as evaluation does, a
 as a folder is checked, in a process of its own kind: one that a picture kills is begun anew.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -247,8 +248,9 @@ def costly() -> dict[str, bytes]:
     )
     made = {
         "png largest": png(16_000, 11_000),
-        "png largest with transparency": png(13_000, 13_000, colour=6),
-        "png largest of 16 bits": png(13_000, 13_000, depth=16, colour=0),
+        "png largest with transparency": png(7_700, 7_700, colour=6),
+        "png of more with transparency": png(13_000, 13_000, colour=6),
+        "png largest of 16 bits": png(9_400, 9_400, depth=16, colour=0),
         "png text": png(4, 4, *[chunk(b"zTXt", b"key\0\0" + text)] * 50),
         "png international text": png(4, 4, *[chunk(b"iTXt", b"key\0\1\0\0\0" + text)] * 50),
         "png profile": png(4, 4, chunk(b"iCCP", b"icc\0\0" + text)),
@@ -257,13 +259,13 @@ def costly() -> dict[str, bytes]:
         "jpeg largest": saved(Image.new("RGB", (13_000, 13_000)), "JPEG"),
         "gif large canvas": gif(13_000, 13_000),
         "tiff deflate": deflated + zlib.compress(bytes(144_000_000), 9),
-        "webp": saved(Image.new("RGB", (5_000, 5_000)), "WEBP", method=0, quality=0),
+        "webp": saved(Image.new("RGB", (4_400, 4_400)), "WEBP", method=0, quality=0),
         "webp too large": saved(Image.new("RGB", (12_000, 12_000)), "WEBP", method=0, quality=0),
     }
     if "JPEG2000" in Image.SAVE:
         made["jp2"] = saved(Image.new("RGB", (3_300, 3_300)), "JPEG2000")
     if "AVIF" in Image.SAVE:
-        made["avif"] = saved(Image.new("RGB", (9_000, 9_000)), "AVIF", speed=10, quality=1)
+        made["avif"] = saved(Image.new("RGB", (6_600, 6_600)), "AVIF", speed=10, quality=1)
     return made
 
 
@@ -277,6 +279,7 @@ def child(seed: int, first: int, last: int, thorough: bool) -> None:
     from training.decode import check, crop
     from zoo.errors import ZooError
     from zoo.preprocess import IMAGENET
+    from zoo.reading import FORMATS
 
     ways = {
         "checked": check,
@@ -318,10 +321,12 @@ def child(seed: int, first: int, last: int, thorough: bool) -> None:
                 memory.append(peak() - before)
                 cpu.append(time.process_time() - begun)
                 signal.setitimer(signal.ITIMER_PROF, 0)
-            if not refused:
-                with Image.open(path) as picture:
-                    told["size"] = list(picture.size)
-            elif len(refused) < len(ways):
+            with (
+                contextlib.suppress(Exception),
+                Image.open(path, formats=tuple(FORMATS)) as picture,
+            ):
+                told["size"] = list(picture.size)
+            if 0 < len(refused) < len(ways):
                 told["lost"] = f"refused in one way, read in another: {refused[0]}"
             told |= {"refused": refused, "memory": max(memory), "cpu": max(cpu)}
             path.unlink()
@@ -365,11 +370,12 @@ def run(
     Returns:
         How many were tried, read, refused (one line) and lost (anything else); the worst CPU time,
         seconds, and memory beyond twice the file and the decoded picture, bytes, with their names;
-        and the first of the lost.
+        the first of the lost, and lines that were printed.
     """
     counts = dict.fromkeys(("tried", "read", "refused", "lost"), 0)
     worst: dict[str, Any] = {"cpu": (0.0, ""), "memory": (0, "")}
     lost: list[str] = []
+    printed: list[str] = []  # but for what libtiff says by itself
     number = 0
     while number < count:
         root = Path(__file__).parents[2]
@@ -392,13 +398,11 @@ def run(
             if what == "lost":
                 lost.append(f"{name}: {told['lost']}")
             tell(told)
-        if done.stderr.strip():
-            counts["lost"] += 1
-            lost.append(f"printed: {done.stderr.strip()[-300:]}")
+        printed += [line for line in done.stderr.splitlines() if not line.startswith("TIFF")]
         if not found:
-            break
+            raise RuntimeError(done.stderr)
         number = max(found) + 1
-    return {**counts, "worst": worst, "which": lost[:20]}
+    return {**counts, "worst": worst, "which": lost[:20], "printed": printed[:20]}
 
 
 if __name__ == "__main__":
