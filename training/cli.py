@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import sys
 import types
 import typing
@@ -11,6 +12,7 @@ from typing import Any
 from zoo.cache import enable_compilation_cache
 from zoo.cli import Commands, commands, table
 from zoo.errors import ZooError
+from zoo.text import plain
 
 from .config import FINETUNE, TrainConfig
 
@@ -21,6 +23,8 @@ EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continu
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
         args.run(args)
     except ZooError as error:
@@ -222,7 +226,7 @@ def _fit(config: TrainConfig) -> None:
         ("speed, last epoch", f"{last['images_per_second']:,.0f} img/s"),
         ("waiting for input", f"{last['input_wait']:.0%}"),
     ]
-    print(table((config.model, config.data), rows))
+    print(table((plain(config.model), plain(config.data)), rows))
     print(f"run: {result.out}")
 
 
@@ -244,4 +248,4 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("pictures", result.which),
     ]
     print(result.data)
-    print(table((args.model, args.data), rows))
+    print(table((plain(args.model), plain(args.data)), rows))

@@ -47,7 +47,6 @@ FORMATS = {
     "SGI": 1.0,
     "SUN": 1.0,
     "PSD": 1.0,
-    "IM": 1.0,
     "XBM": 1.0,
     "FLI": 1.0,
     "DDS": 1 / 16,
@@ -76,12 +75,21 @@ def suffix_of(name: str) -> str:
 
 
 @cache
-def suffixes() -> frozenset[str]:
-    """Those of the formats that are read."""
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow can read."""
     from PIL import Image
 
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in known.items() if name in FORMATS)
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """How files of these formats are called."""
+    from PIL import Image
+
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in formats())
 
 
 def is_picture(name: str) -> bool:
@@ -202,7 +210,7 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
     _ignore_warnings()
     most = max_pixels()  # before Pillow looks at its own limit
     try:
-        with Image.open(file, formats=tuple(FORMATS)) as picture:
+        with Image.open(file, formats=formats()) as picture:
             kind, scans = picture.format or "", 1
             if picture.info.get("progressive") and picture.fp:
                 place = picture.fp.tell()
