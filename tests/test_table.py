@@ -44,7 +44,7 @@ def test_markdown_escapes_bars():
 
 def test_text_is_but_text():
     table = Table("x", (Column("a", "a|<b>"), Column("b", "b", marked=True)), (("=<i>|", "`x`"),))
-    assert table.md() == "| a\\|\\<b\\> | b |\n| --: | --: |\n| =\\<i\\>\\| | `x` |"
+    assert table.md() == "| a\\|\\<b> | b |\n| --: | --: |\n| =\\<i>\\| | `x` |"
     assert table.csv() == "a,b\n'=<i>|,`x`"
 
 

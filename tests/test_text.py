@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from zoo.text import block, cell, code, link, markdown, plain
+from zoo.text import block, cell, code, link, markdown, markdown_link, plain
 
 NASTY = (
     "<img src=x onerror=alert(1)>",
@@ -67,4 +67,9 @@ def test_what_is_no_formula_stays_as_it_is(value):
 def test_links_lead_to_the_web():
     assert link("https://arxiv.org/abs/1512.03385") == "https://arxiv.org/abs/1512.03385"
     assert link("javascript:alert(1)") == link("data:text/html,x") == ""
-    assert link('http://a/"><b>) (c') == "http://a/%22%3E%3Cb%3E%29%20%28c"
+    assert markdown_link("a]", 'http://a/"> (c') == r"[a\]](http://a/%22%3E%20%28c)"
+
+
+def test_what_means_nothing_in_markdown_stays():
+    text = "a * b, 3 < 4 > 2, snake_case, R&D, 50 %, (x) {y} #1 + 2 - 3. d: e!"
+    assert markdown(text) == text.replace("&", "\\&")

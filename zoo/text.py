@@ -5,9 +5,11 @@ from typing import Any
 from urllib.parse import quote
 
 JOINERS = "\u200c\u200d"  # not printable by themselves, but parts of words and of emoji
-# What Markdown gives a meaning to within a line. Underscores within words have none.
+# What Markdown gives a meaning to within a line: not every star, underscore or "less than" has one.
 MARKDOWN = re.compile(
-    r"[\\`*\[\]<>&|~$@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.", re.IGNORECASE
+    r"[\\`\[\]|~$@]|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|\*(?=\S)|(?<=\S)\*"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.",
+    re.IGNORECASE,
 )
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  what spreadsheets compute
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
@@ -30,7 +32,7 @@ def markdown(text: str) -> str:
     r"""The text as Markdown that shows just that: no links, no HTML, no end of a table's cell.
 
     >>> markdown("<b>[cat](javascript:alert(1))")
-    '\\<b\\>\\[cat\\](javascript:alert(1))'
+    '\\<b>\\[cat\\](javascript:alert(1))'
     """
     return MARKDOWN.sub(lambda match: f"\\{match[0]}", plain(text))
 
@@ -67,7 +69,11 @@ def cell(value: Any) -> Any:
 
 
 def link(url: str) -> str:
-    """An address for a page or Markdown to lead to; what is none of the web leads nowhere."""
-    if not re.match(r"https?://", url, re.IGNORECASE):
-        return ""
-    return quote(plain(url), safe=":/?#@!$&*+,;=%~")
+    """An address for a page to lead to; what is none of the web leads nowhere."""
+    return url if re.match(r"https?://", url, re.IGNORECASE) else ""
+
+
+def markdown_link(text: str, url: str) -> str:
+    """The text as a link in Markdown."""
+    address = quote(plain(link(url)), safe=":/?#@!$&*+,;=%~'")
+    return f"[{markdown(text)}]({address})"

@@ -9,7 +9,7 @@ from typing import Any
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import Paper, Variant, abstract, find
-from ..text import link, markdown
+from ..text import link, markdown, markdown_link
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
@@ -69,7 +69,8 @@ WEIGHTS = (
 
 def cited(paper: Paper) -> str:
     """A paper in Markdown: its title, which leads to it, authors and year."""
-    return f"[{markdown(paper.title)}]({link(paper.url)}), {markdown(paper.authors)}, {paper.year}"
+    title = markdown_link(paper.title, paper.url)
+    return f"{title}, {markdown(paper.authors)}, {paper.year}"
 
 
 @dataclass(frozen=True)
