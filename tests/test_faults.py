@@ -1,7 +1,7 @@
 """The quick part of `python -m tests.faults`, whose results are in docs/RELIABILITY.md."""
 
 import pytest
-from faults import attacks, readers
+from faults import attacks, pictures, readers
 from faults.watch import Tally, attempt
 
 import zoo
@@ -46,3 +46,12 @@ def test_what_is_lost_is_told(tmp_path):
     assert attempt(fails, path, "a").over == ["a: KeyError: 'x'"]
     assert attempt(tells_too_much, path, "a").outcomes["lost"] == 1
     assert "MiB more" in attempt(takes, path, "a").over[0]
+
+
+@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_picture_is_read_or_refused_in_one_line(thorough):
+    found = pictures.run(2000 if thorough else 200, thorough=thorough)
+    assert found["which"] == []
+    assert not [line for line in found["printed"] if "Warning" in line or "Traceback" in line]
+    assert found["tried"] == found["read"] + found["refused"]
+    assert min(found["read"], found["refused"]) > 20

@@ -9,8 +9,9 @@ import pytest
 
 import zoo
 from zoo.context import Numerics, Spec
-from zoo.errors import ZooError, printable
+from zoo.errors import ZooError
 from zoo.settings import flag, real, whole
+from zoo.text import plain
 
 SPEC = Spec("mobilenet_v1_025")
 
@@ -110,5 +111,5 @@ def test_lines_say_what_was_got():
 
 
 def test_text_that_a_terminal_would_obey():
-    assert printable("a\nb\x1b[31m\u202ec\udcff é猫") == "a\\nb\\x1b[31m\\u202ec\\udcff é猫"
-    assert printable("a\nb", keep="\n") == "a\nb"
+    assert plain("a\nb\x1b[31m\u202ec\udcff é猫") == "a\\nb\\x1b[31m\\u202ec\\udcff é猫"
+    assert plain("a\nb", keep="\n") == "a\nb"

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 import types
@@ -11,7 +12,8 @@ from typing import Any
 
 from zoo.cache import enable_compilation_cache
 from zoo.cli import Commands, _add_format, commands, table
-from zoo.errors import ZooError, printable
+from zoo.errors import ZooError
+from zoo.text import plain
 
 from .config import FINETUNE, TrainConfig
 from .topologies import known, topologies, topology
@@ -24,10 +26,12 @@ EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continu
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
         args.run(args)
     except ZooError as error:
-        print(printable(f"zoo {args.command}: {error}", keep="\n"), file=sys.stderr)
+        print(plain(f"zoo {args.command}: {error}", keep="\n"), file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -71,9 +75,14 @@ def _add_training(found: Commands) -> None:
         "measure a trained network on a dataset",
         "zoo evaluate runs/digits/model.safetensors --data digits",
     )
-    parser.add_argument("model", help="file of a trained network")
+    parser.add_argument("model", help="file of a trained network, or the folder of its run")
     parser.add_argument("--data", required=True, help=_HELP["data"])
-    parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
+    parser.add_argument(
+        "--split",
+        choices=("all", "train", "val", "test"),
+        help="pictures to use; default: val, or all of a folder without a split that the network"
+        " was not trained on",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
 
@@ -249,7 +258,7 @@ def _fit(config: TrainConfig) -> None:
         ("speed, last epoch", f"{last['images_per_second']:,.0f} img/s"),
         ("waiting for input", f"{last['input_wait']:.0%}"),
     ]
-    print(table((config.model, config.data), rows))
+    print(table((plain(config.model), plain(config.data)), rows))
     print(f"run: {result.out}")
 
 
@@ -268,9 +277,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("accuracy", f"{result.accuracy:.2%}"),
         ("top-5 accuracy", f"{result.top5:.2%}"),
         ("loss", f"{result.loss:.4f}"),
-        ("pictures", f"{result.count:,}"),
+        ("pictures", result.which),
     ]
-    print(table((args.model, args.data), rows))
+    print(result.data)
+    print(table((plain(args.model), plain(args.data)), rows))
 
 
 def _plan(args: argparse.Namespace) -> None:

@@ -11,11 +11,12 @@ import optax
 
 import zoo
 from zoo.context import Spec
-from zoo.errors import ZooError, printable
+from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
 from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
 from zoo.registry import abstract, find
+from zoo.text import plain
 
 from . import data, optim
 from .config import TrainConfig
@@ -58,7 +59,7 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
         )
         if jax.process_index() == 0:
             for note in model.notes:
-                print(printable(f"zoo: {config.weights}: {note}"), file=sys.stderr)
+                print(plain(f"zoo: {config.weights}: {note}"), file=sys.stderr)
     else:
         model = zoo.create(
             config.model,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ZooError, printable, unknown
+from .errors import ZooError, unknown
+from .text import plain
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -203,7 +204,7 @@ def _load(args: argparse.Namespace, **options: Any) -> "Network":
 
 def _tell(args: argparse.Namespace, *lines: str) -> None:
     for line in lines:
-        print(printable(f"zoo {args.command}: {line}"), file=sys.stderr)
+        print(plain(f"zoo {args.command}: {line}"), file=sys.stderr)
 
 
 def _add_format(
@@ -415,6 +416,6 @@ def _predict(args: argparse.Namespace) -> None:
 
         if len(shown) < len(images) - len(bad):
             _tell(args, f"the contact sheet shows the first {len(shown)} pictures")
-        captions = [[printable(Path(a.image).name), *a.lines()] for a in shown]
+        captions = [[plain(Path(a.image).name), *a.lines()] for a in shown]
         contact_sheet([answer.pixels for answer in shown], captions).save(sheet)
         print(sheet, file=sys.stdout if args.format == "text" else sys.stderr)

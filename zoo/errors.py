@@ -24,14 +24,3 @@ def unknown(kind: str, got: str, choices: Iterable[str]) -> ZooError:
     else:
         hint = "expected one of " + ", ".join(choices)
     return ZooError(f"unknown {kind} {got[:100]!r}: {hint}")
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Text of a file's or a user's with whatever a terminal would obey written out.
-
-    Args:
-      keep: characters to leave as they are.
-    """
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )

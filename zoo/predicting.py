@@ -17,9 +17,10 @@ from typing import cast
 import jax
 import numpy as np
 
-from .errors import ZooError, printable
+from .errors import ZooError
 from .layers import Network
 from .preprocess import Preprocess
+from .text import plain
 
 BATCH = 16  # pictures
 SHEET = 64  # pictures of a contact sheet, at most
@@ -34,7 +35,7 @@ class Answer:
     best: tuple[tuple[int, str, float], ...]  # number, name and probability
 
     def lines(self) -> list[str]:
-        return [f"{share:6.1%}  {printable(name)}" for _, name, share in self.best]
+        return [f"{share:6.1%}  {plain(name)}" for _, name, share in self.best]
 
 
 def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
@@ -118,7 +119,7 @@ def _pixels(preprocess: Preprocess, image: str) -> np.ndarray | ZooError:
 def as_text(answers: Iterator[Answer]) -> Iterator[str]:
     """The picture's name and a line for each class."""
     for answer in answers:
-        yield "\n".join([printable(answer.image), *("  " + line for line in answer.lines())])
+        yield "\n".join([plain(answer.image), *("  " + line for line in answer.lines())])
 
 
 def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
@@ -137,7 +138,7 @@ def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula."""
-    text = printable(text)
+    text = plain(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 

@@ -4,26 +4,26 @@ The host does the geometry in uint8 (decode, rotate, resize, crop), the device t
 (`Preprocess.normalize`), so that what crosses to the device is a quarter of its float32 size.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ZooError, unknown
+from .reading import check_unit_range, read_rgb
 from .settings import flag, real, shown, whole
 
 if TYPE_CHECKING:  # both are slow to import, and building a record needs neither
     import jax
     from PIL import Image
 
-    Source = str | os.PathLike[str] | Image.Image | np.ndarray
+    from .reading import Source
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos", "tf_bilinear")
 CHANNELS = ("rgb", "bgr")
 LARGEST = 10_000  # pixels of a side
+MOST = 1 << 24  # pixels of a whole picture that is resized before its centre is cut out
 
 
 def _pixels_of(name: str, value: Any) -> int:
@@ -142,9 +142,12 @@ class Preprocess:
         if self.central < 1:
             left, top = (int((side - side * self.central) / 2) for side in picture.size)
             picture = picture.crop((left, top, picture.width - left, picture.height - top))
-        width, height = replace(self, central=1).resized(picture.size)
+        whole = replace(self, central=1)
+        width, height = whole.resized(picture.size)
         if self.interpolation == "tf_bilinear":
             return _tf_bilinear(np.asarray(picture), (height, width), self.size)
+        if width * height > MOST:
+            return np.array(whole._centre(picture))
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return np.array(picture.crop((left, top, left + self.size, top + self.size)))
@@ -162,6 +165,31 @@ class Preprocess:
             whole = round if self.interpolation == "tf_bilinear" else int
             width, height = (whole(self.resize * side / min(size)) for side in size)
         return round(width / self.central), round(height / self.central)
+
+    def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of the part of a picture of `size` that `image` shows."""
+        box = []
+        for side, resized in zip(size, self.resized(size), strict=True):
+            start = round((resized - self.size) / 2)
+            # the sum may be rounded to more than the side
+            box.append((start * side / resized, min((start + self.size) * side / resized, side)))
+        (left, right), (top, bottom) = box
+        return left, top, right, bottom
+
+    def _centre(self, picture: "Image.Image") -> "Image.Image":
+        """What `image` cuts out of the resized picture, to a grey level, without resizing the rest.
+
+        For a picture like a thread: one of 1 x 60,000 pixels would become 256 x 15,360,000.
+        """
+        left, top, right, bottom = self.box(picture.size)
+        reach = 4 * max((bottom - top) / self.size, 1)  # rows; a filter's is 3 at most
+        first, last = max(int(top - reach), 0), min(int(bottom + reach), picture.height)
+        rows = picture.crop((0, first, picture.width, last))
+        # One direction after the other, in the order in which Pillow resizes the whole.
+        across = (left, 0, right, rows.height)
+        rows = rows.resize((self.size, rows.height), self.filter, box=across)
+        down = (0, top - first, self.size, min(bottom - first, rows.height))
+        return rows.resize((self.size, self.size), self.filter, box=down)
 
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
         """The device's part: R, G, B images [..., 3] to float32 [..., 3] in the order `channels`.
@@ -184,7 +212,7 @@ class Preprocess:
                 f"expected images uint8 0..255 [..., 3], got {images.dtype} {list(images.shape)}"
             )
         if floats:
-            _check_unit_range(np.asarray(images))
+            check_unit_range(np.asarray(images))
         order = 1 if self.channels == "rgb" else -1
         # Spelt out in full rank, so that it also runs where rank promotion is an error.
         per_channel = (1,) * (images.ndim - 1) + (3,)
@@ -261,36 +289,6 @@ SLIM_VGG = Preprocess(
 )
 
 
-def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
-    """A picture as upright 8-bit RGB, whatever it is stored as.
-
-    Args:
-        source: as for `Preprocess.image`.
-        draft: JPEG files come at about an eighth of their size. All of the file is decoded still,
-            so this is the quick way to learn whether it can be read.
-
-    Raises:
-        ZooError: as `Preprocess.image`.
-    """
-    from PIL import Image
-
-    if isinstance(source, Image.Image):
-        name, opened = getattr(source, "filename", "") or "given as a PIL image", source
-    elif isinstance(source, str | os.PathLike):
-        name, opened = os.fspath(source), None
-    else:
-        return Image.fromarray(_pixels(source)).convert("RGB")
-    try:
-        if opened is not None:
-            return _upright_rgb(opened)
-        with Image.open(name) as picture:
-            if draft:
-                picture.draft("RGB", (1, 1))
-            return _upright_rgb(picture)
-    except Exception as error:  # Pillow's many readers raise nearly every kind there is
-        raise ZooError(f"cannot read image {name}: {_reason(error, name)}") from error
-
-
 def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.ndarray:
     """The middle [size, size, 3] of uint8 [H, W, 3] resized to `shape` (height, width), as
     `tf.compat.v1.image.resize_bilinear` does it.
@@ -310,66 +308,3 @@ def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.nd
         )
         x = first + (second - first) * share
     return np.rint(x).astype(np.uint8)
-
-
-def _upright_rgb(picture: "Image.Image") -> "Image.Image":
-    from PIL import Image, ImageOps
-
-    picture.load()  # before EXIF is touched, so that a damaged file is reported as such
-    try:
-        picture = ImageOps.exif_transpose(picture)
-    except Exception:  # damaged EXIF says nothing about the pixels: take them as they lie
-        picture = picture.copy()
-    if picture.mode[0] in "IF":  # I;16 and its byte orders, I (32 bits), F (float)
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"{picture.mode} pixels have no agreed range, store 8 or 16 bits")
-        # 65535 / 257 is 255. Pillow's own conversion of 16 bits clips instead of scaling.
-        picture = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif picture.has_transparency_data:
-        # As a browser shows it; the colour that a file keeps under full transparency is arbitrary.
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")
-
-
-def _pixels(source: Any) -> np.ndarray:
-    """The array as uint8 [H, W, 3] or [H, W], or a ZooError where it is no picture."""
-    expected = (
-        "expected a path, a PIL image or an array [H, W, 3] or [H, W], uint8 or float in 0..1"
-    )
-    if not hasattr(source, "__array__"):
-        raise ZooError(f"{expected}, got {type(source).__name__}")
-    pixels = np.asarray(source)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    floats = pixels.dtype.kind == "f"
-    shaped = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,))
-    if not shaped or not (floats or pixels.dtype == np.uint8):
-        raise ZooError(f"{expected}, got {pixels.dtype} {list(pixels.shape)}")
-    if not pixels.size:
-        raise ZooError(f"{expected}, got no pixels: {list(pixels.shape)}")
-    if floats:
-        _check_unit_range(pixels)
-        pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
-    return np.ascontiguousarray(pixels)
-
-
-def _check_unit_range(pixels: np.ndarray) -> None:
-    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
-        raise ZooError(
-            "expected float images with values in 0..1 (or uint8 in 0..255), got "
-            f"{pixels.dtype} {list(pixels.shape)} from {pixels.min():g} to {pixels.max():g}"
-        )
-
-
-def _reason(error: Exception, path: str) -> str:
-    """Why a picture could not be read, in a few words on one line, without its path."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        empty = Path(path).stat().st_size == 0
-        return "the file is empty" if empty else "not a picture of any format known to Pillow"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

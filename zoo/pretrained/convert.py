@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from ..errors import ZooError, printable, unknown
+from ..errors import ZooError, unknown
 from ..layers import Network
+from ..text import plain
 from .files import Arrays
 from .layouts import LAYOUTS, Layout
 from .layouts.base import Rules
@@ -100,7 +101,7 @@ def convert(
 
 def _listed(problems: dict[str, list[str]]) -> Iterable[str]:
     for kind, lines in problems.items():
-        yield from (f"{kind:<11} {printable(line[:300])}" for line in lines[:LISTED])
+        yield from (f"{kind:<11} {plain(line[:300])}" for line in lines[:LISTED])
         if len(lines) > LISTED:
             yield f"... and {len(lines) - LISTED} more {kind}"
 
@@ -186,7 +187,7 @@ def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tupl
     )
     whole = sorted(prefix for prefix, count in found.items() if count > len(wanted) / 2)
     if len(whole) > 1:
-        listed = ", ".join(repr(printable(prefix[:80])) for prefix in whole[:LISTED])
+        listed = ", ".join(repr(plain(prefix[:80])) for prefix in whole[:LISTED])
         raise ZooError(
             f"weights: the file holds {len(whole)} networks, whose names begin with {listed}: "
             "expected the tensors of one alone"
@@ -197,10 +198,10 @@ def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tupl
     stripped = {name.removeprefix(prefix): array for name, array in bare.items()}
     if len(stripped) < len(bare):
         twice = next(n for n in bare if not n.startswith(prefix) and prefix + n in bare)
-        raise ZooError(f"weights: the file holds {printable(twice)} with and without {prefix!r}")
+        raise ZooError(f"weights: the file holds {plain(twice)} with and without {prefix!r}")
     beside = sum(not name.startswith(prefix) for name in bare)
     but = f" of all but {beside}" if beside else ""
-    return stripped, (*notes, f"names{but} begin with {printable(prefix[:80])!r}: left out")
+    return stripped, (*notes, f"names{but} begin with {plain(prefix[:80])!r}: left out")
 
 
 def _without_wrappers(name: str) -> str:

@@ -17,7 +17,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from ..context import KERAS, MOST_CLASSES, TF, TORCH, Numerics, Spec
-from ..errors import ZooError, printable, unknown
+from ..errors import ZooError, unknown
 from ..folding import fold as folded
 from ..folding import partly_folded
 from ..init import materialize
@@ -25,6 +25,7 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import Variant, abstract, find
 from ..settings import shown, whole
+from ..text import plain
 from . import convert, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write
@@ -436,7 +437,7 @@ def _described(
         find(spec.name)
         return spec, preprocess, tuple(names)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = plain(" ".join(str(error).split())[:200])
         raise ZooError(f"load: {file} was not {what} ({reason}): expected its layout") from error
 
 
