@@ -291,7 +291,7 @@ def test_predict_goes_through_a_folder_and_past_what_it_cannot_read(trained, fol
         "zoo predict: files left out that are no pictures by their names: 1",
         f"zoo predict: cannot read image {folder}/bad.png: "
         "not a picture of any format known to Pillow",
-        f"zoo predict: cannot read image {folder}/pipe.png: it is no regular file",
+        f"zoo predict: cannot read image {folder}/pipe.png: a pipe, not a file",
         "zoo predict: 2 of 22 pictures could not be read",
     ]
     model = zoo.load(str(trained))

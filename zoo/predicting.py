@@ -20,6 +20,7 @@ import numpy as np
 from .errors import ZooError
 from .layers import Network
 from .preprocess import Preprocess
+from .reading import is_hidden, is_picture
 from .text import plain
 
 BATCH = 16  # pictures
@@ -46,9 +47,6 @@ def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
     Raises:
       ZooError: a folder without a picture.
     """
-    from PIL import Image
-
-    suffixes = {s for s, form in Image.registered_extensions().items() if form in Image.OPEN}
     found: list[str] = []
     others = 0
     for path in paths:
@@ -58,10 +56,10 @@ def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
         inside = [
             file
             for file in sorted(Path(path).rglob("*"))
-            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            if not any(is_hidden(part) for part in file.relative_to(path).parts)
             and not file.is_dir()
         ]
-        pictures = [str(file) for file in inside if file.suffix.lower() in suffixes]
+        pictures = [str(file) for file in inside if is_picture(file.name)]
         if not pictures:
             raise ZooError(f"no pictures in the folder {path}, which has {len(inside)} files")
         found += pictures
@@ -105,10 +103,7 @@ def predict(
 def _pixels(preprocess: Preprocess, image: str) -> np.ndarray | ZooError:
     """A picture as the network wants it, or why there is none."""
     try:
-        path = Path(image)
-        if path.exists() and not path.is_file():  # reading a pipe would wait
-            raise ZooError(f"cannot read image {image}: it is no regular file")
-        return preprocess.image(path)
+        return preprocess.image(image)
     except ZooError as error:
         return error
 
