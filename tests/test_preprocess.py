@@ -418,7 +418,7 @@ def test_no_other_program_is_started(tmp_path, monkeypatch):
         ("/dev/zero", "a device, not a file"),
         ("/dev/null", "a device, not a file"),
         (".", "a folder, not a file"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "embedded null"),
         ("x" * 300, "File name too long"),
         ("new\nline", "No such file or directory"),
     ],
