@@ -29,6 +29,7 @@ from .topologies import Topology
 
 FORMATS = ("text", "md", "json")
 TRIES = 3  # compilations, of minutes each, that look for the largest batch
+NEAR = 0.03  # a batch larger by this share is not worth another of them
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
 # How often a step reads or writes the output of a convolution where nothing is fused with it.
@@ -385,7 +386,7 @@ def largest(
         if fitting >= 2 * STEP:
             fitting -= fitting % STEP
         guess = min(fitting, high[0] - 1)
-        if guess <= low[0]:
+        if guess <= low[0] or (found and guess - low[0] <= low[0] * NEAR):
             break
         cost = cost_of(guess * unit)
         if isinstance(cost, Cost):
