@@ -2,8 +2,7 @@
 
 Images are `[N, H, W, C]`, kernels `[kh, kw, C_in / groups, C_out]`, paddings explicit:
 `((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding, and so do
-its derivatives of any order: forward and reverse, but reverse alone for depthwise convolutions and
-for batch norm in training mode.
+its derivatives of any order, forward and reverse.
 
 GPU and TPU get XLA's own operations. On CPU those are many times slower than need be for depthwise,
 grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESULTS.md` has figures.
@@ -70,7 +69,11 @@ def conv2d(
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
-        return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+        # It comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice.
+        # XLA folds the padding into its own convolution on other platforms.
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        cpu = partial(_depthwise, stride=stride)
+        native = partial(_xla_conv, stride=stride, pads=NO_PADS, groups=groups)
     else:
         cpu = partial(_grouped, stride=stride, pads=pads, groups=groups)
     return by_platform(x, kernel, cpu=cpu, default=native)
@@ -230,8 +233,9 @@ def _pointwise(x, kernel, *, stride):
     if stride != (1, 1):
         x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *stride, 1))
     # 2-D, or XLA transposes for the gradient
-    y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
-    return y.reshape(*x.shape[:-1], -1)
+    n, height, width, channels = x.shape
+    y = _product(x.reshape(n * height * width, channels), kernel[0, 0])
+    return y.reshape(n, height, width, kernel.shape[-1])
 
 
 @jax.custom_jvp
@@ -273,40 +277,28 @@ def _grouped(x, kernel, *, stride, pads, groups):
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, stride):
-    """`x` comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice.
-
-    XLA folds the padding into its own convolution on other platforms.
-    """
-    return by_platform(
-        x,
-        kernel,
-        cpu=partial(_shifted_sum, stride=stride),
-        default=partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1]),
-    )
+    return _shifted_sum(x, kernel, stride)
 
 
-def _depthwise_fwd(x, kernel, stride):
-    return _depthwise(x, kernel, stride), (x, kernel)
+@_depthwise.defjvp
+def _depthwise_jvp(stride, primals, tangents):
+    """Written so that the transposes of the two terms, the gradients, are quick."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    y = _depthwise(x, kernel, stride)
+    spread = partial(_shifted_sum_dx, kernel=kernel, shape=x.shape, stride=stride)
+    (dy,) = jax.linear_transpose(spread, y)(dx)
+
+    @jax.checkpoint  # keeps the picture, not a slice for every tap
+    def one(picture, dkernel):
+        return _shifted_sum(picture[None], dkernel, stride)[0]
+
+    # picture by picture: for the gradient of the kernel one stays in the cache
+    return y, dy + lax.map(lambda picture: one(picture, dkernel), x)
 
 
-def _depthwise_bwd(stride, residuals, g):
-    def native(x, kernel, g):
-        convolve = partial(_xla_conv, stride=stride, pads=NO_PADS, groups=x.shape[-1])
-        return jax.vjp(convolve, x, kernel)[1](g)
-
-    def shifted(x, kernel, g):
-        dx = _shifted_sum_dx(g, kernel, x.shape, stride)
-        return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
-
-    return by_platform(*residuals, g, cpu=shifted, default=native)
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
-
-
-def _shifted_sum(x, kernel, *, stride):
+def _shifted_sum(x, kernel, stride):
     taps = _taps(x, kernel.shape[:2], stride, NO_PADS)
     weights = kernel.reshape(-1, kernel.shape[-1])
     return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
@@ -319,19 +311,7 @@ def _shifted_sum_dx(g, kernel, shape, stride):
         spread = (g.shape[axis + 1] - 1) * stride[axis] + 1
         padding.append((kernel.shape[axis] - 1, shape[axis + 1] - spread, stride[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
-    return _shifted_sum(g, kernel[::-1, ::-1], stride=(1, 1))
-
-
-def _shifted_sum_dkernel(x, g, shape, stride):
-    """Each tap times the cotangent, summed: picture by picture, so that one stays in the cache."""
-
-    def add_picture(total, pictures):
-        x, g = (picture[None] for picture in pictures)
-        sums = [(tap * g).sum((0, 1, 2)) for tap in _taps(x, shape[:2], stride, NO_PADS)]
-        return total + jnp.stack(sums), None
-
-    start = jnp.zeros((math.prod(shape[:2]), shape[-1]), g.dtype)
-    return lax.scan(add_picture, start, (x, g))[0].reshape(shape)
+    return _shifted_sum(g, kernel[::-1, ::-1], (1, 1))
 
 
 # --- pools on CPU --------------------------------------------------------------------------------
@@ -405,39 +385,53 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
 # --- batch norm ----------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
 def _batch_norm(x, scale, bias, act, epsilon, axis_name):
-    return _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name)[0]
+    mean, var = _moments(x, axis_name)
+    factor = lax.rsqrt(var + epsilon) * scale
+    y = act((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
+    return y, mean, var
 
 
-def _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name):
-    x32 = x.astype(jnp.float32)
-    mean = _mean(x32, axis_name)
-    var = jnp.maximum(_mean(x32 * x32, axis_name) - mean * mean, 0)
+@_batch_norm.defjvp
+def _batch_norm_jvp(act, epsilon, axis_name, primals, tangents):
+    x, scale, bias = primals
+    mean, var = _moments(x, axis_name)
     inverse = lax.rsqrt(var + epsilon)
-    y = act((x32 - mean) * (inverse * scale) + bias).astype(x.dtype)
-    return (y, mean, var), (x, scale, bias, mean, inverse)
+    y = act((x.astype(jnp.float32) - mean) * (inverse * scale) + bias).astype(x.dtype)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(x, scale, bias, mean, inverse, dx, dscale, dbias):
+        # In the order of the gradient, from its end to its beginning.
+        again = lax.optimization_barrier(x).astype(jnp.float32) - mean
+        dx = dx.astype(jnp.float32) * (inverse * scale)
+        dscale = dscale - _mean(dx * again, axis_name) * inverse
+        dbias = dbias - _mean(dx, axis_name)
+        dscale, dbias = lax.optimization_barrier((dscale, dbias))
+        centred = x.astype(jnp.float32) - mean
+        dy = dx + centred * (inverse * dscale) + dbias
+        # Written out once: the gradient's sums then read x and it.
+        dy = lax.optimization_barrier(dy)
+        dy = jax.jvp(act, (centred * (inverse * scale) + bias,), (dy,))[1]
+        return dy.astype(x.dtype)
+
+    dy = tangent(x, scale, bias, mean, inverse, *tangents)
+    return (y, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
-def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
-    x, scale, bias, mean, inverse = residuals
-    _, act_vjp = jax.vjp(act, (x.astype(jnp.float32) - mean) * (inverse * scale) + bias)
-    # Written out once: the sums below then read x and g, and XLA does not write out x - mean too.
-    (g,) = lax.optimization_barrier(act_vjp(cotangents[0].astype(jnp.float32)))
-    dbias = g.sum((0, 1, 2))
-    dscale = ((g * x.astype(jnp.float32)).sum((0, 1, 2)) - mean * dbias) * inverse
-    x, dbias, dscale = lax.optimization_barrier((x, dbias, dscale))
-    pictures = x.size // x.shape[-1]
-    shared_scale, shared_bias = (
-        total / pictures if axis_name is None else lax.pmean(total / pictures, axis_name)
-        for total in (dscale, dbias)
-    )
-    centred = x.astype(jnp.float32) - mean
-    dx = (g - centred * (inverse * shared_scale) - shared_bias) * (inverse * scale)
-    return dx.astype(x.dtype), dscale, dbias
+def _moments(x, axis_name):
+    """Mean and variance, in one pass.
 
-
-_batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+    E[x^2] - E[x]^2 would lose as many digits as the mean has more than the deviation. So x is
+    counted from a value that occurs in it.
+    """
+    x = x.astype(jnp.float32)
+    shift = lax.stop_gradient(x[0, 0, 0])
+    if axis_name is not None:
+        shift = lax.pmean(shift, axis_name)
+    mean = _mean(x - shift, axis_name)
+    var = _mean((x - shift) ** 2, axis_name) - mean * mean
+    return shift + mean, jnp.maximum(var, 0)
 
 
 def _mean(x, axis_name):
