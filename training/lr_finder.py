@@ -18,7 +18,7 @@ from . import data, optim
 from .config import TrainConfig
 from .parallel import Devices
 from .phases import phases, rate_scales
-from .setup import build, class_weights, open_data
+from .setup import build, check_batch_norm, class_weights, open_data
 from .state import TrainState, take_apart
 from .step import AXIS, make_train_step
 
@@ -164,6 +164,7 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
     devices.check_batch(config.batch_size)
     dataset = open_data(config)
     model = build(config, dataset)
+    check_batch_norm(config, model, len(devices))
     stages = model_stages(model)
     phase = phases(config, stages)[0]
     program, params, stats = take_apart(

@@ -4,8 +4,10 @@ A row is a frozen dataclass with `build(channels, ctx) -> (layer, channels_out)`
 images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets the mode.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -96,7 +98,7 @@ class BatchNorm(nnx.BatchNorm):
     The arithmetic is float32 in any case, the result has the dtype of `x` [N, H, W, C].
 
     Raises (on call, in training mode):
-      ZooError: one value a channel, which normalises to 0 whatever it is.
+      ZooError: one value a channel: normalised it is 0, whatever it was, and nothing is learnt.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
@@ -109,6 +111,12 @@ class BatchNorm(nnx.BatchNorm):
 
         The two are one function with a gradient of its own, `ops.batch_norm`.
         """
+        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        if math.prod(x.shape[:-1]) * devices < 2:
+            raise ZooError(
+                f"batch norm in training mode: got {list(x.shape)}, which is one value a channel "
+                "or none, expected more pictures or larger ones"
+            )
         assert self.bias is not None
         scale = None if self.scale is None else self.scale[...]
         y, mean, var = ops.batch_norm(
@@ -533,7 +541,8 @@ class Network(nnx.Module):
       aux: auxiliary classifiers, each after the body's row of that name: their tables.
 
     Raises (on call):
-      ZooError: another rank, channel count or dtype, or images below `min_size`.
+      ZooError: another rank, channel count or dtype, or images below `min_size`; in training mode,
+        a batch norm that sees one value a channel.
     """
 
     def __init__(
@@ -574,13 +583,22 @@ class Network(nnx.Module):
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
                 recompute = self.spec.remat and isinstance(layer, nnx.Module)
-                with jax.named_scope(f"{part}/{name}"):
+                with self._stage(f"{part}/{name}"):
                     x = nnx.remat(_call)(layer, x) if recompute else layer(x)
                 yield name, x
         if self.classifier is not None:
-            with jax.named_scope("classifier"):
+            with self._stage("classifier"):
                 x = self.classifier(x)
             yield "classifier", x
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """What is computed within goes by this name, and so does what is refused."""
+        with jax.named_scope(name):
+            try:
+                yield
+            except ZooError as error:
+                raise ZooError(f"{self.spec.name}, {name}: {error}") from error
 
     def logits(self, x: jax.Array) -> jax.Array:
         """The classifier's output alone, in any mode; for use under a transformation."""
@@ -591,7 +609,7 @@ class Network(nnx.Module):
         aux = OrderedDict[str, jax.Array]()  # jax sorts the keys of a dict
         for name, x in self.steps(x):  # noqa: B020
             if name in self.aux_after and not self.deterministic:
-                with jax.named_scope(f"aux_{name}"):
+                with self._stage(f"aux_{name}"):
                     aux[name] = getattr(self, f"aux_{name}")(x).astype(jnp.float32)
         logits = x.astype(jnp.float32)
         return Output(logits, aux) if aux else logits

@@ -26,6 +26,7 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 
 MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
 MAX_ROWS = 256  # of a matrix on CPU whose gradient is left to YNN
+FAR = 10  # deviations: a mean beyond that costs the variance more than two digits
 MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
 
 _native = ContextVar("native", default=False)
@@ -69,8 +70,8 @@ def conv2d(
     if groups == 1:
         cpu = partial(_pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
-        # It comes padded, and is kept so for the gradients: neither they pad it nor is it kept twice.
-        # XLA folds the padding into its own convolution on other platforms.
+        # Padded first, and kept so for the gradients: neither they pad it nor is it kept twice. On
+        # other platforms XLA folds the padding into its own convolution.
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         cpu = partial(_depthwise, stride=stride)
         native = partial(_xla_conv, stride=stride, pads=NO_PADS, groups=groups)
@@ -403,35 +404,47 @@ def _batch_norm_jvp(act, epsilon, axis_name, primals, tangents):
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(x, scale, bias, mean, inverse, dx, dscale, dbias):
         # In the order of the gradient, from its end to its beginning.
-        again = lax.optimization_barrier(x).astype(jnp.float32) - mean
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        again = lax.optimization_barrier(x) - mean
         dx = dx.astype(jnp.float32) * (inverse * scale)
         dscale = dscale - _mean(dx * again, axis_name) * inverse
         dbias = dbias - _mean(dx, axis_name)
         dscale, dbias = lax.optimization_barrier((dscale, dbias))
-        centred = x.astype(jnp.float32) - mean
-        dy = dx + centred * (inverse * dscale) + dbias
-        # Written out once: the gradient's sums then read x and it.
+        # Of x, not of x - mean: the gradient's sums then read x, and nothing is written for them.
+        dy = dx + x * (inverse * dscale) + (dbias - mean * inverse * dscale)
         dy = lax.optimization_barrier(dy)
-        dy = jax.jvp(act, (centred * (inverse * scale) + bias,), (dy,))[1]
-        return dy.astype(x.dtype)
+        return jax.jvp(act, ((x - mean) * (inverse * scale) + bias,), (dy,))[1].astype(dtype)
 
     dy = tangent(x, scale, bias, mean, inverse, *tangents)
     return (y, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
 def _moments(x, axis_name):
-    """Mean and variance, in one pass.
+    """Mean and variance: E[x^2] - E[x]^2, with x counted from somewhere near its mean.
 
-    E[x^2] - E[x]^2 would lose as many digits as the mean has more than the deviation. So x is
-    counted from a value that occurs in it.
+    Else twice as many digits would be lost as the mean has more than the deviation. On CPU a
+    subtraction keeps YNN from taking the sums, so that there it is left for when it matters.
     """
     x = x.astype(jnp.float32)
-    shift = lax.stop_gradient(x[0, 0, 0])
-    if axis_name is not None:
-        shift = lax.pmean(shift, axis_name)
-    mean = _mean(x - shift, axis_name)
-    var = _mean((x - shift) ** 2, axis_name) - mean * mean
-    return shift + mean, jnp.maximum(var, 0)
+
+    def from_first(x):
+        first = x[0, 0, 0]  # of the values that a channel has, any will do
+        return _moments_from(
+            first if axis_name is None else lax.pmean(first, axis_name), x, axis_name
+        )
+
+    def from_zero(x):
+        mean, var = _moments_from(0, x, axis_name)
+        far = (mean * mean > FAR * FAR * var).any()
+        return lax.cond(far, lambda: _moments_from(mean, x, axis_name), lambda: (mean, var))
+
+    return by_platform(x, cpu=from_zero, default=from_first)
+
+
+def _moments_from(shift, x, axis_name):
+    x = x - shift
+    mean = _mean(x, axis_name)
+    return shift + mean, jnp.maximum(_mean(x * x, axis_name) - mean * mean, 0)
 
 
 def _mean(x, axis_name):
