@@ -341,7 +341,7 @@ def test_batch_norm_of_a_mean_far_from_zero(platform, dtype):
             rounding = 3e-6 * (1 + ratio) if dtype == jnp.float32 else 0.02
             for i, (a, b) in enumerate(zip(got, want, strict=True)):
                 exact = i in (1, 2)  # mean and variance
-                assert_close(a, b, 1e-6 if exact else rounding)
+                assert_close(a, b, 3e-6 if exact else rounding)
 
 
 def test_batch_norm_forwards():
