@@ -56,7 +56,7 @@ def small(network):
         stem=Conv(3, 4, stride=2),
         separable=Separable(6),
         residual=Block(6),
-        pool=MaxPool(3, 2),
+        shrink=MaxPool(3, 2),
         mixed=branches(b1=dict(one=Conv(1, 4)), b3=dict(three=Conv(3, 4, groups=2))),
     )
     return lambda: network(body, dict(pool=GlobalAvgPool(), drop=Dropout(0.5)), num_classes=3)
@@ -217,6 +217,7 @@ def test_a_list_that_grows_is_seen(small):
     np.testing.assert_allclose(model(X), 3 * before, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")
 def test_a_module_that_sows_and_counts(small):
     """What a compiled call would lose."""
     model = small()
