@@ -676,10 +676,10 @@ def test_features_are_the_stages_in_order(small, images):
 def test_a_second_model_compiles_nothing(builders, images):
     one, two = (builders["mobilenet_v1"](seed=seed) for seed in range(2))
     first = one(images)
-    compiled = calling.program.cache_info().currsize
+    compiled = calling.compiled.cache_info().currsize
     second = two(images)
     one(images)
-    assert calling.program.cache_info().currsize == compiled
+    assert calling.compiled.cache_info().currsize == compiled
     assert not np.array_equal(first, second)
 
 

@@ -1,5 +1,6 @@
 """Convolution and pooling: every lowering against `lax` or plain NumPy, derivatives too."""
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -104,6 +105,9 @@ def test_conv2d_and_its_derivatives(case):
         return reference_conv(x, kernel, stride, pads, groups)
 
     assert_same_derivatives(ours, theirs, x, kernel)
+    moved = normal(2, *x.shape), normal(3, *kernel.shape)
+    forward = [jax.jvp(f, (x, kernel), moved)[1] for f in (ours, theirs)]
+    assert_close(*forward, 1e-5)
 
     half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     assert ours(*half).dtype == jnp.bfloat16
@@ -295,6 +299,80 @@ def test_batch_norm_and_its_derivatives(act):
     assert_close(half[0], got[0], 0.03)
 
 
+def batch_norm_in_double(x, scale, bias, g):
+    """(y, mean, var, dx, dscale, dbias) by the formulas, activation the identity, in float64."""
+    x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    inverse = 1 / np.sqrt(var + 1e-5)
+    normalised = (x - mean) * inverse
+    dbias, dscale = g.sum((0, 1, 2)), (g * normalised).sum((0, 1, 2))
+    count = x.size / x.shape[-1]
+    dx = inverse * scale * (g - dbias / count - normalised * dscale / count)
+    return normalised * scale + bias, mean, var, dx, dscale, dbias
+
+
+@pytest.mark.parametrize("platform", ["cpu", "others", "replicas"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm_of_a_mean_far_from_zero(platform, dtype):
+    """From the first step: there is no running mean to count from."""
+    rng = np.random.default_rng(0)
+    scale, bias = (jnp.asarray(rng.uniform(0.5, 1.5, 4), jnp.float32) for _ in range(2))
+    axis = "replicas" if platform == "replicas" else None
+
+    def values(x, g):
+        def f(x, scale, bias):
+            identity = ACTIVATIONS["identity"]
+            return ops.batch_norm(x, scale, bias, identity, epsilon=1e-5, axis_name=axis)
+
+        (y, mean, var), vjp = jax.vjp(f, x, scale, bias)
+        return y, mean, var, *vjp((g, jnp.zeros_like(mean), jnp.zeros_like(var)))
+
+    run = jax.jit(jax.vmap(values, axis_name=axis) if axis else values)
+    with ops.native_only() if platform == "others" else contextlib.nullcontext():
+        for ratio in (0, 30, 100, 1000):
+            signs = np.array([1, -1, 1, 0])  # the last channel stays where it is
+            noise = rng.standard_normal((4, 9, 9, 4)) * (1 if dtype == jnp.float32 else 1 + ratio)
+            x = jnp.asarray(noise + ratio * signs, dtype)  # bfloat16 would not hold the deviations
+            g = jnp.asarray(rng.standard_normal(x.shape), dtype)
+            want = batch_norm_in_double(x, scale, bias, g)
+            if axis:
+                halves = run(*(a.reshape(2, 2, *a.shape[1:]) for a in (x, g)))
+                y, mean, var, dx, dscale, dbias = halves
+                got = (y.reshape(x.shape), mean[0], var[0], dx.reshape(x.shape),
+                       dscale.sum(0), dbias.sum(0))  # fmt: skip
+            else:
+                got = run(x, g)
+            rounding = 3e-6 * (1 + ratio) if dtype == jnp.float32 else 0.02
+            for i, (a, b) in enumerate(zip(got, want, strict=True)):
+                exact = i in (1, 2)  # mean and variance
+                assert_close(a, b, 3e-6 if exact else rounding)
+
+
+def test_batch_norm_forwards():
+    """Forward mode, and both orders of two modes."""
+    x, scale, bias = normal(0, 3, 4, 4, 2) + 5, normal(1, 2), normal(2, 2)
+    moved = normal(3, 3, 4, 4, 2), normal(4, 2), normal(5, 2)
+    act = ACTIVATIONS["silu"]
+
+    def ours(*args):
+        return (ops.batch_norm(*args, act, epsilon=1e-3)[0] ** 2).sum()
+
+    def theirs(*args):
+        return (plain_batch_norm(*args, act)[0] ** 2).sum()
+
+    inputs = x, scale, bias
+
+    @partial(jax.jit, static_argnums=0)
+    def derivatives(f):
+        along = jax.jvp(f, inputs, moved)[1]
+        over = jax.jvp(jax.grad(f, (0, 1, 2)), inputs, moved)[1]
+        under = jax.grad(lambda *args: jax.jvp(f, args, moved)[1], (0, 1, 2))(*inputs)
+        return along, over, under
+
+    got, want = derivatives(ours), derivatives(theirs)
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-3), got, want)
+
+
 def test_batch_norm_across_replicas_is_that_of_the_whole_batch():
     x, scale, bias = normal(0, 4, 3, 3, 2) + 1, normal(1, 2), normal(2, 2)
     g = normal(3, *x.shape)
@@ -400,6 +478,8 @@ def test_a_gpu_gets_xlas_own_operations_alone(name, convolutions):
     assert counts["convolution"] == 3 * convolutions - 1
     assert counts["dot_general"] == 3 - 1  # of the classifier, whose output nobody reads
     # of a max pool, which jax pads for it
-    assert counts["select_and_scatter"] == counts["pad"] == counts["slice"] == (name == "resnet50")
+    assert counts["select_and_scatter"] == counts["pad"] == (name == "resnet50")
+    # and of each batch norm, which takes the variance from its first values
+    assert counts["slice"] == (name == "resnet50") + convolutions
     assert not counts["optimization_barrier"] + counts["while"] + counts["concatenate"]
     assert "tensor<i8>" not in program  # places of maxima

@@ -29,7 +29,7 @@ from .config import TrainConfig, differences
 from .logging import Log, Record
 from .parallel import Devices
 from .phases import Phase, phases, rate_scales
-from .setup import assemble, build, class_weights, open_data
+from .setup import assemble, build, check_batch_norm, class_weights, open_data
 from .state import TrainState, no_totals, put_together
 from .step import make_eval_step
 
@@ -106,6 +106,7 @@ def _fit(config: TrainConfig) -> Result:
     stages = model_stages(model)
     phases(config, stages)  # these two for what they refuse
     rate_scales(stages, (), config.depth_decay, config.multipliers)
+    check_batch_norm(config, model, len(devices))
     distributed.barrier("checked")  # before the first process writes what the others check
     if jax.process_index() == 0:
         begin(out, config)

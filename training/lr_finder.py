@@ -18,7 +18,7 @@ from . import data
 from .config import TrainConfig
 from .parallel import Devices
 from .phases import phases
-from .setup import assemble, build, class_weights, open_data
+from .setup import assemble, build, check_batch_norm, class_weights, open_data
 
 SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
 BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
@@ -162,6 +162,7 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
     devices.check_batch(config.batch_size)
     dataset = open_data(config)
     model = build(config, dataset)
+    check_batch_norm(config, model, len(devices))
     table = np.asarray(rates, np.float32)
     parts = assemble(
         config,

@@ -51,7 +51,7 @@ def needs(
       state: arrays, or their shapes.
     """
     part = max(config.batch_size // devices // config.accumulate, 1)
-    images = jax.ShapeDtypeStruct((1, part, preprocess.size, preprocess.size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((part, preprocess.size, preprocess.size, 3), jnp.float32)
 
     def residuals(params: Any, rest: tuple[Any, Any], x: jax.Array) -> Callable[..., Any]:
         frozen, stats = rest
@@ -64,7 +64,7 @@ def needs(
         return jax.vjp(forward, params)[1]
 
     # of one device, under the axis that statistics may be taken over
-    alone = jax.vmap(residuals, in_axes=(None, None, 0), axis_name=AXIS)
+    alone = jax.vmap(residuals, None, None, axis_name=AXIS, axis_size=devices)
     with ops.native_only():  # else what every platform's own operations keep is added up
         kept = jax.eval_shape(alone, state.params, (state.frozen, state.stats), images)
     weights = size((state.params, state.frozen, state.stats))

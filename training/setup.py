@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import zoo
+from zoo import ops
 from zoo.context import Spec
 from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
@@ -20,7 +22,7 @@ from zoo.text import plain
 
 from . import data, optim
 from .config import TrainConfig
-from .phases import Phase, rate_scales
+from .phases import Phase, phases, rate_scales
 from .state import Arrays, Program, TrainState, take_apart
 from .step import AXIS, Batch, make_train_step
 
@@ -182,6 +184,38 @@ def assemble(
         class_weights=class_weights,
     )
     return Assembly(program, trained, frozen, stats, config.ema > 0, optimizer, step)
+
+
+def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
+    """
+    Raises:
+      ZooError: a batch norm that is to follow the batch would see one value a channel.
+    """
+    share = config.batch_size // devices
+    part = share // config.accumulate
+    if part * (devices if config.sync_bn else 1) > 1:
+        return  # two pictures are two values, however small the map
+    image = jax.ShapeDtypeStruct((1, *[model.preprocess.size] * 2, 3), jnp.float32)
+
+    def forward(program: Program, params: Arrays, stats: Arrays, x: jax.Array) -> Any:
+        return program.network(params, stats, dropout=jax.random.key(0)).forward(x)
+
+    stages = model_stages(model)
+    for phase in phases(config, stages):
+        still = config.freeze_bn or set(stages) - phase.trained
+        program, params, stats = take_apart(model, freeze_bn=still)
+        try:
+            with ops.native_only():  # half of the tracing
+                jax.eval_shape(partial(forward, program), params, stats, image)
+        except ZooError as error:
+            fewer = [n for n in range(1, share // 2 + 1) if share % n == 0]
+            ways = [f"accumulate {fewer[-1]}"] if fewer else []
+            ways += [f"batch_size {2 * devices * config.accumulate}"]
+            ways += ["sync_bn"] if devices > 1 else []
+            raise ZooError(
+                f"{error}; of {config.batch_size} pictures a step {devices} device(s) take one at "
+                f"a time: choose {', '.join(ways)}, freeze_bn or a larger image_size"
+            ) from error
 
 
 def class_weights(dataset: data.Dataset) -> list[float]:

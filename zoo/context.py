@@ -109,20 +109,49 @@ KERAS = Numerics(
 )
 
 
-def _gelu(x: jax.Array) -> jax.Array:
+# Functions with a name of their own, for a network is pickled and copied with its activations:
+# most of jax.nn's are objects that pickle cannot find again.
+
+
+def relu(x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    return jax.nn.relu6(x)
+
+
+def tanh(x: jax.Array) -> jax.Array:
+    return jnp.tanh(x)
+
+
+def sigmoid(x: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(x)
+
+
+def silu(x: jax.Array) -> jax.Array:
+    return jax.nn.silu(x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    return jax.nn.hard_sigmoid(x)
+
+
+def hard_swish(x: jax.Array) -> jax.Array:
+    return jax.nn.hard_swish(x)
+
+
+def identity(x: jax.Array) -> jax.Array:
+    return x
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": jax.nn.relu,
-    "relu6": jax.nn.relu6,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "silu": jax.nn.silu,
-    "gelu": _gelu,
-    "hard_sigmoid": jax.nn.hard_sigmoid,
-    "hard_swish": jax.nn.hard_swish,
-    "identity": lambda x: x,
+    act.__name__: act
+    for act in (relu, relu6, tanh, sigmoid, silu, gelu, hard_sigmoid, hard_swish, identity)
 }
 
 

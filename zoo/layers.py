@@ -4,9 +4,13 @@ A row is a frozen dataclass with `build(channels, ctx) -> (layer, channels_out)`
 images `[N, H, W, C]` to images. Layers come in inference mode; `training` sets the mode.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from types import MethodType
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,19 +89,34 @@ class ConvNormAct(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.conv(x)
-        return self.act(x) if self.norm is None else self.norm(x, self.act)
+        return self.act(x) if self.norm is None else activated(self.norm, x, self.act)
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation over N, H and W, then an activation (arXiv:1502.03167, algorithm 1).
+    """Batch normalisation over N, H and W (arXiv:1502.03167, algorithm 1).
 
-    In training mode the two are one function with a gradient of its own, `ops.batch_norm`. The
-    arithmetic is float32 in any case, the result has the dtype of `x` [N, H, W, C].
+    The arithmetic is float32 in any case, the result has the dtype of `x` [N, H, W, C].
+
+    Raises (on call, in training mode):
+      ZooError: one value a channel: normalised it is 0, whatever it was, and nothing is learnt.
     """
 
-    def __call__(self, x: jax.Array, act: Layer = ACTIVATIONS["identity"]) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         if self.use_running_average:
-            return act(super().__call__(x).astype(x.dtype))
+            return super().__call__(x).astype(x.dtype)
+        return self._by_batch(x, ACTIVATIONS["identity"])
+
+    def _by_batch(self, x: jax.Array, act: Layer) -> jax.Array:
+        """`act` of `x` normalised by its own statistics, which the running ones follow.
+
+        The two are one function with a gradient of its own, `ops.batch_norm`.
+        """
+        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        if math.prod(x.shape[:-1]) * devices < 2:
+            raise ZooError(
+                f"batch norm in training mode: got {list(x.shape)}, which is one value a channel "
+                "or none, expected more pictures or larger ones"
+            )
         assert self.bias is not None
         scale = None if self.scale is None else self.scale[...]
         y, mean, var = ops.batch_norm(
@@ -109,6 +128,14 @@ class BatchNorm(nnx.BatchNorm):
         return y
 
 
+def activated(norm: Layer, x: jax.Array, act: Layer) -> jax.Array:
+    """`act(norm(x))`; of a batch norm in training mode as one function."""
+    if isinstance(norm, BatchNorm) and not norm.use_running_average:
+        # private: `nnx.tabulate` compiles public methods, which an activation cannot be given to
+        return norm._by_batch(x, act)
+    return act(norm(x))
+
+
 class LinearAct(nnx.Module):
     """A fully connected layer and its activation: `[N, C] -> [N, F]`."""
 
@@ -117,6 +144,22 @@ class LinearAct(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.act(self.linear(x))
+
+
+Walk = TypeVar("Walk", bound=Callable[..., Iterator[Any]])
+
+
+def walk(method: Walk) -> Walk:
+    """A method that yields: no plain function to `nnx.tabulate`, which compiles all public ones."""
+    return cast(Walk, _Walk(method))
+
+
+class _Walk:
+    def __init__(self, method: Callable[..., Any]):
+        self.method = method
+
+    def __get__(self, of: Any, kind: type) -> Any:
+        return self if of is None else MethodType(self.method, of)
 
 
 class Stack(nnx.Module):
@@ -132,10 +175,12 @@ class Stack(nnx.Module):
         self.widths = tuple(widths[1:])  # channels after each row
         self.channels = widths[-1]
 
+    @walk
     def layers(self) -> Iterator[tuple[str, Any]]:
         """Each row's name and layer, in order."""
         return ((name, getattr(self, name)) for name in self.order)
 
+    @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each row's name and its output, one after the other."""
         for name, layer in self.layers():
@@ -496,7 +541,8 @@ class Network(nnx.Module):
       aux: auxiliary classifiers, each after the body's row of that name: their tables.
 
     Raises (on call):
-      ZooError: another rank, channel count or dtype, or images below `min_size`.
+      ZooError: another rank, channel count or dtype, or images below `min_size`; in training mode,
+        a batch norm that sees one value a channel.
     """
 
     def __init__(
@@ -520,21 +566,40 @@ class Network(nnx.Module):
         self.spec: Spec = ctx.spec
         self.min_size = min_size
         self.preprocess = IMAGENET  # what its weights expect
-        self.classes: tuple[str, ...] = ()  # names of the outputs, where they are known
+        self.classes = ()
         self.notes: tuple[str, ...] = ()  # what `zoo.load` assumed, stripped or left out
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs, where they are known."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Iterable[str]) -> None:
+        self._classes = tuple(names)  # a list would keep calls from being compiled
+
+    @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each stage's name and its activation, in order; the last one is the output."""
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
                 recompute = self.spec.remat and isinstance(layer, nnx.Module)
-                with jax.named_scope(f"{part}/{name}"):
+                with self._stage(f"{part}/{name}"):
                     x = nnx.remat(_call)(layer, x) if recompute else layer(x)
                 yield name, x
         if self.classifier is not None:
-            with jax.named_scope("classifier"):
+            with self._stage("classifier"):
                 x = self.classifier(x)
             yield "classifier", x
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """What is computed within goes by this name, and so does what is refused."""
+        with jax.named_scope(name):
+            try:
+                yield
+            except ZooError as error:
+                raise ZooError(f"{self.spec.name}, {name}: {error}") from error
 
     def logits(self, x: jax.Array) -> jax.Array:
         """The classifier's output alone, in any mode; for use under a transformation."""
@@ -542,10 +607,10 @@ class Network(nnx.Module):
 
     def forward(self, x: jax.Array) -> "jax.Array | Output":
         """What a call gives, for use under a transformation."""
-        aux = {}
+        aux = OrderedDict[str, jax.Array]()  # jax sorts the keys of a dict
         for name, x in self.steps(x):  # noqa: B020
             if name in self.aux_after and not self.deterministic:
-                with jax.named_scope(f"aux_{name}"):
+                with self._stage(f"aux_{name}"):
                     aux[name] = getattr(self, f"aux_{name}")(x).astype(jnp.float32)
         logits = x.astype(jnp.float32)
         return Output(logits, aux) if aux else logits
@@ -587,14 +652,16 @@ def _residual_blocks(stack: Stack) -> Iterator[Any]:
             yield from _residual_blocks(layer)
 
 
-def features(model: Network, x: jax.Array) -> dict[str, jax.Array]:
+def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, 3].
+
+    The order is kept under transformations too.
 
     >>> feats = zoo.features(zoo.create("resnet18"), x)      # doctest: +SKIP
     >>> feats["stage4"].shape                                # doctest: +SKIP
     (1, 7, 7, 512)
     """
-    return dict(zip(model_stages(model), _run(model, x, _features), strict=True))
+    return _run(model, x, _features)
 
 
 def model_stages(model: Network) -> tuple[str, ...]:
@@ -607,8 +674,8 @@ def _call(layer: Layer, x: jax.Array) -> jax.Array:
     return layer(x)
 
 
-def _features(model: Network, x: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(y for _, y in model.steps(x))  # a tuple: jax sorts the keys of a dict
+def _features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
+    return OrderedDict(model.steps(x))  # jax sorts the keys of a dict
 
 
 def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:

@@ -2,8 +2,7 @@
 
 Images are `[N, H, W, C]`, kernels `[kh, kw, C_in / groups, C_out]`, paddings explicit:
 `((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding, and so do
-its derivatives of any order: forward and reverse, but reverse alone for depthwise convolutions and
-for batch norm in training mode.
+its derivatives of any order, forward and reverse.
 
 GPU and TPU get XLA's own operations. On CPU those are many times slower than need be for depthwise,
 grouped and 1x1 convolutions and for pools and their gradients: `benchmarks/RESULTS.md` has figures.
@@ -27,6 +26,7 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 
 MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
 MAX_ROWS = 256  # of a matrix on CPU whose gradient is left to YNN
+FAR = 10  # deviations: a mean beyond that costs the variance more than two digits
 MIN_CHANNELS = 16  # of a convolution on CPU: narrower groups are joined
 
 _only = ContextVar("only", default="")
@@ -235,8 +235,9 @@ def _pointwise(x, kernel, *, stride):
     if stride != (1, 1):
         x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *stride, 1))
     # 2-D, or XLA transposes for the gradient
-    y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
-    return y.reshape(*x.shape[:-1], -1)
+    n, height, width, channels = x.shape
+    y = _product(x.reshape(n * height * width, channels), kernel[0, 0])
+    return y.reshape(n, height, width, kernel.shape[-1])
 
 
 @jax.custom_jvp
@@ -279,29 +280,32 @@ def _grouped(x, kernel, *, stride, pads, groups):
 
 
 def _padded_depthwise(x, kernel, *, stride, pads):
+    """Padded first, and kept so for the gradients: they need not pad it, nor is it kept twice."""
     return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, stride):
-    """`x` comes padded and is kept so: gradients need not pad it, and it is not kept twice."""
-    return _shifted_sum(x, kernel, stride=stride)
+    return _shifted_sum(x, kernel, stride)
 
 
-def _depthwise_fwd(x, kernel, stride):
-    return _depthwise(x, kernel, stride), (x, kernel)
+@_depthwise.defjvp
+def _depthwise_jvp(stride, primals, tangents):
+    """Written so that the transposes of the two terms, the gradients, are quick."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    y = _depthwise(x, kernel, stride)
+    spread = partial(_shifted_sum_dx, kernel=kernel, shape=x.shape, stride=stride)
+    (dy,) = jax.linear_transpose(spread, y)(dx)
+
+    @jax.checkpoint  # keeps the picture, not a slice for every tap
+    def one(picture, dkernel):
+        return _shifted_sum(picture[None], dkernel, stride)[0]
+
+    # picture by picture: for the gradient of the kernel one stays in the cache
+    return y, dy + lax.map(lambda picture: one(picture, dkernel), x)
 
 
-def _depthwise_bwd(stride, residuals, g):
-    x, kernel = residuals
-    dx = _shifted_sum_dx(g, kernel, x.shape, stride)
-    return dx, _shifted_sum_dkernel(x, g, kernel.shape, stride)
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
-
-
-def _shifted_sum(x, kernel, *, stride):
+def _shifted_sum(x, kernel, stride):
     taps = _taps(x, kernel.shape[:2], stride, NO_PADS)
     weights = kernel.reshape(-1, kernel.shape[-1])
     return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
@@ -314,19 +318,7 @@ def _shifted_sum_dx(g, kernel, shape, stride):
         spread = (g.shape[axis + 1] - 1) * stride[axis] + 1
         padding.append((kernel.shape[axis] - 1, shape[axis + 1] - spread, stride[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
-    return _shifted_sum(g, kernel[::-1, ::-1], stride=(1, 1))
-
-
-def _shifted_sum_dkernel(x, g, shape, stride):
-    """Each tap times the cotangent, summed: picture by picture, so that one stays in the cache."""
-
-    def add_picture(total, pictures):
-        x, g = (picture[None] for picture in pictures)
-        sums = [(tap * g).sum((0, 1, 2)) for tap in _taps(x, shape[:2], stride, NO_PADS)]
-        return total + jnp.stack(sums), None
-
-    start = jnp.zeros((math.prod(shape[:2]), shape[-1]), g.dtype)
-    return lax.scan(add_picture, start, (x, g))[0].reshape(shape)
+    return _shifted_sum(g, kernel[::-1, ::-1], (1, 1))
 
 
 # --- pools on CPU --------------------------------------------------------------------------------
@@ -400,39 +392,65 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
 # --- batch norm ----------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
 def _batch_norm(x, scale, bias, act, epsilon, axis_name):
-    return _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name)[0]
+    mean, var = _moments(x, axis_name)
+    factor = lax.rsqrt(var + epsilon) * scale
+    y = act((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
+    return y, mean, var
 
 
-def _batch_norm_fwd(x, scale, bias, act, epsilon, axis_name):
-    x32 = x.astype(jnp.float32)
-    mean = _mean(x32, axis_name)
-    var = jnp.maximum(_mean(x32 * x32, axis_name) - mean * mean, 0)
+@_batch_norm.defjvp
+def _batch_norm_jvp(act, epsilon, axis_name, primals, tangents):
+    x, scale, bias = primals
+    mean, var = _moments(x, axis_name)
     inverse = lax.rsqrt(var + epsilon)
-    y = act((x32 - mean) * (inverse * scale) + bias).astype(x.dtype)
-    return (y, mean, var), (x, scale, bias, mean, inverse)
+    y = act((x.astype(jnp.float32) - mean) * (inverse * scale) + bias).astype(x.dtype)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(x, scale, bias, mean, inverse, dx, dscale, dbias):
+        # In the order of the gradient, from its end to its beginning.
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        again = _written_out(x)[0] - mean
+        dx = dx.astype(jnp.float32) * (inverse * scale)
+        dscale = dscale - _mean(dx * again, axis_name) * inverse
+        dbias = dbias - _mean(dx, axis_name)
+        dscale, dbias = _written_out(dscale, dbias)
+        # Of x, not of x - mean: the gradient's sums then read x, and nothing is written for them.
+        dy = dx + x * (inverse * dscale) + (dbias - mean * inverse * dscale)
+        (dy,) = _written_out(dy)
+        return jax.jvp(act, ((x - mean) * (inverse * scale) + bias,), (dy,))[1].astype(dtype)
+
+    dy = tangent(x, scale, bias, mean, inverse, *tangents)
+    return (y, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
-def _batch_norm_bwd(act, epsilon, axis_name, residuals, cotangents):
-    x, scale, bias, mean, inverse = residuals
-    _, act_vjp = jax.vjp(act, (x.astype(jnp.float32) - mean) * (inverse * scale) + bias)
-    # Written out once: the sums below then read x and g, and XLA does not write out x - mean too.
-    (g,) = _written_out(*act_vjp(cotangents[0].astype(jnp.float32)))
-    dbias = g.sum((0, 1, 2))
-    dscale = ((g * x.astype(jnp.float32)).sum((0, 1, 2)) - mean * dbias) * inverse
-    x, dbias, dscale = _written_out(x, dbias, dscale)
-    pictures = x.size // x.shape[-1]
-    shared_scale, shared_bias = (
-        total / pictures if axis_name is None else lax.pmean(total / pictures, axis_name)
-        for total in (dscale, dbias)
-    )
-    centred = x.astype(jnp.float32) - mean
-    dx = (g - centred * (inverse * shared_scale) - shared_bias) * (inverse * scale)
-    return dx.astype(x.dtype), dscale, dbias
+def _moments(x, axis_name):
+    """Mean and variance: E[x^2] - E[x]^2, with x counted from somewhere near its mean.
+
+    Else twice as many digits would be lost as the mean has more than the deviation. On CPU a
+    subtraction keeps YNN from taking the sums, so that there it is left for when it matters.
+    """
+    x = x.astype(jnp.float32)
+
+    def from_first(x):
+        first = x[0, 0, 0]  # of the values that a channel has, any will do
+        return _moments_from(
+            first if axis_name is None else lax.pmean(first, axis_name), x, axis_name
+        )
+
+    def from_zero(x):
+        mean, var = _moments_from(0, x, axis_name)
+        far = (mean * mean > FAR * FAR * var).any()
+        return lax.cond(far, lambda: _moments_from(mean, x, axis_name), lambda: (mean, var))
+
+    return by_platform(x, cpu=from_zero, default=from_first)
 
 
-_batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+def _moments_from(shift, x, axis_name):
+    x = x - shift
+    mean = _mean(x, axis_name)
+    return shift + mean, jnp.maximum(_mean(x * x, axis_name) - mean * mean, 0)
 
 
 def _written_out(*arrays):

@@ -12,7 +12,19 @@ import jax
 from flax import nnx
 
 from ..context import Context
-from ..layers import Conv, Layer, MaxPool, Network, Row, Sequence, Stack, Table, batch_norm, last
+from ..layers import (
+    Conv,
+    Layer,
+    MaxPool,
+    Network,
+    Row,
+    Sequence,
+    Stack,
+    Table,
+    activated,
+    batch_norm,
+    last,
+)
 from ..registry import Paper, Variant
 from .resnet import DEPTHS, HEAD
 
@@ -32,7 +44,7 @@ class NormAct(nnx.Module):
         self.act = ctx.act("relu")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.act(x) if self.norm is None else self.norm(x, self.act)
+        return self.act(x) if self.norm is None else activated(self.norm, x, self.act)
 
 
 @dataclass(frozen=True)

@@ -116,12 +116,15 @@ def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtyp
         def forward(params: Mapping[str, Any]) -> jax.Array:
             twin = nnx.merge(graphdef, params, nnx.to_pure_dict(rest))
             twin.train()
+            twin.set_attributes(nnx.BatchNorm, axis_name="pictures", raise_if_not_found=False)
             return twin.logits(x)
 
         return jax.tree.leaves(jax.vjp(forward, nnx.to_pure_dict(params))[1])
 
     params, rest = nnx.split_state(state, nnx.Param, ...)
-    program = jax.make_jaxpr(residuals)(params, rest, image).jaxpr
+    # one picture of two: a batch norm refuses to see a single value of a channel
+    traced = jax.make_jaxpr(residuals, axis_env=[("pictures", 2)])(params, rest, image)
+    program = traced.jaxpr
     given = program.invars[len(jax.tree.leaves(params)) :]  # statistics, random keys, the image
     computed = set(given)
     for eqn in program.eqns:
