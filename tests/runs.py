@@ -11,6 +11,11 @@ def tensors(out: Path) -> dict[str, np.ndarray]:
     return load_file(out / "model.safetensors")
 
 
+def files_of(out: Path) -> set[str]:
+    """Names of what a run left, but for hidden ones; of events files without the time."""
+    return {p.name.partition(".tfevents")[0] for p in out.iterdir() if p.name[0] != "."}
+
+
 def records(out: Path) -> list[dict]:
     """metrics.jsonl without what a clock says."""
     clocks = ("seconds", "images_per_second", "input_wait")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import assert_same, records, tensors
+from runs import assert_same, files_of, records, tensors
 from safetensors.numpy import load_file
 
 import zoo
@@ -42,8 +42,7 @@ def uninterrupted(whole):
 
 
 def test_a_run_leaves_all_it_promises(uninterrupted):
-    files = {path.name.partition(".tfevents")[0] for path in uninterrupted.iterdir()}
-    assert files == {
+    assert files_of(uninterrupted) == {
         "config.json",
         "metrics.jsonl",
         "events.out",

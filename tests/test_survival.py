@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from runs import assert_same, records, tensors
+from runs import assert_same, files_of, records, tensors
 
 import zoo
-from training import Interrupted, TrainConfig, fit, loop, optim
+from training import Interrupted, TrainConfig, fit, folder, loop, optim
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
@@ -216,41 +216,6 @@ def test_a_full_disk_costs_a_checkpoint_and_no_more(config, tmp_path, capsys, mo
     assert len(records(tmp_path / "run")) == 3
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        ValueError('OUT_OF_RANGE: Error writing "x" [OS error 28: ENOSPC No space left on device]'),
-    ],
-)
-def test_what_the_disk_refuses_in_the_background(tmp_path, monkeypatch, error):
-    told = []
-    store = Checkpoints(tmp_path / "checkpoints", told.append)
-    store.save(start_state(Devices("pmap", jax.devices()[:1])), accuracy=0.5)
-    store.wait()
-
-    def wait():
-        raise error
-
-    monkeypatch.setattr(store._checkpointer, "wait", wait)
-    store.close()
-    assert told == [
-        "checkpoint of step 0 not saved: No space left on device; that of step 0 is whole"
-    ]
-    assert store.missed == ["No space left on device"]
-
-
-def test_other_errors_are_no_full_disk(tmp_path, monkeypatch):
-    store = Checkpoints(tmp_path / "checkpoints")
-
-    def wait():
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(store._checkpointer, "wait", wait)
-    with pytest.raises(ValueError, match="a bug"):
-        store.wait()
-
-
 @pytest.mark.slow
 def test_files_that_may_not_grow(pictures, tmp_path):
     arguments = ["--data", pictures, "--epochs", "2", "--out", str(tmp_path / "run")]
@@ -334,10 +299,7 @@ def test_eight_devices_one_and_eight_again(tmp_path):
         store = Checkpoints(tmp_path / "checkpoints")
         step = crew.replicate(jnp.array(number, jnp.int32))
         if number:
-            state = store.restore(start_state(crew))
-            assert all(
-                x.sharding.device_set == set(crew.mesh.devices) for x in jax.tree.leaves(state)
-            )
+            state = crew.replicate(store.newest().fill(start_state(crew)))
             assert_equal(replace(state, step=first.step), first)
         state = replace(state, step=step)
         store.save(state, accuracy=0.5)
@@ -450,8 +412,7 @@ def test_a_killed_process_takes_the_other_along_and_both_go_on(whole, pictures, 
 
 
 def test_only_the_first_process_writes(whole):
-    files = {path.name.partition(".tfevents")[0] for path in whole.iterdir()}
-    assert files == {
+    assert files_of(whole) == {
         "config.json",
         "metrics.jsonl",
         "events.out",
@@ -475,15 +436,12 @@ def test_two_processes_of_four_devices_are_eight_devices(config, pictures, tmp_p
 
 
 def test_what_two_processes_saved_one_restores(whole):
-    store = Checkpoints(whole / "checkpoints")
-    state = store.restore(start_state(Devices("pmap")))
-    store.close()
-    assert int(state.step) == EPOCHS * STEPS
-    arrays, saved = {**state.params, **state.stats}, tensors(whole)
-    assert arrays.keys() == saved.keys()
-    for path, value in arrays.items():
-        assert value.sharding.device_set == set(jax.devices())
-        np.testing.assert_array_equal(np.asarray(value), saved[path], err_msg=path)
+    found = Checkpoints(whole / "checkpoints").newest()
+    assert found.step == EPOCHS * STEPS
+    state, saved = found.fill(start_state(Devices("pmap"))), tensors(whole)
+    assert found.weights.keys() == {*state.params, *state.stats} == saved.keys()
+    for path, value in found.weights.items():
+        np.testing.assert_array_equal(value, saved[path], err_msg=path)
 
 
 @pytest.mark.slow
@@ -521,9 +479,9 @@ def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
 
 
 def test_hosts_that_share_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SHARED", 0)
+    monkeypatch.setattr(folder, "SHARED", 0)
     with pytest.raises(ZooError, match=r"process 0 made .*run, which .* all hosts share"):
-        loop.check_shared(tmp_path / "run")
+        folder.check_shared(tmp_path / "run")
 
 
 @pytest.mark.slow

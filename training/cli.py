@@ -8,18 +8,24 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from zoo.cache import enable_compilation_cache
 from zoo.cli import Commands, commands, table
 from zoo.errors import ZooError
 
+from . import stopping
 from .config import FINETUNE, TrainConfig
+from .stopping import EXIT_INTERRUPTED
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continues the run
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
+    """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75.
+
+    Args:
+      argv: None: the process is the command.
+    """
+    if argv is None:
+        stopping.take_over()
     args = parser().parse_args(argv)
     try:
         args.run(args)
@@ -144,6 +150,8 @@ def _finetune(args: argparse.Namespace) -> None:
 
 
 def _run(config: TrainConfig, args: argparse.Namespace) -> None:
+    from zoo.cache import enable_compilation_cache
+
     from . import distributed
 
     distributed.start(args.coordinator, args.processes, args.process)
@@ -222,6 +230,8 @@ def _fit(config: TrainConfig) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from zoo.cache import enable_compilation_cache
+
     from .evaluation import evaluate
 
     enable_compilation_cache()

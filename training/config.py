@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ OPTIMIZERS = tuple(LEARNING_RATES)
 SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
+KEEP = ("last", "best")
 
 
 def option(default: Any, text: str) -> Any:
@@ -120,6 +120,7 @@ class TrainConfig:
 
     engine: str = option("pmap", "pmap or shard_map: what spreads a step over the devices")
     seed: int = option(0, "of the weights, the order of the pictures, augmentation and dropout")
+    keep: str = option("last", "which epoch model.safetensors is of: " + " or ".join(KEEP))
     val_fraction: float = option(0.2, "held out of each class where a folder has no val/")
     skip_unreadable: bool = option(False, "leave unreadable images out instead of stopping")
 
@@ -129,6 +130,7 @@ class TrainConfig:
             ("schedule", self.schedule, SCHEDULES),
             ("dtype", self.dtype, DTYPES),
             ("engine", self.engine, ENGINES),
+            ("keep", self.keep, KEEP),
         ):
             if got not in choices:
                 raise unknown(kind, got, choices)
@@ -231,9 +233,6 @@ class TrainConfig:
                 hint = f": did you mean {near[0]!r}?" if near else ""
                 raise ZooError(f"unknown setting {key!r}{hint}")
         return cls(**values)
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 # What fine-tuning sets differently from training; `finetuning.py` is its policy.

@@ -20,7 +20,7 @@ from ..init import materialize
 from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import abstract, find
-from . import convert, files
+from . import convert, digest, files
 from .catalogue import OWN, Weights, class_names, weights
 from .fetch import cached, converted, fetch, write
 from .layouts import LAYOUTS, Layout
@@ -91,6 +91,7 @@ def load(
         source, content = f"{file}", files.read(file)
     own = LAYOUTS[_layout_name(source, layout, content[1])]
     if own.name == "zoo":
+        verify(source, content)
         spec, preprocess, names = _about(source, content[1])
         if name != source and find(name).name != spec.name:
             raise ZooError(f"load: {source} holds {spec.name}, asked for {find(name).name}")
@@ -164,7 +165,9 @@ def _published(record: Weights) -> Content:
     kept = _kept(record)
     if kept.is_file():
         with contextlib.suppress(ZooError):  # damaged: it is made again
-            return files.read(kept)
+            content = files.read(kept)
+            verify(f"{kept}", content)
+            return content
     content = _converted(record, fetch(record.file, hash=record.hash, desc=record.name))
     with contextlib.suppress(OSError):  # a cache that cannot be written to: it works without
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -237,16 +240,33 @@ def save(model: Network, path: str | Path) -> None:
     _write(_pack(model), Path(path))
 
 
-def _pack(model: Network) -> Content:
-    """The tensors of a network by path, and our description of it."""
-    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
+def describe(model: Network) -> dict[str, str]:
+    """What rebuilds a network around its arrays, as the metadata of a file."""
     about: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
         "classes": list(model.classes),
     }
-    return arrays, {_METADATA: json.dumps(about), "format": "np"}
+    return {_METADATA: json.dumps(about)}
+
+
+def rebuild(source: str, content: Content) -> Network:
+    """The network of arrays by dotted path and of what `describe` said of it.
+
+    Raises:
+      ZooError: they do not fit together.
+    """
+    spec, preprocess, names = _about(source, content[1])
+    model = _fill(spec, content[0], LAYOUTS["zoo"], source, num_classes=None)
+    model.preprocess, model.classes = preprocess, names
+    return model
+
+
+def _pack(model: Network) -> Content:
+    """The tensors of a network by path, and our description of it."""
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
+    return arrays, describe(model)
 
 
 def _write(content: Content, path: Path) -> None:
@@ -255,4 +275,15 @@ def _write(content: Content, path: Path) -> None:
     arrays, metadata = content
     # save() writes strided arrays wrongly, without a word
     whole = {path: np.ascontiguousarray(array) for path, array in arrays.items()}
-    write(path, serialize(whole, metadata=metadata))
+    # a single key: safetensors writes several in another order each time
+    sealed = {_METADATA: digest.sealed(json.loads(metadata[_METADATA]), whole)}
+    write(path, serialize(whole, metadata=sealed))
+
+
+def verify(source: str, content: Content) -> None:
+    """Refuse a file of ours whose values are not those that were saved.
+
+    Raises:
+      ZooError: it is damaged.
+    """
+    digest.check(source, content[1].get(_METADATA, ""), content[0])
