@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 from functools import partial
 from pathlib import Path
 
@@ -179,6 +180,142 @@ def test_folder_with_train_and_val(val, tmp_path):
     assert paths(data.val) == {str(tmp_path / val / c / "x.png") for c in "ab"}
 
 
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("Training", "Testing"),
+        ("Train", "Test"),
+        ("TRAIN", "VAL"),
+        ("train", "testing"),
+        ("training", "Validation"),
+        ("trn", "tst"),
+        ("train", "dev"),
+        ("train", "Eval"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_splits_are_known_by_many_names(kind, train, val, tmp_path):
+    names = [f"{train}/a/1", f"{train}/b/1", f"{train}/b/2", f"{val}/a/3", f"{val}/b/3"]
+    for name in names:
+        draw(tmp_path / "in" / f"{name}.png")
+    place = tmp_path / "in"
+    if kind == "tar":
+        place = tmp_path / "x.tar"
+        with tarfile.open(place, "w") as tar:
+            tar.add(tmp_path / "in", "in")
+    elif kind == "list":
+        place = tmp_path / "x.csv"
+        rows = [f"in/{name}.png,{name.split('/')[1]},{name.split('/')[0]}\n" for name in names]
+        place.write_text("image,label,split\n" + "".join(rows))
+    data = open_dataset(f"{kind}:{place}")
+    assert data.classes == ("a", "b")
+    assert (labels(data.train), labels(data.val)) == ([0, 1, 1], [0, 1])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_of_val_and_test_one_is_used_and_the_other_said_to_be_left_out(kind, tmp_path):
+    for split, value in (("train", 1), ("valid", 2), ("Test", 3)):
+        for name in "ab":
+            draw(tmp_path / "in" / split / name / f"{value}.png")
+    draw(tmp_path / "in" / "extra" / "x.png")
+    place = tmp_path / "in"
+    if kind == "tar":
+        place = tmp_path / "x.tar"
+        with tarfile.open(place, "w") as tar:
+            tar.add(tmp_path / "in", "in")
+    elif kind == "list":
+        place = tmp_path / "x.csv"
+        found = sorted((tmp_path / "in").glob("*/?/*"))
+        rows = [f"{path},{path.parent.name},{path.parts[-3]}\n" for path in found]
+        place.write_text("image,label,split\n" + "".join(rows))
+    data = open_dataset(f"{kind}:{place}")
+    assert {Path(str(path)).name for path, _ in data.val.examples} == {"2.png"}
+    told = {
+        "list": "rows of train and rows of val); left out: 2 rows of test, as val is used",
+    }.get(kind, "train/ and valid/); left out: Test/, as valid/ is used, extra/ beside the splits")
+    assert data.summary.endswith(f"data: 2 classes, 2 training and 2 validation pictures ({told}")
+    assert data.test is None
+    whole = open_dataset(f"{kind}:{place}", val_fraction=None)
+    assert {Path(str(path)).name for path, _ in whole.test.examples} == {"3.png"}
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (
+            ("cat/train/1", "cat/val/1", "dog/train/1", "dog/val/1"),
+            "class folder ROOT/cat holds train/ and val/: expected the splits above the classes",
+        ),
+        (
+            ("data/train/cat/1", "data/val/cat/1", "data/train/dog/1", "data/val/dog/1"),
+            "ROOT/data holds train/ and val/: expected the splits above the classes, as train/CLASS"
+            "/ and val/CLASS/; where it is the whole of a dataset, give its own path, ROOT/data",
+        ),
+        (
+            ("v1/train/cat/1", "v1/Test/cat/1", "v2/train/cat/1", "v2/Test/cat/1"),
+            "give its own path, ROOT/v1",
+        ),
+        (
+            ("color/cat/1", "color/dog/1", "gray/cat/1", "gray/dog/1"),
+            "every folder in folder ROOT holds the same folders (cat, dog): these look like the"
+            " classes, in several versions; for one of them give its own path, ROOT/color, or name",
+        ),
+        (
+            ("seg_train/seg_train/cat/1", "seg_test/seg_test/cat/1"),
+            "ROOT: seg_train/ and seg_test/ look like splits, not like classes: call them train/",
+        ),
+        (("training_set/cat/1", "test_set/cat/1"), "training_set/ and test_set/ look like splits"),
+        (("train1/1", "test1/1"), "train1/ and test1/ look like splits"),
+        (("TrainSet/1", "Testset/1"), "TrainSet/ and Testset/ look like splits"),
+        (("photos/cat/1", "photos/dog/1"), "where its folders are them (cat, dog), give its own"),
+        (("train/cat/1", "Train/cat/1"), "ROOT has both Train/ and train/: expected one of them"),
+        (("val/cat/1", "Valid/cat/1", "train/cat/1"), "ROOT has both Valid/ and val/: expected"),
+        (("cat/1", "dog/1", "val/cat/2", "val/dog/2"), "ROOT has val/ but no train/: expected"),
+        (
+            ("train/cat/1", "train/dog/1", "val/Cat/1", "val/dog/1"),
+            "train lacks 'Cat'; ROOT/val lacks 'cat' (upper and lower case differ: call them alik",
+        ),
+        (
+            ("train/cat/1", "train/dog/1", "test/1"),
+            "test lacks 'cat', 'dog'; to hold some of ROOT/train out instead, give that path",
+        ),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(names, line, tmp_path):
+    for i, name in enumerate(names):
+        draw(tmp_path / f"{name}.png", i)
+        draw(tmp_path / f"{name}x.png", i)
+    told = fails(tmp_path).replace(str(tmp_path), "ROOT")
+    assert line in told
+    place = tmp_path / "x.tar"
+    with tarfile.open(place, "w") as tar:
+        for path in sorted(tmp_path.rglob("*.png")):
+            tar.add(path, path.relative_to(tmp_path))
+    if line.startswith("ROOT/data"):  # one folder that holds the rest: the usual archive
+        assert open_dataset(f"tar:{place}").classes == ("cat", "dog")
+    elif len({name.split("/")[0] for name in names}) > 1:
+        with pytest.raises(ZooError):
+            open_dataset(f"tar:{place}")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bullet train/1", "test tube/1"),
+        ("train/1", "plane/1"),
+        ("cat/images/1", "dog/images/1"),
+        ("cat/left/1", "dog/right/1", "dog/left/1"),
+        ("trainer/1", "tester/1"),
+    ],
+)
+def test_classes_may_have_such_names(names, tmp_path):
+    for i, name in enumerate(names):
+        draw(tmp_path / f"{name}.png", i)
+        draw(tmp_path / f"{name}x.png", i)
+    classes = tuple(sorted({name.split("/")[0] for name in names}))
+    assert open_dataset(f"folder:{tmp_path}").classes == classes
+
+
 def test_train_without_val_is_split(tmp_path):
     for name in ("a/1", "a/2", "b/1", "b/2"):
         draw(tmp_path / "train" / f"{name}.png")
@@ -192,17 +329,53 @@ def test_train_may_be_a_class(tmp_path):
     assert open_dataset(f"folder:{tmp_path}").classes == ("plane", "train")
 
 
-def test_every_suffix_any_depth_but_nothing_hidden(pets):
-    for name in ("A.JPEG", "b.PnG", "c.webp", "d.bmp", "e.gif", "f.tif", "g.TIFF", "h.ppm"):
+def test_every_picture_any_depth_but_nothing_hidden(pets):
+    names = "A.JPEG b.PnG c.webp d.bmp e.gif f.tif g.TIFF h.ppm i.jfif j.jpe k.pgm l.jp2 m.avif"
+    for name in [*names.split(), "n.tga", "o.pcx", "p.ico", "q.sgi", "r.dib"]:
         draw(pets / "cat" / "deeper" / name)
+    draw(pets / "cat" / "x.png").rename(pets / "cat" / "no suffix")
     hidden = [pets / "cat" / "._1.jpg", pets / ".git" / "x.jpg", pets / "cat" / ".thumbs" / "x.jpg"]
+    hidden += [pets / "__MACOSX" / "x.jpg", pets / "cat" / "Thumbs.db", pets / ".DS_Store"]
     for path in hidden:
         path.parent.mkdir(exist_ok=True)
         path.write_text("no picture")
-    (pets / "cat" / "notes.txt").write_text("no picture")
     data = open_dataset(f"folder:{pets}")
     assert data.classes == ("cat", "dog")
-    assert len(data.train) + len(data.val) == 15 + 8
+    assert len(data.train) + len(data.val) == 15 + 19
+    assert data.left_out == ()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_no_picture_is_counted_and_named(packed, pets, tmp_path):
+    for name in ("a.TXT", "b.txt", "c.mp4", "d.txt", "e.heic", "README", "f.eps", "g.JPG~"):
+        (pets / "cat" / name).write_text("no picture")
+    draw(pets / "loose.png")
+    (pets / "dog" / "empty.png").touch()
+    place = pets
+    if packed:
+        place = tmp_path / "x.tar"
+        with tarfile.open(place, "w") as tar:
+            for folder in ("cat", "dog", "loose.png"):
+                tar.add(pets / folder, folder)
+    data = open_dataset(f"{'tar' if packed else 'folder'}:{place}", skip_unreadable=True)
+    assert data.summary == (
+        "data: 2 classes, 12 training and 3 validation pictures (0.2 of each class held out);"
+        " left out: 1 picture in no class folder, 8 files that are no pictures"
+        " (.txt 3, .mp4 1, .heic 1, no suffix 1, .eps 1, and 1 more), 1 unreadable"
+    ).replace(".mp4 1, .heic 1, no suffix 1, .eps 1", ", ".join(_order(data.left_out[1])))
+
+
+def _order(line: str) -> list[str]:
+    """The four suffixes that come once, as they were found."""
+    return line.partition(".txt 3, ")[2].split(", and")[0].split(", ")
+
+
+def test_a_class_without_a_picture_says_what_it_has(pets):
+    (pets / "emu").mkdir()
+    (pets / "emu" / "1.heic").touch()
+    assert fails(pets) == (
+        f"no images in the class folder {pets}/emu (1 file that is no picture (.heic 1))"
+    )
 
 
 def test_home_is_found(pets, monkeypatch):
@@ -250,7 +423,7 @@ def test_train_and_val_that_do_not_match(tmp_path):
 
 def test_val_without_train_or_without_classes(tmp_path):
     draw(tmp_path / "val" / "a" / "x.png")
-    assert fails(tmp_path) == f"folder {tmp_path} has val/ but no train/"
+    assert fails(tmp_path).startswith(f"folder {tmp_path} has val/ but no train/: expected class")
     draw(tmp_path / "train" / "x.png")  # pictures straight in train/ are not two classes
     assert f"{tmp_path}/train holds images but no class folders" in fails(tmp_path)
 
@@ -662,7 +835,7 @@ def test_encoded_pictures_are_cropped_as_their_files(make, size, tmp_path):
 def test_a_jpeg_too_large_for_pillow_is_not_decoded_either(tmp_path, monkeypatch):
     drawing(60, 40).save(tmp_path / "x.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ZooError, match=r"cannot read image .*x.jpg: .*exceeds limit"):
+    with pytest.raises(ZooError, match=r"cannot read image .*x.jpg: 2,400 pixels, more than 2,000"):
         crop(tmp_path / "x.jpg", TINY, lambda size: (0, 0, *size))
 
 

@@ -226,10 +226,10 @@ def damaged(folder: Path, kind: str) -> Path:
     ("kind", "reason"),
     [
         ("truncated", "truncated"),
-        ("text", "not a picture of any format known to Pillow"),
-        ("empty", "the file is empty"),
+        ("text", "not a picture of any format that is read"),
+        ("empty", "it is empty"),
         ("missing", "No such file or directory"),
-        ("folder", "Is a directory"),
+        ("folder", "a folder, not a file"),
     ],
 )
 def test_unreadable_files(kind, reason, tmp_path):

@@ -24,7 +24,15 @@ from PIL import Image
 from training import sources
 from training.data import eval_batches, open_dataset, train_batches
 from training.decode import Encoded
-from training.sources import Arrays, Dataset, Files, folders, labels_of, originals
+from training.sources import (
+    Arrays,
+    Dataset,
+    Files,
+    folders,
+    labels_of,
+    originals,
+    record_differences,
+)
 from training.sources import tfds as by_tfds
 from training.sources.base import Subset, hold_out
 from zoo.errors import ZooError
@@ -116,6 +124,130 @@ def test_unknown_specs_name_the_nearest():
 
 def test_a_spec_without_a_path_is_unknown():
     assert "unknown dataset 'tar:'" in fails("tar:")
+
+
+# --- what a run remembers of its data
+
+
+def recorded(spec: str, **settings) -> Dataset:
+    data = open_dataset(spec, **settings)
+    assert json.loads(json.dumps(data.record)) == data.record  # which looks at the files, once
+    return data
+
+
+def changes(before: Dataset, after: Dataset) -> list[str]:
+    return record_differences(before.record, after.record)
+
+
+def test_the_record_of_a_folder(pets):
+    data = open_dataset(f"folder:{pets}")
+    assert data.record["classes"] == ["cat", "dog"]
+    assert data.record["split"] == "0.2 of each class held out"
+    assert data.record["train"]["pictures"] == [1, 2]
+    assert data.record["val"]["pictures"] == [1, 1]
+    assert changes(data, open_dataset(f"folder:{pets}")) == []
+
+
+def test_a_moved_touched_packed_folder_is_the_same_data(pets, tmp_path):
+    before = recorded(f"folder:{pets}")
+    packed = recorded(f"tar:{pack(pets, tmp_path / 'x.gz')}")
+    moved = pets.rename(tmp_path / "elsewhere")
+    for path in moved.rglob("*.*"):
+        os.utime(path, (1, 1))
+    (moved / "notes.txt").touch()  # no picture
+    rows = [f"{path},{path.parent.name}\n" for path in sorted(moved.rglob("*.*g"))]
+    named = listed(tmp_path, "image,label\n" + "".join(rows))
+    for after in (packed, open_dataset(f"folder:{moved}"), open_dataset(named)):
+        assert changes(before, after) == []
+
+
+def test_what_changed_in_a_folder_is_told(pets):
+    def now(**settings) -> Dataset:
+        return recorded(f"folder:{pets}", **settings)
+
+    before = now()
+    line = "the split: 0.2 of each class held out there, 0.4 of each class held out now"
+    assert changes(before, now(val_fraction=0.4))[0] == line
+    assert changes(before, now(split_seed=1))[0].endswith("0.2 of each class held out, seed 1 now")
+    (pets / "dog").rename(pets / "auroch")  # now the first class: others of each are held out
+    assert changes(before, now()) == ["class 'dog' is now 'auroch'"]
+    (pets / "auroch").rename(pets / "dog")
+    for i in range(60):
+        draw(pets / "cat" / f"more{i}.png", i)
+    assert changes(before, now()) == ["60 pictures more in class 'cat'"]
+    assert changes(now(), before) == ["60 pictures fewer in class 'cat'"]
+    grown = now()
+    draw(pets / "cat" / "more3.png", 5).write_bytes(draw(pets / "x.png").read_bytes() + b"more")
+    assert changes(grown, now()) == ["other pictures, of the same number, in class 'cat'"]
+    draw(pets / "emu" / "1.png")
+    draw(pets / "emu" / "2.png")
+    assert changes(grown, now())[0] == "class 'emu' is new"
+    assert changes(now(), grown)[0] == "class 'emu' is gone"
+
+
+def test_the_record_of_a_folder_with_splits(tmp_path):
+    for name in ("train/a/1", "train/b/1", "val/a/2", "val/b/2"):
+        draw(tmp_path / f"{name}.png")
+    before = recorded(f"folder:{tmp_path}")
+    assert before.record["split"] == "train/ and val/"
+    draw(tmp_path / "train" / "a" / "1.png").rename(tmp_path / "train" / "a" / "9.png")
+    assert changes(before, recorded(f"folder:{tmp_path}")) == [
+        "other pictures, of the same number, in class 'a'"
+    ]
+    (tmp_path / "train" / "a" / "9.png").rename(tmp_path / "train" / "a" / "1.png")
+    (tmp_path / "val" / "b" / "2.png").rename(tmp_path / "train" / "b" / "2.png")
+    draw(tmp_path / "train" / "b" / "1.png").rename(tmp_path / "val" / "b" / "1.png")
+    assert changes(before, recorded(f"folder:{tmp_path}")) == [
+        "the same pictures in another order, or split in another way, in class 'b'"
+    ]
+
+
+def test_pixels_in_memory_are_part_of_the_record():
+    def made(images: np.ndarray, labels: list[int]) -> Dataset:
+        source = Arrays(images, np.array(labels))
+        return Dataset("x", ("a", "b"), source, source, None, False)
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), np.uint8)
+    before = made(images, [0, 1, 0, 1])
+    assert before.record["train"]["pictures"] == [2, 2]
+    assert changes(before, made(images.copy(), [0, 1, 0, 1])) == []
+    other = images.copy()
+    other[1] += 1
+    assert changes(before, made(other, [0, 1, 0, 1])) == [
+        "other pictures, of the same number, in class 'b'"
+    ]
+    assert len(changes(before, made(images, [1, 1, 0, 0]))) == 2
+
+
+def test_sources_whose_labels_are_not_at_hand_are_not_read_for_the_record():
+    class Unread:
+        def __init__(self, count: int):
+            self.count = count
+
+        def __len__(self) -> int:
+            return self.count
+
+        def __getitem__(self, index: int, /):
+            raise AssertionError("read")
+
+    four, five = (Dataset("x", ("a", "b"), Unread(n), (), None, False) for n in (4, 5))
+    assert changes(four, four) == []
+    assert changes(four, five) == ["1 picture more in the dataset"]
+    assert changes(four, replace(four, classes=("a", "c"))) == ["class 'b' is now 'c'"]
+    three = Arrays(np.zeros((3, 1, 1), np.uint8), np.arange(3))
+    part = replace(four, train=Subset(three, np.array([0, 1])))
+    assert changes(part, replace(part, train=Subset(three, np.array([0, 2])))) == [
+        "other pictures, of the same number, in the dataset"
+    ]
+
+
+def test_a_damaged_record_is_no_record(pets):
+    good = open_dataset(f"folder:{pets}").record
+    for key, value in (("classes", 3), ("train", None), ("val", {}), ("train", {"pictures": "x"})):
+        assert record_differences({**good, key: value}, good) == [
+            "the record of its data is damaged"
+        ]
+    assert record_differences({}, good) == ["the record of its data is damaged"]
 
 
 # --- pictures inside another file
@@ -299,7 +431,8 @@ def test_a_list_without_splits_is_split(suffix, column, pets):
     else:
         text = "".join(json.dumps({column: p, "class": n}) + "\n\n" for p, n in rows)
     data = open_dataset(listed(pets, text, f"x.{suffix}"))
-    assert replace(data, name="") == replace(open_dataset(f"folder:{pets}"), name="")
+    folder = open_dataset(f"folder:{pets}")  # which counts the list too
+    assert replace(data, name="") == replace(folder, name="", left_out=())
 
 
 def test_numbers_as_labels_are_in_their_order(pets):
@@ -824,7 +957,7 @@ def test_tfds_prepared_by_another_process_meanwhile(data_dir, builders, monkeypa
 
 def test_a_record_without_label_is_named():
     records = [{"image": b"", "label": -1}]
-    source = by_tfds.Records(records, "image", "label", "tfds:x/train")
+    source = by_tfds.Records(records, "image", "label", "tfds:x/train", "")
     with pytest.raises(ZooError, match="tfds:x/train/0 has no label"):
         source[0]
     with pytest.raises(ZooError, match="tfds:x/train/0 has no label"):
@@ -872,7 +1005,7 @@ def huge(path: Path) -> str:
     data[16:24] = (30000).to_bytes(4) * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     path.write_bytes(data)
-    return "exceeds limit"
+    return "pixels, more than"
 
 
 def huge_jpeg(path: Path) -> str:
@@ -880,7 +1013,7 @@ def huge_jpeg(path: Path) -> str:
     data = path.read_bytes()
     start = data.index(b"\xff\xc0") + 5  # height and width, of the start of the frame
     path.write_bytes(data[:start] + (30000).to_bytes(2) * 2 + data[start + 4 :])
-    return "exceeds limit"
+    return "pixels, more than"
 
 
 def dangling(path: Path) -> str:

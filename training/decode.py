@@ -7,20 +7,18 @@ the bit.
 """
 
 import io
-import math
 import os
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from zoo.errors import ZooError
-from zoo.preprocess import Preprocess, read_rgb
+from zoo.preprocess import Preprocess
+from zoo.reading import count_scans, no_file, read_file, read_rgb, too_much
 
 try:
     import cykooz_resizer as resizer
@@ -34,18 +32,6 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, a
 FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3", "box": "box"}
 # The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
 ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
-# What Pillow raises on opening what is no picture, or a damaged one
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    SyntaxError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -67,18 +53,7 @@ class Encoded:
         Raises:
             ZooError: "cannot read image NAME: reason".
         """
-        try:
-            picture = Image.open(io.BytesIO(self.data))
-        except UNREADABLE as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, UnidentifiedImageError):
-                known = "not a picture of any format known to Pillow"
-                reason = known if self.data else "it is empty"
-            raise ZooError(f"cannot read image {self.name}: {reason}") from error
-        picture.filename = self.name  # in the errors of `read_rgb`
-        if draft:
-            picture.draft("RGB", (1, 1))
-        return read_rgb(picture)
+        return read_file(io.BytesIO(self.data), self.name, draft)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.rgb(), dtype)
@@ -123,11 +98,11 @@ def check(source: str | Encoded) -> None:
     """
     if jpeg := _plain_jpeg(source):
         try:
-            with Image.open(io.BytesIO(jpeg[0])):  # its header, as Pillow sees it
+            with Image.open(io.BytesIO(jpeg[0]), formats=("JPEG",)):  # its header, for evaluation
                 simplejpeg.decode_jpeg(jpeg[0], min_width=1, min_height=1)  # at an eighth
             return
-        except UNREADABLE:
-            pass  # Pillow reads what can be read, or says what is wrong
+        except Exception:  # of nearly every kind: below, Pillow reads it or says what is wrong
+            pass
     if isinstance(source, Encoded):
         source.rgb(draft=True)
     else:
@@ -153,18 +128,23 @@ def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:
     if resizer is None or not isinstance(source, str | os.PathLike | Encoded):
         return None
     try:
-        data = source.data if isinstance(source, Encoded) else Path(source).read_bytes()
+        data = source.data if isinstance(source, Encoded) else _jpeg_bytes(source)
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except (OSError, ValueError):
         return None
-    if colours != "YCbCr" or width * height > _most_pixels() or _may_be_turned(data):
+    # What is too much is left to Pillow, or rather to `read_file`, which says why.
+    if colours != "YCbCr" or too_much(width, height, scans=count_scans(data)):
         return None
-    return data, (width, height)
+    return None if _may_be_turned(data) else (data, (width, height))
 
 
-def _most_pixels() -> float:
-    """Pillow refuses pictures of more; those are left to it."""
-    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
+def _jpeg_bytes(path: str | os.PathLike[str]) -> bytes:
+    """What a file holds, where it begins as a JPEG file does: another is not read to its end."""
+    if no_file(path):
+        return b""
+    with Path(path).open("rb") as file:
+        start = file.read(3)
+        return start + file.read() if start == b"\xff\xd8\xff" else b""
 
 
 def _may_be_turned(data: bytes) -> bool:

@@ -222,6 +222,7 @@ class Run:
 
     def train(self) -> None:
         """All phases from where the run stands; afterwards the model holds the result."""
+        self._say(self.dataset.summary)
         if (processes := jax.process_count()) > 1:
             self._say(f"{processes} processes with {len(self.devices)} devices share this run")
         if self.resumed_at:

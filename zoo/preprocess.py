@@ -4,21 +4,20 @@ The host does the geometry in uint8 (decode, rotate, resize, crop), the device t
 (`Preprocess.normalize`), so that what crosses to the device is a quarter of its float32 size.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ZooError, unknown
+from .reading import check_unit_range, read_rgb
 
 if TYPE_CHECKING:  # both are slow to import, and building a record needs neither
     import jax
     from PIL import Image
 
-    Source = str | os.PathLike[str] | Image.Image | np.ndarray
+    from .reading import Source
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 CHANNELS = ("rgb", "bgr")
@@ -148,7 +147,7 @@ class Preprocess:
                 f"expected images uint8 0..255 [..., 3], got {images.dtype} {list(images.shape)}"
             )
         if floats:
-            _check_unit_range(np.asarray(images))
+            check_unit_range(np.asarray(images))
         order = 1 if self.channels == "rgb" else -1
         # Spelt out in full rank, so that it also runs where rank promotion is an error.
         per_channel = (1,) * (images.ndim - 1) + (3,)
@@ -214,96 +213,3 @@ CAFFE = replace(
     interpolation="bilinear",
     mean=(123 / 255, 117 / 255, 104 / 255),
 )
-
-
-def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
-    """A picture as upright 8-bit RGB, whatever it is stored as.
-
-    Args:
-        source: as for `Preprocess.image`.
-        draft: JPEG files come at about an eighth of their size. All of the file is decoded still,
-            so this is the quick way to learn whether it can be read.
-
-    Raises:
-        ZooError: as `Preprocess.image`.
-    """
-    from PIL import Image
-
-    if isinstance(source, Image.Image):
-        name, opened = getattr(source, "filename", "") or "given as a PIL image", source
-    elif isinstance(source, str | os.PathLike):
-        name, opened = os.fspath(source), None
-    else:
-        return Image.fromarray(_pixels(source)).convert("RGB")
-    try:
-        if opened is not None:
-            return _upright_rgb(opened)
-        with Image.open(name) as picture:
-            if draft:
-                picture.draft("RGB", (1, 1))
-            return _upright_rgb(picture)
-    except Exception as error:  # Pillow's many readers raise nearly every kind there is
-        raise ZooError(f"cannot read image {name}: {_reason(error, name)}") from error
-
-
-def _upright_rgb(picture: "Image.Image") -> "Image.Image":
-    from PIL import Image, ImageOps
-
-    picture.load()  # before EXIF is touched, so that a damaged file is reported as such
-    try:
-        picture = ImageOps.exif_transpose(picture)
-    except Exception:  # damaged EXIF says nothing about the pixels: take them as they lie
-        picture = picture.copy()
-    if picture.mode[0] in "IF":  # I;16 and its byte orders, I (32 bits), F (float)
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"{picture.mode} pixels have no agreed range, store 8 or 16 bits")
-        # 65535 / 257 is 255. Pillow's own conversion of 16 bits clips instead of scaling.
-        picture = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif picture.has_transparency_data:
-        # As a browser shows it; the colour that a file keeps under full transparency is arbitrary.
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")
-
-
-def _pixels(source: Any) -> np.ndarray:
-    """The array as uint8 [H, W, 3] or [H, W], or a ZooError where it is no picture."""
-    expected = (
-        "expected a path, a PIL image or an array [H, W, 3] or [H, W], uint8 or float in 0..1"
-    )
-    if not hasattr(source, "__array__"):
-        raise ZooError(f"{expected}, got {type(source).__name__}")
-    pixels = np.asarray(source)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    floats = pixels.dtype.kind == "f"
-    shaped = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,))
-    if not shaped or not (floats or pixels.dtype == np.uint8):
-        raise ZooError(f"{expected}, got {pixels.dtype} {list(pixels.shape)}")
-    if not pixels.size:
-        raise ZooError(f"{expected}, got no pixels: {list(pixels.shape)}")
-    if floats:
-        _check_unit_range(pixels)
-        pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
-    return np.ascontiguousarray(pixels)
-
-
-def _check_unit_range(pixels: np.ndarray) -> None:
-    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
-        raise ZooError(
-            "expected float images with values in 0..1 (or uint8 in 0..255), got "
-            f"{pixels.dtype} {list(pixels.shape)} from {pixels.min():g} to {pixels.max():g}"
-        )
-
-
-def _reason(error: Exception, path: str) -> str:
-    """Why a picture could not be read, in a few words on one line, without its path."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        empty = Path(path).stat().st_size == 0
-        return "the file is empty" if empty else "not a picture of any format known to Pillow"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,9 @@ from .base import Arrays as Arrays
 from .base import Dataset, Request
 from .base import Files as Files
 from .base import Source as Source
+from .base import data_record as data_record
 from .base import labels_of as labels_of
+from .base import record_differences as record_differences
 from .folders import open_folder, open_tar
 from .lists import open_list
 from .originals import CIFAR10, CIFAR100, FASHION, open_cifar, open_mnist
@@ -22,7 +24,11 @@ from .tfds import open_tfds
 
 
 def open_dataset(
-    spec: str, *, val_fraction: float = 0.2, split_seed: int = 0, skip_unreadable: bool = False
+    spec: str,
+    *,
+    val_fraction: float | None = 0.2,
+    split_seed: int = 0,
+    skip_unreadable: bool = False,
 ) -> Dataset:
     """Open a dataset by name.
 
@@ -30,8 +36,9 @@ def open_dataset(
         spec: one of
 
             - "digits": scikit-learn's 8x8 digits, with a split of their own.
-            - "folder:PATH": a folder of class folders of pictures, or of `train/` and `val/` (or
-              `validation/`, `valid/`, `test/`) that hold those.
+            - "folder:PATH": a folder of class folders of pictures, or of `train/` and `val/` that
+              hold those. Other names of splits (`SPLITS` in base.py) do too, in any case; of `val`
+              and `test` the first is used. Pictures are what Pillow reads, told by their suffix.
             - "tar:FILE": the same inside a tar file. An uncompressed one is read where it lies, a
               compressed one unpacked in memory, up to 4 GiB.
             - "list:FILE": FILE.csv, with a header, or FILE.jsonl: a row has an `image` (or `path`,
@@ -46,7 +53,8 @@ def open_dataset(
               TensorFlow. What is prepared as array_record in $TFDS_DATA_DIR (by default
               ~/tensorflow_datasets) is read from there, the newest version; anything else is
               downloaded and prepared, where the builder can do without TensorFlow.
-        val_fraction: share of each class to hold out where the dataset has no validation split.
+        val_fraction: share of each class to hold out where the dataset has no validation split;
+            None: nothing, `val` is then empty, and a test split beside `val` is `test`.
         split_seed: which pictures are held out then.
         skip_unreadable: leave out files that cannot be read instead of raising.
 
@@ -55,7 +63,7 @@ def open_dataset(
             "tar" and "list" are decoded once, so that a damaged file is told now and not an hour
             into training.
     """
-    if not 0 < val_fraction < 1:
+    if val_fraction is not None and not 0 < val_fraction < 1:
         raise ZooError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
     request = Request(spec, val_fraction, split_seed, skip_unreadable)
     kind, _, path = spec.partition(":")

@@ -6,13 +6,14 @@ import os
 import tarfile
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.reading import begins_as_picture, is_hidden, is_picture, no_file, suffix_of
 
 from ..decode import Encoded
-from .base import SUFFIXES, VAL_NAMES, Dataset, Part, Request, assemble
+from .base import Dataset, Part, Request, assemble, beside, split_folders, used_splits
 
 UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to in memory
 
@@ -24,29 +25,19 @@ def open_folder(request: Request, path: str) -> Dataset:
             raise ZooError(f"folder {root} does not exist")
         if not root.is_dir():
             raise ZooError(f"{root} is not a folder")
-        train_root, val_root = _split_roots(root)
-        train = _in_folder(train_root)
-        val = _in_folder(val_root) if val_root else None
+        names = _subfolders(root)
+        splits = split_folders(f"folder {root}", names, lambda name: bool(_subfolders(root / name)))
+        if not splits:
+            return assemble(request, {"train": _in_folder(root)})
+        used = used_splits(request, splits)
+        found = {split: _in_folder(root / splits[split]) for split in used}
     except OSError as error:
         raise ZooError(f"cannot read folder {root}: {error.strerror or error}") from error
-    return assemble(request, train, val)
-
-
-def _split_roots(root: Path) -> tuple[Path, Path | None]:
-    """The folders that hold the class folders of training and of validation, if that is apart."""
-    names = _subfolders(root)
-    only_splits = bool(names) and set(names) <= {"train", *VAL_NAMES}
-    # "train" may be a class among others, next to "plane": then it holds pictures, not folders.
-    if not (only_splits or ("train" in names and _subfolders(root / "train"))):
-        return root, None
-    if "train" not in names:
-        raise ZooError(f"folder {root} has {names[0]}/ but no train/")
-    val = next((name for name in VAL_NAMES if name in names), None)
-    return root / "train", root / val if val else None
+    return assemble(request, found, left_out=beside(splits, names, used))
 
 
 def _subfolders(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p.name for p in root.iterdir() if not is_hidden(p.name) and p.is_dir())
 
 
 def _in_folder(root: Path) -> Part:
@@ -57,9 +48,23 @@ def _in_folder(root: Path) -> Part:
         if _identity(root / name) in above:
             part.broken[str(root / name)] = "a link to a folder above it"
         else:
-            part.classes[name] = sorted(_images(root / name, above, part.broken))
-    part.loose = any(p.name.lower().endswith(SUFFIXES) for p in root.iterdir())
+            files = sorted(_images(root / name, above, part))
+            start = len(str(root / name)) + 1
+            deeper = (path[start:].partition(os.sep) for path in files)
+            part.classes[name] = files
+            part.inside[name] = {first for first, _, rest in deeper if rest}
+    for path in root.iterdir():
+        if not is_hidden(path.name) and not path.is_dir():
+            _count(part, path.name)
     return part
+
+
+def _count(part: Part, name: str) -> None:
+    """Note a file that is in no class folder."""
+    if is_picture(name):
+        part.loose += 1
+    else:
+        part.others[suffix_of(name)] += 1
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
@@ -67,8 +72,8 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _images(root: Path, above: set[tuple[int, int]], broken: dict[str, str]) -> Iterator[str]:
-    """Files with a picture's suffix, from each folder once; `broken` gets what is none."""
+def _images(root: Path, above: set[tuple[int, int]], part: Part) -> Iterator[str]:
+    """The pictures, from each folder once; `part` gets what is none, and what cannot be read."""
     seen = set(above)
     folders = [str(root)]
     links: list[str] = []  # come last: a folder is found by its own path first
@@ -78,15 +83,15 @@ def _images(root: Path, above: set[tuple[int, int]], broken: dict[str, str]) -> 
             identity = _identity(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            broken[folder] = error.strerror or str(error)
+            part.broken[folder] = error.strerror or str(error)
             continue
         if identity in seen:
-            broken[folder] = "a link to a folder that is read already"
+            part.broken[folder] = "a link to a folder that is read already"
             continue
         seen.add(identity)
-        entries = [entry for entry in entries if not entry.name.startswith(".")]
-        if not entries and folder.lower().endswith(SUFFIXES):
-            broken[folder] = "a folder, not a file"
+        entries = [entry for entry in entries if not is_hidden(entry.name)]
+        if not entries and is_picture(folder):
+            part.broken[folder] = "a folder, not a file"
         for entry in entries:
             try:
                 is_folder = entry.is_dir()
@@ -94,8 +99,21 @@ def _images(root: Path, above: set[tuple[int, int]], broken: dict[str, str]) -> 
                 is_folder = False
             if is_folder:
                 (links if entry.is_symlink() else folders).append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES):
+            elif is_picture(entry.name) or (not suffix_of(entry.name) and begins_like(entry.path)):
                 yield entry.path
+            else:
+                part.others[suffix_of(entry.name)] += 1
+
+
+def begins_like(path: str) -> bool:
+    """Whether a file without a suffix begins as a picture does."""
+    if no_file(path):
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            return begins_as_picture(file.read(16))
+    except OSError:
+        return False
 
 
 # --- tar:FILE -------------------------------------------------------------------------------------
@@ -121,6 +139,7 @@ class Archive:
     def __init__(self, path: Path):
         self.path = path
         self.broken: dict[str, str] = {}  # members that are no files
+        self.others: list[str] = []  # files that are no pictures
         self._data: dict[str, bytes] = {}
         self._places: dict[str, tuple[int, int]] = {}  # offset and size, bytes
         with tar_errors(path):
@@ -135,10 +154,13 @@ class Archive:
         unpacked = 0
         for member in tar:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            if member.isdir() or any(part.startswith(".") for part in parts):
+            if member.isdir() or any(map(is_hidden, parts)):
                 continue
             name = "/".join(parts)
-            if not name.lower().endswith(SUFFIXES):
+            if not is_picture(name) and not (
+                not suffix_of(name) and member.isreg() and begins_as_picture(_start(tar, member))
+            ):
+                self.others.append(name)
                 continue
             if not member.isreg() or member.issparse():
                 self.broken[name] = "a link, not a file" if member.issym() else "not a plain file"
@@ -157,6 +179,10 @@ class Archive:
     def __iter__(self) -> Iterator[str]:
         return iter(self._places or self._data)
 
+    def size(self, name: str) -> int:
+        """Bytes of a member."""
+        return self._places[name][1] if name in self._places else len(self._data[name])
+
     def __getitem__(self, name: str) -> Encoded:
         if name in self._data:
             data = self._data[name]
@@ -164,6 +190,11 @@ class Archive:
             offset, size = self._places[name]
             data = os.pread(self._file, size, offset)
         return Encoded(f"{self.path}/{name}", data)
+
+
+def _start(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with tar.extractfile(member) as file:  # type: ignore[union-attr]
+        return file.read(16)
 
 
 @contextlib.contextmanager
@@ -190,28 +221,32 @@ def open_tar(request: Request, path: str) -> Dataset:
     archive = Archive(file)
     tree = {name: name.split("/") for name in sorted([*archive, *archive.broken])}
     # Most archives hold one folder that holds the rest.
+    cut = 0
     while tree and min(map(len, tree.values())) > 2 and len({p[0] for p in tree.values()}) == 1:
         tree = {name: parts[1:] for name, parts in tree.items()}
-    tops = {parts[0] for parts in tree.values() if len(parts) > 1}
-    only_splits = bool(tops) and tops <= {"train", *VAL_NAMES}
-    if not only_splits and not any(p[0] == "train" and len(p) > 2 for p in tree.values()):
-        return assemble(request, _in_archive(archive, tree), None, archive)
-    if "train" not in tops:
-        raise ZooError(f"archive {file} has {min(tops)}/ but no train/")
-    val = next((name for name in VAL_NAMES if name in tops), None)
-    return assemble(
-        request,
-        _in_archive(archive, tree, "train"),
-        _in_archive(archive, tree, val) if val else None,
-        archive,
-    )
+        cut += 1
+    others = [name.split("/")[cut:] for name in archive.others]
+    names = sorted({parts[0] for parts in tree.values() if len(parts) > 1})
+    deep = {parts[0] for parts in tree.values() if len(parts) > 2}
+    splits = split_folders(f"archive {file}", names, deep.__contains__)
+    if not splits:
+        return assemble(request, {"train": _in_archive(archive, tree, others)}, archive)
+    used = used_splits(request, splits)
+    found = {split: _in_archive(archive, tree, others, splits[split]) for split in used}
+    return assemble(request, found, archive, beside(splits, names, used))
 
 
-def _in_archive(archive: Archive, tree: Mapping[str, list[str]], top: str | None = None) -> Part:
+def _in_archive(
+    archive: Archive,
+    tree: Mapping[str, list[str]],
+    others: Iterable[list[str]],
+    top: str | None = None,
+) -> Part:
     """The members below the folder `top`, by class.
 
     Args:
         tree: the path of each member, taken apart.
+        others: the paths of those that are no pictures.
     """
     part = Part("archive", f"{archive.path}/{top}" if top else str(archive.path), {})
     for name, parts in tree.items():
@@ -220,12 +255,15 @@ def _in_archive(archive: Archive, tree: Mapping[str, list[str]], top: str | None
                 continue
             parts = parts[1:]
         if len(parts) < 2:
-            part.loose = True
+            part.loose += 1
             continue
         files = part.classes.setdefault(parts[0], [])
+        inside = part.inside.setdefault(parts[0], set())
         if name in archive.broken:
             part.broken[name] = archive.broken[name]
         else:
             files.append(name)
+            inside |= {parts[1]} if len(parts) > 2 else set()
+    part.others.update(suffix_of(p[-1]) for p in others if p and (not top or p[0] == top))
     part.classes = dict(sorted(part.classes.items()))
     return part

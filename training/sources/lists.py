@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown
 
-from .base import VAL_NAMES, Dataset, Part, Request, assemble
+from .base import SPLIT_NAMES, Dataset, Part, Request, assemble, split_of, used_splits
 
 LABEL_COLUMNS = ("label", "class")
 IMAGE_COLUMNS = ("image", "path", "file")
@@ -35,21 +35,26 @@ def open_list(request: Request, path: str) -> Dataset:
     given = splits.get("") or splits.get("train")
     if given is None:
         raise ZooError(f"list {file} has rows of {', '.join(sorted(splits))} but none of train")
-    numbers = all(label.isdecimal() for label in given)
-    names = sorted(given, key=int) if numbers else sorted(given)
-    train = Part("list", str(file), {name: given[name] for name in names})
-    held = next((splits[name] for name in VAL_NAMES if name in splits), None)
-    if held is None:
-        return assemble(request, train, None)
-    split = next(name for name in VAL_NAMES if name in splits)
-    for label in held:
-        if label not in given:
-            raise ZooError(
-                f"list {file}, row {rows[split, label]}: label {label!r} of {split} is not in train"
-            )
-    return assemble(
-        request, train, Part("list", str(file), {name: held.get(name, []) for name in names})
-    )
+    numbers = all(label.isdecimal() and label.isascii() for label in given)
+    names = sorted(given, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))
+    names = names if numbers else sorted(given)
+    used = used_splits(request, splits) or [""]
+    found: dict[str, Part] = {}
+    for split in used:
+        for label in splits[split]:
+            if label not in given:
+                raise ZooError(
+                    f"list {file}, row {rows[split, label]}: label {label[:40]!r} of {split} is not"
+                    " in train"
+                )
+        by_class = {name: splits[split].get(name, []) for name in names}
+        found[split or "train"] = Part("list", str(file), by_class)
+    left = [
+        f"{sum(map(len, splits[split].values())):,} rows of {split}, as val is used"
+        for split in splits
+        if split not in used
+    ]
+    return assemble(request, found, left_out=left)
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -102,9 +107,10 @@ def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, str, str
             )
         return text
 
-    split = cell(("split",)).lower() if "split" in row else ""
-    if split and split not in ("train", *VAL_NAMES):
+    named = cell(("split",)) if "split" in row else ""
+    split = split_of(named) if named else ""
+    if split is None:
         raise ZooError(
-            f"list {file}, row {number}: {unknown('split', split, ('train', *VAL_NAMES))}"
+            f"list {file}, row {number}: {unknown('split', named.lower()[:40], SPLIT_NAMES)}"
         )
     return cell(IMAGE_COLUMNS), cell(LABEL_COLUMNS), split

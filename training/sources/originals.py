@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.reading import is_picture
 
-from .base import SUFFIXES, Arrays, Dataset, Request
+from .base import Arrays, Dataset, Request
 from .folders import DAMAGED, open_folder, open_tar, tar_errors
 
 # --- cifar10:PATH, cifar100:PATH ------------------------------------------------------------------
@@ -149,7 +150,7 @@ def _originals(place: Path, folders: tuple[str, ...], wanted: tuple[str, ...]) -
     with tar_errors(place), tarfile.open(place) as tar:
         for member in tar:
             name = member.name.rpartition("/")[2]
-            if name.lower().endswith(SUFFIXES):
+            if is_picture(name):
                 break  # an archive of pictures: none of the wanted ones
             if name in wanted and member.isreg():
                 _check_plenty(place / member.name, member.size)

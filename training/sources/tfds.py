@@ -17,7 +17,7 @@ from tqdm import tqdm
 from zoo.errors import ZooError
 
 from ..decode import Encoded
-from .base import VAL_NAMES, Dataset, Request, Source, Subset, hold_out, labels_of
+from .base import Content, Dataset, Request, Source, digest, split_of, split_off, used_splits
 
 # Writing and signs: mirrored, they are others or none.
 UNMIRRORED = ("mnist", "emnist", "kmnist", "mnist_corrupted", "omniglot", "svhn_cropped", "digits")
@@ -30,10 +30,12 @@ class Records:
         records: what TFDS gives by number.
         image, label: the keys of the two features.
         name: of the split, for errors.
+        made_of: what tells these records from others: the version, and the sizes of the files.
     """
 
-    def __init__(self, records: Any, image: str, label: str, name: str):
+    def __init__(self, records: Any, image: str, label: str, name: str, made_of: str):
         self._records, self._image, self._label, self._name = records, image, label, name
+        self._made_of = made_of
 
     def __len__(self) -> int:
         return len(self._records)
@@ -55,6 +57,10 @@ class Records:
         found = (self._checked(f"{self._name}/{i}", self._records[i][self._label]) for i in bar)
         return np.fromiter(found, np.int64, len(self))
 
+    def contents(self, classes: int) -> list[Content]:
+        """Of all classes together: to count each would take reading all of it."""
+        return [(len(self), digest((self._made_of.encode(),)), 0)]
+
     @staticmethod
     def _checked(name: str, label: Any) -> int:
         if label < 0:  # how TFDS says so
@@ -73,10 +79,13 @@ def open_tfds(request: Request, name: str) -> Dataset:
     builder = tfds.builder_from_directory(folder) if folder else _prepare(request, name, data_dir)
     info = builder.info
     image, label = _image_and_label(request, info, tfds.features)
-    splits = list(info.splits)
+    splits: dict[str, str] = {}  # by what they are, the first that is called so
+    for split in info.splits:
+        splits.setdefault(split_of(split) or split, split)
     if "train" not in splits:
-        raise ZooError(f"{request.spec} has no train split, only {', '.join(splits) or 'nothing'}")
-    held = next((split for split in VAL_NAMES if split in splits), None)
+        known = ", ".join(info.splits) or "nothing"
+        raise ZooError(f"{request.spec} has no train split, only {known}")
+    used = used_splits(request, splits)
     # Pictures stay encoded: no other picture is of use, and ours may be decoded small.
     skip = {
         key: tfds.decode.SkipDecoding()
@@ -84,36 +93,37 @@ def open_tfds(request: Request, name: str) -> Dataset:
         if isinstance(feature, tfds.features.Image)
     }
     try:
-        records = {
-            split: builder.as_data_source(split, decoders=skip)
-            for split in ("train", held)
-            if split
-        }
+        records = {split: builder.as_data_source(splits[split], decoders=skip) for split in used}
     except NotImplementedError as error:
         raise ZooError(
             f"{request.spec} is prepared as {info.file_format.value} in {info.data_dir}, which"
             " TensorFlow alone reads; set TFDS_DATA_DIR to another folder to have it prepared"
             " there as array_record"
         ) from error
-    sources: list[Source] = [
-        Records(found, image, label, f"{request.spec}/{split}") for split, found in records.items()
-    ]
-    classes = tuple(info.features[label].names)
-    if held is None:
-        (whole,) = sources
-        kept, out = hold_out(
-            labels_of(whole),
-            [f"class {name!r} of {request.spec}" for name in classes],
-            request.val_fraction,
-            request.split_seed,
-        )
-        sources = [Subset(whole, kept), Subset(whole, out)]
+    sources: dict[str, Source] = {}
+    for split, found in records.items():
+        own = info.splits[splits[split]]
+        made_of = f"{info.full_name} {own.num_examples} {own.num_bytes} {own.shard_lengths}"
+        name = f"{request.spec}/{splits[split]}"
+        sources[split] = Records(found, image, label, name, made_of)
     height, width, _ = info.features[image].shape
     size = max(height, 32) if height and height == width else None
-    train, val = sources
-    return Dataset(
-        request.spec, classes, train, val, image_size=size, flip=match[1] not in UNMIRRORED
+    held = sources.get("val") or (sources.get("test") if request.val_fraction is not None else None)
+    unused = [split for split in info.splits if split not in [splits[name] for name in used]]
+    dataset = Dataset(
+        request.spec,
+        tuple(info.features[label].names),
+        sources["train"],
+        held or (),
+        image_size=size,
+        flip=match[1] not in UNMIRRORED,
+        split=f"{' and '.join(splits[name] for name in used)}" if held else request.held_out,
+        left_out=tuple(f"the split {split}" for split in unused),
+        test=sources.get("test") if request.val_fraction is None else None,
     )
+    if held or request.val_fraction is None:
+        return dataset
+    return split_off(dataset, request)
 
 
 def _prepared(data_dir: Path, name: str, config: str | None, version: str | None) -> Path | None:
