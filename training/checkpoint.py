@@ -20,10 +20,14 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+import zoo
 from zoo.errors import ZooError
+from zoo.layers import Network
 from zoo.pretrained.digest import digest
+from zoo.pretrained.store import describe, rebuild
 
 from . import distributed
+from .logging import read_records
 from .state import TrainState
 
 # What TensorStore and Orbax make of the system's errors, which not all are an OSError.
@@ -56,13 +60,13 @@ class Saved:
       step: after which it was saved.
       arrays: of the state, by its fields and their keys ("params/body.stem.conv.kernel").
       history: a record for each epoch that was over, as in `metrics.jsonl`; None: it does not say.
-      about: what rebuilds the network, see `zoo.pretrained.store.describe`.
+      about: all of the network but its arrays, see `zoo.pretrained.store.describe`; "": not said.
     """
 
     step: int
     arrays: dict[str, np.ndarray]
     history: list[dict[str, Any]] | None
-    about: dict[str, str]
+    about: str
 
     def fill(self, like: TrainState) -> TrainState:
         """These values as a state of the structure of `like`, on the host.
@@ -118,8 +122,11 @@ class Checkpoints:
         self._step = 0  # of the save under way
         self._accuracies: dict[int, float] = {}  # by step, as far as they have been looked at
         self.missed: list[str] = []  # why a checkpoint could not be saved, one each
+
+    def clear(self) -> None:
+        """Delete what a killed process left half done; for the run to whom the folder belongs."""
         if self._first and self.folder.is_dir():
-            for left in self.folder.iterdir():  # by a process that was killed
+            for left in self.folder.iterdir():
                 if left.name.startswith(".") or ".orbax-checkpoint-tmp" in left.name:
                     shutil.rmtree(left, ignore_errors=True)
 
@@ -147,7 +154,7 @@ class Checkpoints:
         state: TrainState,
         accuracy: float | None = None,
         history: Iterable[dict[str, Any]] = (),
-        about: dict[str, str] | None = None,
+        about: str = "",
     ) -> None:
         """Begin to save a state, of which `state.step` is the name.
 
@@ -159,7 +166,7 @@ class Checkpoints:
         self.wait()  # for the one before
         self._step = int(state.step)
         host = jax.tree.map(np.array, state)  # a copy: the next step uses the state's memory again
-        note = {"accuracy": accuracy, "history": list(history), "about": about or {}}
+        note = {"accuracy": accuracy, "history": list(history), "about": about}
         sha256 = digest(_named(host), json.dumps(note, sort_keys=True))
         try:
             self._check_room(host)
@@ -328,7 +335,7 @@ class Checkpoints:
             raise ZooError(f"checkpoint of step {step} is damaged (other values than were saved)")
         if arrays.get("step") != step:
             raise ZooError(f"checkpoint of step {step} is damaged (it is of another step)")
-        return Saved(step, arrays, note.get("history"), note.get("about") or {})
+        return Saved(step, arrays, note.get("history"), note.get("about", ""))
 
     def _accuracy(self, step: int) -> float:
         """The accuracy noted in a checkpoint; -1 where there is none."""
@@ -355,3 +362,34 @@ def _named(state: Any) -> dict[str, np.ndarray]:
 
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def network_of(run: Path, epoch: str) -> Network:
+    """The network as it was after an epoch that a run, finished or not, has a checkpoint of.
+
+    Args:
+      epoch: "best", "last" or a number.
+
+    Raises:
+      ZooError: there is no such checkpoint, or it is damaged.
+    """
+    store = Checkpoints(run / "checkpoints")
+    saved = {r["epoch"]: r["step"] for r in read_records(run / "metrics.jsonl")}
+    saved = {number: step for number, step in saved.items() if step in store.steps}
+    if not saved:
+        raise ZooError(f"export: {run} has no checkpoint of an epoch")
+    if epoch == "last":
+        found = store.newest(saved.values())
+    elif epoch == "best":
+        found = store.best()
+    elif epoch in map(str, saved):
+        found = store.read(saved[int(epoch)])
+    else:
+        kept = ", ".join(map(str, saved))
+        raise ZooError(f"--epoch: got {epoch!r}, expected best, last or one of those kept: {kept}")
+    store.close()
+    assert found  # there are some
+    source = f"checkpoint of step {found.step}"
+    # an earlier version did not say it
+    about = found.about or describe(zoo.load(f"{run / 'model.safetensors'}"))
+    return rebuild(source, found.weights, about)

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from zoo.cli import Commands, commands, table
+from zoo.cli import Commands, commands, export_model, table
 from zoo.errors import ZooError
 
 from . import stopping
@@ -81,6 +82,14 @@ def _add_training(found: Commands) -> None:
     parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+    parser = found.parsers["export"]
+    parser.add_argument(
+        "--epoch",
+        metavar="EPOCH",
+        help="of a run, whose folder MODEL is then: best, last, or the number of one it still has",
+    )
+    parser.set_defaults(run=_export, of_file=parser.get_default("run"))
 
 
 def _add_looks(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +214,7 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
 
 
 def _fit(config: TrainConfig) -> None:
-    from .logging import best_of
+    from .logging import best_of, kept_of
     from .loop import Interrupted, fit
 
     try:
@@ -214,19 +223,32 @@ def _fit(config: TrainConfig) -> None:
         print(f"zoo: {stopped}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     last = result.history[-1]
-    best = best_of(result.history)
+    best, kept = best_of(result.history), kept_of(result.history, config.keep)
     rows = [
-        ("validation accuracy", f"{last['val_accuracy']:.2%}"),
-        ("validation loss", f"{last['val_loss']:.4f}"),
-        ("training accuracy", f"{last['train_accuracy']:.2%}"),
+        ("validation accuracy", f"{kept['val_accuracy']:.2%}"),
+        ("validation loss", f"{kept['val_loss']:.4f}"),
+        ("training accuracy", f"{kept['train_accuracy']:.2%}"),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
         ("epochs", str(last["epoch"])),
         ("training time", f"{sum(record['seconds'] for record in result.history):.0f} s"),
         ("speed, last epoch", f"{last['images_per_second']:,.0f} img/s"),
         ("waiting for input", f"{last['input_wait']:.0%}"),
     ]
-    print(table((config.model, config.data), rows))
+    # names of files may be no text at all
+    shown = os.fsencode(config.data).decode(errors="backslashreplace")
+    print(table((config.model, shown), rows))
     print(f"run: {result.out}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    if args.epoch is None:
+        args.of_file(args)
+        return
+    from .checkpoint import network_of
+
+    if not Path(args.model).is_dir():
+        raise ZooError(f"--epoch: got the model {args.model}, expected the folder of a run")
+    export_model(network_of(Path(args.model), args.epoch), args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

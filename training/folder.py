@@ -4,24 +4,29 @@ import contextlib
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import filelock
 import jax
 
+import zoo
 from zoo.errors import ZooError
 from zoo.pretrained.fetch import write
 
-from . import report
+from . import distributed, report
 from .config import TrainConfig, differences
 from .logging import Record, read_records
+from .sources.base import record_differences
 
 SHARED = 60  # seconds in which a shared folder shows on one host what another wrote
 ELSEWHERE = "choose another --out"
+LIBRARIES = ("jax", "flax", "optax")  # that a result depends on
 
 
 def check_out(out: Path, config: TrainConfig) -> None:
@@ -107,13 +112,59 @@ def held(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def begin(out: Path, config: TrainConfig) -> None:
-    """Note in the folder what the run is."""
+def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
+    """Note in the folder what the run is made of: its config, its data, the versions of libraries.
+
+    Args:
+      record: of the data, see `training.sources.base.data_record`.
+
+    Raises:
+      ZooError: the folder cannot be written.
+    """
+    made_of = {
+        "config.json": config.to_dict(),  # first: a folder with anything else is not a run's
+        "data.json": record,
+        "versions.json": {"zoo": zoo.__version__, **{name: version(name) for name in LIBRARIES}},
+    }
     try:
-        if not (out / "config.json").exists():
-            write(out / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        for name, content in made_of.items():
+            if not (out / name).exists():
+                write(out / name, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise ZooError(f"out: cannot write to {out}: {error.strerror}") from error
+    was = read_json(out / "versions.json", f"restore it, or {ELSEWHERE}") or {}
+    now = made_of["versions.json"]
+    if other := [f"{name} {was[name]}" for name in was if was[name] != now.get(name, was[name])]:
+        told = f"{out} was begun with {', '.join(other)}: a result may differ in its last digits"
+        print(told, file=sys.stderr)
+
+
+def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
+    """
+    Raises:
+      ZooError: the run in the folder is of other data, or another process reads others.
+    """
+    if differs := record_differences(distributed.from_first(record), record):
+        raise ZooError(
+            f"data: process {jax.process_index()} finds others than process 0 "
+            f"({'; '.join(differs)}): expected the same on all hosts"
+        )
+    path = out / "data.json"
+    stored = read_json(path, "restore it, or delete it if the data are as they were")
+    if stored is None or not (differs := record_differences(stored, record)):
+        return
+    if is_finished(out):
+        way_on = f"train on these from its weights: {anew(out, config)}"
+    elif any((out / "checkpoints").glob("[0-9]*")):
+        weights = f"{out}-last.safetensors"
+        export = shlex.join(["zoo", "export", f"{out}", weights, "--epoch", "last"])
+        command = anew(out, config, weights=weights)
+        way_on = f"train on these from its weights: {export} && {command}"
+    else:
+        way_on = ELSEWHERE
+    raise ZooError(
+        f"out: {out} is a run on other data ({'; '.join(differs)}): bring those back, or {way_on}"
+    )
 
 
 def make(out: Path) -> None:

@@ -104,6 +104,7 @@ def _fit(config: TrainConfig, stop: Stop) -> Result:
         if first and there and not over:
             stack.enter_context(folder.held(out))
         dataset = open_data(config)
+        folder.check_data(out, config, dataset.record)
         if over:
             return _finished(config)
         model = build(config, dataset)
@@ -116,7 +117,7 @@ def _fit(config: TrainConfig, stop: Stop) -> Result:
                 folder.make(out)
                 stack.enter_context(folder.held(out))
                 folder.check_out(out, config)  # somebody may have been faster
-            folder.begin(out, config)
+            folder.begin(out, config, dataset.record)
         distributed.barrier("begun")
         folder.check_shared(out)
         with Run(config, devices, dataset, model, stop) as run:
@@ -186,6 +187,7 @@ class Run:
             dataset.val, model.preprocess, batch_size=host_batch, shard=host
         )
         self.checkpoints = Checkpoints(self.out / "checkpoints", self._say)
+        self.checkpoints.clear()
         self.saved = self.checkpoints.newest()  # what the run continues from, till it does
         self.resumed_at = self.saved.step if self.saved else 0
         history = self.saved.history if self.saved else []
@@ -193,11 +195,11 @@ class Run:
             records = read_records(self.out / "metrics.jsonl")
             history = [record for record in records if record["step"] <= self.resumed_at]
         self.history: list[Record] = history
-        self.log = Log(self.out, history, self.resumed_at) if self.first else None
         # 1, or `SLOWER` once the loss has exploded
         self.rate_scale: float = distributed.from_first({"scale": folder.rate_scale(self.out)})[
             "scale"
         ]
+        self.log = Log(self.out, history, self.resumed_at) if self.first else None
         self.bar = tqdm(
             total=config.epochs * self.steps_per_epoch * config.batch_size,
             initial=self.resumed_at * config.batch_size,

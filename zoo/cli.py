@@ -13,6 +13,7 @@ from .errors import ZooError, unknown
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from .layers import Network
     from .report.card import Card
     from .report.table import Table
 
@@ -38,6 +39,7 @@ class Commands:
         self._subparsers = self.parser.add_subparsers(
             dest="command", required=True, metavar="COMMAND"
         )
+        self.parsers: dict[str, argparse.ArgumentParser] = {}  # of the subcommands, by name
 
     def add(self, name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
         """A subcommand: its parser, to give arguments to."""
@@ -49,6 +51,7 @@ class Commands:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.set_defaults(run=run)
+        self.parsers[name] = parser
         return parser
 
 
@@ -303,10 +306,16 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from .pretrained.export import export
     from .pretrained.store import load
 
-    export(load(args.model), _writable(args.out), args.format, preprocess=args.preprocess)
+    export_model(load(args.model), args)
+
+
+def export_model(model: "Network", args: argparse.Namespace) -> None:
+    """Write a network as `zoo export` was told to."""
+    from .pretrained.export import export
+
+    export(model, _writable(args.out), args.format, preprocess=args.preprocess)
     print(args.out)
 
 

@@ -240,24 +240,24 @@ def save(model: Network, path: str | Path) -> None:
     _write(_pack(model), Path(path))
 
 
-def describe(model: Network) -> dict[str, str]:
-    """What rebuilds a network around its arrays, as the metadata of a file."""
+def describe(model: Network) -> str:
+    """All of a network but its tensors, as JSON."""
     about: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
         "classes": list(model.classes),
     }
-    return {_METADATA: json.dumps(about)}
+    return json.dumps(about)
 
 
-def rebuild(source: str, content: Content) -> Network:
-    """The network of arrays by dotted path and of what `describe` said of it.
+def rebuild(source: str, arrays: files.Arrays, about: str) -> Network:
+    """The network that `describe` described, with these arrays by dotted path.
 
     Raises:
       ZooError: they do not fit together.
     """
-    spec, preprocess, names = _about(source, content[1])
-    model = _fill(spec, content[0], LAYOUTS["zoo"], source, num_classes=None)
+    spec, preprocess, names = _about(source, {_METADATA: about})
+    model = _fill(spec, arrays, LAYOUTS["zoo"], source, num_classes=None)
     model.preprocess, model.classes = preprocess, names
     return model
 
@@ -266,7 +266,7 @@ def _pack(model: Network) -> Content:
     """The tensors of a network by path, and our description of it."""
     state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
     arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
-    return arrays, describe(model)
+    return arrays, {_METADATA: describe(model)}
 
 
 def _write(content: Content, path: Path) -> None:
