@@ -21,7 +21,7 @@ from PIL import Image
 from runs import assert_same, files_of, records, tensors
 
 import zoo
-from training import Interrupted, TrainConfig, fit, folder, loop, optim
+from training import Interrupted, TrainConfig, fit, folder, logging, loop, optim
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
@@ -122,8 +122,8 @@ def test_a_loss_that_explodes_goes_back_once(
 
 def test_the_way_back_is_remembered(config, rescued, tmp_path, poison, stop_before):
     poison(4, math.nan)
-    stop_before(2 * STEPS + 1)  # the second of the second attempt
-    with pytest.raises(Interrupted, match=f"after step {STEPS + 1}"):
+    stop_before(2 * STEPS + 2)  # the second of the second attempt
+    with pytest.raises(Interrupted, match=f"after step {STEPS + 2}"):
         fit(config(tmp_path / "run"))
     fit(config(tmp_path / "run"))
     if not rescued.exists():
@@ -268,6 +268,133 @@ def test_the_second_ctrl_c_stops_at_once(config, pictures, tmp_path, monkeypatch
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--out", str(tmp_path / "run")])
     assert stop.value.code == 130
+
+
+def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
+    def told(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+
+    for module, name in ((loop, "open_data"), (loop, "make_train_step")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, told)
+            with pytest.raises(Interrupted, match="stopped; the same command continues"):
+                fit(config(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert len(fit(config(tmp_path / "run")).history) == 3
+
+
+def test_told_to_stop_while_it_measures(config, tmp_path, monkeypatch):
+    run, asked = loop.evaluation.run, 0
+
+    def measured(*args):
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # of the last epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run(*args)
+
+    monkeypatch.setattr(loop.evaluation, "run", measured)
+    with pytest.raises(Interrupted):
+        fit(config(tmp_path / "run"))
+    assert checkpoints(tmp_path / "run")[-1] == 3 * STEPS
+    assert len(fit(config(tmp_path / "run")).history) == 3
+    assert asked == 3
+
+
+def test_told_to_stop_while_it_writes(config, tmp_path, monkeypatch):
+    def told(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.report, "write", told)
+        with pytest.raises(Interrupted):
+            fit(config(tmp_path / "run"))
+    fit(config(tmp_path / "run"))
+
+
+STOPPED = """
+import os, signal, sys, threading, time
+sys.argv = ["zoo", "train"]
+from training import stopping
+stopping.take_over()
+unsaved, where = {unsaved}, {where!r}
+stopping._command.unsaved = unsaved
+if where == "native":  # Python's handlers do not run meanwhile
+    import ctypes
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    ctypes.CDLL(None).poll(None, 0, 20_000)
+elif where == "exit":
+    import atexit
+    atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(20)))
+    sys.exit(0)
+elif where == "twice":
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "unsaved", "code"),
+    [("native", False, 75), ("native", True, 0), ("exit", False, 75), ("twice", True, -2)],
+)
+def test_the_command_heeds_signals_everywhere(where, unsaved, code):
+    begun = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-c", STOPPED.format(where=where, unsaved=unsaved)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == code, process.stderr
+    if code == 75:
+        assert process.stderr == "zoo: stopped; the same command continues the run\n"
+        assert time.monotonic() - begun < 15
+
+
+# --- a disk that is full for a while
+
+
+def test_no_epoch_is_missing_of_a_run_that_ends_well(config, tmp_path, capsys, monkeypatch):
+    write_, asked = logging.write, 0
+
+    def write(path, data):
+        nonlocal asked
+        asked += path.name == "metrics.jsonl"
+        if asked in (2, 3, 4):  # all epochs; the first write is of none
+            raise OSError(28, "No space left on device")
+        write_(path, data)
+
+    monkeypatch.setattr(logging, "write", write)
+    fit(config(tmp_path / "run"))
+    told = capsys.readouterr().err
+    assert told.count("not written: No space left on device") == 3
+    assert [line["epoch"] for line in records(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_metrics_that_cannot_be_written_fail_the_run_and_come_back(config, tmp_path, monkeypatch):
+    def write(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "write", write)
+        with pytest.raises(ZooError, match="No space left on device; the same command tries again"):
+            fit(config(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    fit(config(tmp_path / "run"))  # from the checkpoint, which has them too
+    assert [line["epoch"] for line in records(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_events_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch):
+    log = logging.Log(tmp_path, [], 0)
+    raw = log._events._writer._py_recordio_writer._writer
+    os.dup2(os.open("/dev/full", os.O_WRONLY), raw.fileno())
+    for epoch in range(1, 2000):  # more than its buffer holds
+        monkeypatch.setattr(log, "write", lambda: None)
+        log.add({"epoch": epoch, "step": epoch, "train_loss": 0.5, "val_loss": 0.5})
+    log.close()
 
 
 # --- other numbers of devices
