@@ -91,7 +91,9 @@ class _Events:
     def close(self) -> None:
         if self._writer:
             with suppress(OSError):
-                self._writer.close()
+                self._writer.flush()
+            with suppress(OSError):
+                self._writer._py_recordio_writer.close()  # its own would leave a full disk's open
 
 
 def _line(record: Record) -> str:
