@@ -1,5 +1,6 @@
 """Checkpoints: whole or refused, and nothing left behind that grows with their number."""
 
+import gc
 import os
 import threading
 from dataclasses import replace
@@ -107,7 +108,7 @@ def test_nothing_grows_with_their_number(store):
     for step in range(4, 24):
         store.save(state(step), 0.5)
     store.wait()
-    assert held() == before
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
 
 
 # --- what an earlier version saved
@@ -150,12 +151,13 @@ DAMAGE = {
     "a record changed": lambda path: (path / "_CHECKPOINT_METADATA").write_text(
         (path / "_CHECKPOINT_METADATA").read_text().replace('"epoch": 3', '"epoch": 8')
     ),
+    "no node": lambda path: [f.unlink() for f in path.glob("state/d/*")],
     "no state": lambda path: [f.unlink() for f in path.rglob("*") if f.is_file()],
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_the_newest_whole_one_is_used(store, told, kind):
+def test_the_newest_whole_one_is_used(store, told, kind, caplog):
     for step in (2, 3):
         store.save(state(step, step), 0.5, [{"epoch": step}])
     store.wait()
@@ -165,6 +167,8 @@ def test_the_newest_whole_one_is_used(store, told, kind):
     assert line.startswith("checkpoint of step 3 is damaged (")
     assert line.endswith("): using that of step 2")
     assert "\n" not in line
+    gc.collect()  # asyncio tells of tasks that nobody awaited
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
     assert store.steps == [2, 3]
 
 

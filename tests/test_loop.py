@@ -326,6 +326,7 @@ def test_a_second_run_in_the_same_folder_is_refused(uninterrupted, tmp_path, cap
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
     (out / "report.md").unlink()
+    (out / ".report.md.0123abcd").write_text("half")  # of a process that was killed
     arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64", "--epochs", "3"]
     with folder.held(out):
         line = refused(capsys, *arguments, "--out", str(out))

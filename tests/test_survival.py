@@ -541,6 +541,8 @@ def test_a_killed_process_takes_the_other_along_and_both_go_on(whole, pictures, 
 def test_only_the_first_process_writes(whole):
     assert files_of(whole) == {
         "config.json",
+        "data.json",
+        "versions.json",
         "metrics.jsonl",
         "events.out",
         "checkpoints",
@@ -603,6 +605,34 @@ def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
     code, errors = told[1 - number]
     assert (code, errors.count(loop.distributed.LOST)) == (75, 1), errors
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "ends"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: Connection closed by peer"), True, "gone"),
+        (ValueError("whatever JAX makes of it"), True, "gone"),
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo: DEADLINE_EXCEEDED"), False, "reach each other"),
+    ],
+)
+def test_what_a_lost_peer_raises_does_not_matter(monkeypatch, error, lost, ends):
+    codes = []
+    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: lost)
+    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(loop.PeerLost, match=ends), loop._together():
+        raise error
+    assert codes == ([] if lost else [75])
+
+
+def test_an_error_of_ones_own_is_no_lost_peer(monkeypatch):
+    codes = []
+    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: False)
+    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    for error, code in ((ValueError("a bug"), 1), (ZooError("bad"), 2), (KeyboardInterrupt(), 130)):
+        with pytest.raises(type(error)), loop._together():
+            raise error
+        assert codes.pop() == code
 
 
 def test_hosts_that_share_no_folder(tmp_path, monkeypatch):

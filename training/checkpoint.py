@@ -39,6 +39,12 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
 
+def _not_a_lost_task(record: logging.LogRecord) -> bool:
+    """Of the arrays of a damaged checkpoint Orbax awaits the first, asyncio tells the others."""
+    message = record.getMessage()
+    return not ("never retrieved" in message and "tensorstore" in message.lower())
+
+
 def _hush_tasks() -> None:
     """Say nothing of the tasks that a failed save leaves behind, hundreds of them."""
     tell = sys.unraisablehook
@@ -113,6 +119,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, tell: Callable[[str], None] | None = None):
         logging.getLogger("absl").addFilter(_not_from_orbax)
+        logging.getLogger("asyncio").addFilter(_not_a_lost_task)
         _hush_tasks()
         self.folder = folder.absolute()
         self._tell = tell or (lambda line: print(line, file=sys.stderr))
@@ -323,7 +330,7 @@ class Checkpoints:
                 arrays = _named(ocp.load_checkpointables(path, {"state": like})["state"])
                 note = dict(metadata.custom_metadata or {})
                 if not note:  # an earlier version wrote it, without a digest
-                    ocp.load_checkpointables(path, {"metrics": None})
+                    _old_note(path)
             sha256 = note.pop("sha256", None)
             values = digest(arrays, json.dumps(note, sort_keys=True))
         # the parsers of a damaged file may raise anything
@@ -344,9 +351,15 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # a damaged one cannot be the best
                 note = ocp.checkpointables_metadata(path).custom_metadata
                 if not note:  # an earlier version wrote it
-                    note = ocp.load_checkpointables(path, {"metrics": None})["metrics"]
+                    note = _old_note(path)
             self._accuracies[step] = _number(note.get("accuracy") if note else None)
         return self._accuracies[step]
+
+
+def _old_note(path: Path) -> dict[str, Any]:
+    """What an earlier version noted: the accuracy."""
+    found: dict[str, Any] = json.loads((path / "metrics" / "metrics").read_bytes())
+    return found
 
 
 def _number(accuracy: Any) -> float:

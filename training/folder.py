@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -107,6 +108,9 @@ def held(out: Path) -> Iterator[None]:
             raise ZooError(f"out: cannot write to {out}: {error}") from error
         print(f"{out}: no lock to be had ({error}); let no second run use it", file=sys.stderr)
     try:
+        for left in out.glob(".*"):  # half a file, of a process that was killed
+            if re.fullmatch(r"\..+\.[0-9a-f]{8}", left.name):
+                left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

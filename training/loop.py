@@ -30,8 +30,8 @@ from .phases import Phase, phases, rate_scales
 from .setup import build, class_weights, open_data
 from .state import TrainState, no_totals, put_together, take_apart
 from .step import AXIS, make_eval_step, make_train_step
+from .stopping import EXIT_INTERRUPTED, Stop, heeded
 from .stopping import Interrupted as Interrupted
-from .stopping import Stop, heeded
 
 # A mean loss this many times the epoch's before, and above twice that of guessing, has come apart:
 # not even a restart of the learning rate does that to a network that has learnt something.
@@ -147,8 +147,12 @@ def _together() -> Iterator[None]:
     except BaseException as error:
         bad_input, impatience = isinstance(error, ZooError), isinstance(error, KeyboardInterrupt)
         # JAX may raise anything from a collective or a barrier
-        if isinstance(error, Exception) and not bad_input and distributed.peer_lost():
-            raise PeerLost(distributed.LOST) from error
+        if isinstance(error, Exception) and not bad_input:
+            if distributed.peer_lost():
+                raise PeerLost(distributed.LOST) from error
+            if distributed.too_slow(error):
+                distributed.failed(EXIT_INTERRUPTED)
+                raise PeerLost(distributed.SLOW) from error
         distributed.failed(2 if bad_input else 130 if impatience else 1)  # as `zoo` exits
         raise
 
