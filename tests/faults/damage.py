@@ -53,26 +53,26 @@ def run(count: int, seed: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = {"tried": 0, "whole": 0, "older": 0, "garbage": [], "stuck": []}
     while found["tried"] < count:  # a process that hangs or crashes is begun anew after that place
         command = [sys.executable, __file__, str(count), "--seed", str(seed)]
-        worker = subprocess.Popen(
+        with subprocess.Popen(
             [*command, "--from", str(found["tried"])], stdout=subprocess.PIPE, text=True
-        )
-        assert worker.stdout
-        while True:
-            alarm = threading.Timer(PATIENCE, worker.kill)
-            alarm.start()
-            line = worker.stdout.readline()
-            alarm.cancel()
-            if not line:
-                break
-            place, end = json.loads(line)
-            found["tried"] += 1
-            if end in ("whole", "older"):
-                found[end] += 1
-            elif end == "garbage":
-                found["garbage"].append(place)
-            else:
-                found["stuck"].append(f"{place}: {end}")
-        if worker.wait():
+        ) as worker:
+            assert worker.stdout
+            while True:
+                alarm = threading.Timer(PATIENCE, worker.kill)
+                alarm.start()
+                line = worker.stdout.readline()
+                alarm.cancel()
+                if not line:
+                    break
+                place, end = json.loads(line)
+                found["tried"] += 1
+                if end in ("whole", "older"):
+                    found[end] += 1
+                elif end == "garbage":
+                    found["garbage"].append(place)
+                else:
+                    found["stuck"].append(f"{place}: {end}")
+        if worker.returncode:
             found["tried"] += 1
             found["stuck"].append(f"place {found['tried']}: ended with {worker.returncode}")
     return found
