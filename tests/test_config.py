@@ -1,6 +1,12 @@
 """What a run can be told: `training.config`, `training.phases`, `training.optim`."""
 
+import dataclasses
+import json
+import math
+from pathlib import Path
+
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -29,6 +35,23 @@ def test_unknown_setting_offers_the_nearest():
         ("batch_size", -1, "batch_size: got -1"),
         ("learning_rate", -0.1, "learning_rate: got -0.1, expected 0 to"),
         ("head_epochs", 31, "head_epochs: got 31, expected 0 to 30"),
+        ("seed", -1, "seed: got -1, expected 0 to"),
+        ("seed", 2**40, "seed: got 1099511627776, expected 0 to 2147483647"),
+        ("learning_rate", math.nan, "learning_rate: got nan, expected 0 to"),
+        ("weight_decay", math.inf, "weight_decay: got inf, expected 0 to"),
+        ("lr_mult", "stem=nan", "lr_mult: got 'stem=nan', expected STAGE=FACTOR"),
+        ("lr_mult", "stem=-1", "lr_mult: got 'stem=-1', expected STAGE=FACTOR"),
+        ("milestones", "0.3,nan", "milestones: got '0.3,nan', expected rising shares"),
+        ("keep", "first", "unknown keep 'first'"),
+        ("epochs", "5", "epochs: got '5', expected a whole number"),
+        ("epochs", 5.0, "epochs: got 5.0, expected a whole number"),
+        ("epochs", True, "epochs: got True, expected a whole number"),
+        ("epochs", None, "epochs: got None, expected a whole number"),
+        ("dropout", "0.5", "dropout: got '0.5', expected a number"),
+        ("warmup", 10**400, "warmup: got 1000"),
+        ("flip", 1, "flip: got 1, expected True or False"),
+        ("model", 7, "model: got 7, expected text"),
+        ("freeze", ["stem"], "freeze: got ['stem'], expected text"),
         ("optimizer", "adan", "unknown optimizer 'adan': did you mean 'adam', 'adamw'"),
         ("engine", "pmapp", "unknown engine 'pmapp': did you mean 'pmap'"),
     ],
@@ -37,6 +60,31 @@ def test_impossible_values_are_refused(setting, value, line):
     with pytest.raises(ZooError) as error:
         TrainConfig(**{setting: value})
     assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainConfig)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2**70, -(2**70), [], {}, b"x"])
+def test_no_field_takes_what_it_cannot_use(name, value):
+    with pytest.raises(ZooError) as error:
+        TrainConfig(**{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_values_of_numpy_and_paths_become_those_of_python():
+    given = {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "out": Path("runs/x")}
+    given |= {"flip": np.bool_(True), "model": np.str_("resnet18"), "dropout": 0, "warmup": 1}
+    config = TrainConfig(**given)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert [type(getattr(config, name)) for name in given] == [
+        int,
+        float,
+        str,
+        bool,
+        str,
+        float,
+        float,
+    ]
+    assert config == TrainConfig(**{**given, "epochs": 3, "learning_rate": 0.5, "out": "runs/x"})
 
 
 def test_differences_name_what_differs_but_not_where():

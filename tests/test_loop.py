@@ -1,26 +1,35 @@
 """Whole runs of a tiny network, and of the command: what they leave, and how they survive."""
 
+import contextlib
+import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from runs import assert_same, records, tensors
+from runs import assert_same, files_of, records, tensors
 from safetensors.numpy import load_file
 
 import zoo
-from training import Interrupted, TrainConfig, fit
+from training import Interrupted, TrainConfig, evaluation, fit, folder, loop
+from training.checkpoint import Checkpoints
 from training.cli import main
 from training.config import FINETUNE
-from training.parallel import Devices
+from zoo.errors import ZooError
+from zoo.pretrained import store
 
 pytestmark = pytest.mark.usefixtures("tiny")
+
+STEPS = 1437 // 64  # an epoch
 
 
 def config(out: Path, **settings) -> TrainConfig:
@@ -42,9 +51,10 @@ def uninterrupted(whole):
 
 
 def test_a_run_leaves_all_it_promises(uninterrupted):
-    files = {path.name.partition(".tfevents")[0] for path in uninterrupted.iterdir()}
-    assert files == {
+    assert files_of(uninterrupted) == {
         "config.json",
+        "data.json",
+        "versions.json",
         "metrics.jsonl",
         "events.out",
         "report.md",
@@ -73,6 +83,8 @@ def test_a_run_leaves_all_it_promises(uninterrupted):
 def test_the_same_run_twice_is_the_same(uninterrupted, tmp_path):
     fit(config(tmp_path / "again", epochs=3))
     assert_same(uninterrupted, tmp_path / "again")
+    one, other = (out / "model.safetensors" for out in (uninterrupted, tmp_path / "again"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -116,18 +128,226 @@ def test_it_continues_bit_for_bit_with_everything_on(tmp_path, stop_before):
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_finished_run_trains_no_more(uninterrupted, monkeypatch):
-    before = records(uninterrupted)
-    shard = Devices.shard
+# --- a run that is over
 
-    def measure_only(self, batch):
-        assert "weight" in batch, "took another step"
-        return shard(self, batch)
 
-    monkeypatch.setattr(Devices, "shard", measure_only)
+def as_it_was(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """When each file was written, and what it holds."""
+    return {
+        f"{path.relative_to(folder)}": (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
+    before = as_it_was(uninterrupted)
     result = fit(config(uninterrupted, epochs=3))
-    assert records(uninterrupted) == before
-    assert result.accuracy == before[-1]["val_accuracy"]
+    assert as_it_was(uninterrupted) == before
+    assert capsys.readouterr().err == f"finished: {uninterrupted} has all of its 3 epochs\n"
+    assert result.accuracy == records(uninterrupted)[-1]["val_accuracy"]
+    assert [record["epoch"] for record in result.history] == [1, 2, 3]
+    assert result.model.classes == tuple("0123456789")
+
+
+def test_what_is_missing_of_a_finished_run_is_made_again(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "model.safetensors").unlink()
+    (out / "metrics.jsonl").unlink()
+    fit(config(out, epochs=3))
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_longer_run_is_another(uninterrupted, capsys):
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64"]
+    line = refused(capsys, *arguments, "--epochs", "5", "--out", str(uninterrupted))
+    assert re.search(r"holds a finished run of 3 epochs, asked for 5: its learning rate has", line)
+    command = line.rpartition(": ")[2]
+    assert command == (
+        f"zoo train tiny --data digits --out {uninterrupted}-2 --epochs 2 --batch-size 64 "
+        f"--image-size 16 --weights {uninterrupted}/model.safetensors"
+    )
+
+
+def test_the_command_that_goes_on_from_a_finished_run_works(uninterrupted, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64"]
+    line = refused(capsys, *arguments, "--epochs", "4", "--out", str(out))
+    main(shlex.split(line.rpartition(": ")[2])[1:])
+    before, (after,) = records(uninterrupted), records(tmp_path / "run-2")
+    assert after["val_loss"] < before[0]["val_loss"]
+
+
+def test_an_unfinished_run_of_other_epochs(uninterrupted, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "report.md").unlink()
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64"]
+    line = refused(capsys, *arguments, "--epochs", "5", "--out", str(out))
+    assert "holds a run of 3 epochs that is not over, asked for 5" in line
+    assert "finish it with --epochs 3, or choose another --out" in line
+
+
+def test_the_best_epoch_is_kept(tmp_path, uninterrupted, monkeypatch):
+    run = evaluation.run
+    accuracies = iter((0.3, 0.9, 0.9, 0.5))
+
+    def measured(*args):
+        return replace(run(*args), accuracy=next(accuracies))
+
+    out = tmp_path / "best"
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "run", measured)
+        result = fit(config(out, epochs=4, keep="best", schedule="constant", warmup=0, ema=0.5))
+    assert result.accuracy == 0.9
+    kept = Checkpoints(out / "checkpoints").read(2 * STEPS)
+    assert any(name.startswith("ema/") for name in kept.arrays)
+    for name, value in tensors(out).items():
+        np.testing.assert_array_equal(value, kept.weights[name], err_msg=name)
+        np.testing.assert_array_equal(
+            nnx_arrays(result.model)[name], kept.weights[name], err_msg=name
+        )
+    assert "| validation accuracy, epoch 2 | 90.00%" in (out / "card.md").read_text()
+
+    for epoch, step in (("best", 2), ("last", 4), ("3", 3)):
+        main(["export", str(out), str(tmp_path / "e.safetensors"), "--epoch", epoch])
+        want = Checkpoints(out / "checkpoints").read(step * STEPS).weights
+        got = load_file(tmp_path / "e.safetensors")
+        assert got.keys() == want.keys()
+        assert all(np.array_equal(got[name], want[name]) for name in want), epoch
+    assert zoo.load(str(tmp_path / "e.safetensors")).classes == tuple("0123456789")
+
+
+def nnx_arrays(model) -> dict[str, np.ndarray]:
+    return store._pack(model)[0]
+
+
+def test_an_epoch_that_is_not_kept(uninterrupted, tmp_path, capsys):
+    line = refused(
+        capsys, "export", str(uninterrupted), str(tmp_path / "e.safetensors"), "--epoch", "7"
+    )
+    assert re.search(
+        r"--epoch: got '7', expected best, last or one of those kept: (1, )?2, 3", line
+    )
+    model = str(uninterrupted / "model.safetensors")
+    line = refused(capsys, "export", model, str(tmp_path / "e.safetensors"), "--epoch", "best")
+    assert line.endswith("expected the folder of a run")
+
+
+# --- what a run is made of
+
+
+def test_a_run_on_other_data_is_refused(capsys, photos, tmp_path):
+    arguments = ["train", "tiny", "--data", f"folder:{photos}", "--image-size", "16"]
+    arguments += ["--batch-size", "8", "--epochs", "1", "--out", str(tmp_path / "run")]
+    main(arguments)
+    capsys.readouterr()
+    before = as_it_was(tmp_path / "run")
+    (photos / "dog").rename(photos / "ant")
+    line = refused(capsys, *arguments)
+    assert "is a run on other data (class 'dog' is now 'ant'): bring those back, or train" in line
+    assert as_it_was(tmp_path / "run") == before
+    main(shlex.split(line.rpartition(": ")[2])[1:])
+    assert zoo.load(str(tmp_path / "run-2" / "model.safetensors")).classes == ("ant", "cat")
+
+
+def test_an_interrupted_run_on_other_data_is_refused(capsys, photos, tmp_path, stop_before):
+    arguments = ["train", "tiny", "--data", f"folder:{photos}", "--image-size", "16"]
+    arguments += ["--batch-size", "8", "--epochs", "3", "--out", str(tmp_path / "run")]
+    stop_before(3)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 75
+    shutil.copy(photos / "cat" / "0.png", photos / "cat" / "6.png")
+    line = refused(capsys, *arguments)
+    assert "is a run on other data (1 picture more in class 'cat')" in line
+    for command in line.partition("from its weights: ")[2].split(" && "):
+        main(shlex.split(command)[1:])
+    assert [line["epoch"] for line in records(tmp_path / "run-2")] == [1, 2, 3]
+
+
+def test_other_versions_are_said(uninterrupted, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    versions = json.loads((out / "versions.json").read_text())
+    assert versions.keys() == {"zoo", "jax", "flax", "optax"}
+    (out / "versions.json").write_text(json.dumps({**versions, "jax": "0.1"}))
+    (out / "report.md").unlink()
+    fit(config(out, epochs=3))
+    told = capsys.readouterr().err.splitlines()
+    assert f"{out} was begun with jax 0.1: a result may differ in its last digits" in told
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "rollback.json"])
+@pytest.mark.parametrize("content", [b"", b'{"epo', b"[1]", b"\xff\x00", b"[" * 9999, b'{"a": 1}'])
+def test_a_damaged_file_of_a_run_is_named(uninterrupted, tmp_path, capsys, name, content):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "report.md").unlink()
+    (out / name).write_bytes(content)
+    before = as_it_was(out)
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64", "--epochs", "3"]
+    line = refused_last(capsys, *arguments, "--out", str(out))
+    if content != b'{"a": 1}':
+        assert f"{out / name} is damaged (" in line
+    assert as_it_was(out) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 50, b'{"epoch": 1, "step": 22}\n{"ep'])
+def test_damaged_metrics_of_a_finished_run(uninterrupted, tmp_path, capsys, content):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "metrics.jsonl").write_bytes(content)
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64", "--epochs", "3"]
+    line = refused_last(capsys, *arguments, "--out", str(out))
+    assert f"{out / 'metrics.jsonl'} is damaged, expected a record of each of 3 epochs" in line
+    if not content:
+        (out / "report.md").unlink()  # as the line says
+        main([*arguments, "--out", str(out)])
+        assert records(out) == records(uninterrupted)
+
+
+def refused_last(capsys, *arguments: str) -> str:
+    """The last line that `zoo` ends with, after others."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# --- one run at a time
+
+
+def test_a_second_run_in_the_same_folder_is_refused(uninterrupted, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "report.md").unlink()
+    (out / ".report.md.0123abcd").write_text("half")  # of a process that was killed
+    arguments = ["train", "tiny", "--image-size", "16", "--batch-size", "64", "--epochs", "3"]
+    with folder.held(out):
+        line = refused(capsys, *arguments, "--out", str(out))
+    assert line.endswith(
+        f"another process is at work in {out}: wait until it ends, or choose another --out"
+    )
+    main([*arguments, "--out", str(out)])
+
+
+def test_of_two_that_begin_at_once_one_is_refused(tmp_path, capsys, monkeypatch):
+    build_, other = loop.build, contextlib.ExitStack()
+
+    def build(*args):
+        (tmp_path / "run").mkdir()  # by another, meanwhile
+        other.enter_context(folder.held(tmp_path / "run"))
+        return build_(*args)
+
+    monkeypatch.setattr(loop, "build", build)
+    with other, pytest.raises(ZooError, match="another process is at work in"):
+        fit(config(tmp_path / "run"))
+    assert files_of(tmp_path / "run") == set()
 
 
 def test_shard_map_trains_the_same_network(uninterrupted, tmp_path):
@@ -286,7 +506,7 @@ def test_no_permission(capsys, tmp_path):
 
 
 COMMAND = [
-    *(sys.executable, "-c", "import sys; from training.cli import main; main(sys.argv[1:])"),
+    *(sys.executable, "-m", "training"),
     *("train", "mobilenet_v1_025", "--data", "digits", "--image-size", "32"),
     *("--epochs", "4", "--batch-size", "128"),
 ]

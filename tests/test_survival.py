@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from runs import assert_same, records, tensors
+from runs import assert_same, files_of, records, tensors
 
 import zoo
-from training import Interrupted, TrainConfig, fit, loop, optim
+from training import Interrupted, TrainConfig, fit, folder, logging, loop, optim
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
@@ -122,8 +122,8 @@ def test_a_loss_that_explodes_goes_back_once(
 
 def test_the_way_back_is_remembered(config, rescued, tmp_path, poison, stop_before):
     poison(4, math.nan)
-    stop_before(2 * STEPS + 1)  # the second of the second attempt
-    with pytest.raises(Interrupted, match=f"after step {STEPS + 1}"):
+    stop_before(2 * STEPS + 2)  # the second of the second attempt
+    with pytest.raises(Interrupted, match=f"after step {STEPS + 2}"):
         fit(config(tmp_path / "run"))
     fit(config(tmp_path / "run"))
     if not rescued.exists():
@@ -216,41 +216,6 @@ def test_a_full_disk_costs_a_checkpoint_and_no_more(config, tmp_path, capsys, mo
     assert len(records(tmp_path / "run")) == 3
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        ValueError('OUT_OF_RANGE: Error writing "x" [OS error 28: ENOSPC No space left on device]'),
-    ],
-)
-def test_what_the_disk_refuses_in_the_background(tmp_path, monkeypatch, error):
-    told = []
-    store = Checkpoints(tmp_path / "checkpoints", told.append)
-    store.save(start_state(Devices("pmap", jax.devices()[:1])), accuracy=0.5)
-    store.wait()
-
-    def wait():
-        raise error
-
-    monkeypatch.setattr(store._checkpointer, "wait", wait)
-    store.close()
-    assert told == [
-        "checkpoint of step 0 not saved: No space left on device; that of step 0 is whole"
-    ]
-    assert store.missed == ["No space left on device"]
-
-
-def test_other_errors_are_no_full_disk(tmp_path, monkeypatch):
-    store = Checkpoints(tmp_path / "checkpoints")
-
-    def wait():
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(store._checkpointer, "wait", wait)
-    with pytest.raises(ValueError, match="a bug"):
-        store.wait()
-
-
 @pytest.mark.slow
 def test_files_that_may_not_grow(pictures, tmp_path):
     arguments = ["--data", pictures, "--epochs", "2", "--out", str(tmp_path / "run")]
@@ -305,6 +270,133 @@ def test_the_second_ctrl_c_stops_at_once(config, pictures, tmp_path, monkeypatch
     assert stop.value.code == 130
 
 
+def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
+    def told(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+
+    for module, name in ((loop, "open_data"), (loop, "make_train_step")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, told)
+            with pytest.raises(Interrupted, match="stopped; the same command continues"):
+                fit(config(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert len(fit(config(tmp_path / "run")).history) == 3
+
+
+def test_told_to_stop_while_it_measures(config, tmp_path, monkeypatch):
+    run, asked = loop.evaluation.run, 0
+
+    def measured(*args):
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # of the last epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run(*args)
+
+    monkeypatch.setattr(loop.evaluation, "run", measured)
+    with pytest.raises(Interrupted):
+        fit(config(tmp_path / "run"))
+    assert checkpoints(tmp_path / "run")[-1] == 3 * STEPS
+    assert len(fit(config(tmp_path / "run")).history) == 3
+    assert asked == 3
+
+
+def test_told_to_stop_while_it_writes(config, tmp_path, monkeypatch):
+    def told(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.report, "write", told)
+        with pytest.raises(Interrupted):
+            fit(config(tmp_path / "run"))
+    fit(config(tmp_path / "run"))
+
+
+STOPPED = """
+import os, signal, sys, threading, time
+sys.argv = ["zoo", "train"]
+from training import stopping
+stopping.take_over()
+unsaved, where = {unsaved}, {where!r}
+stopping._command.unsaved = unsaved
+if where == "native":  # Python's handlers do not run meanwhile
+    import ctypes
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    ctypes.CDLL(None).poll(None, 0, 20_000)
+elif where == "exit":
+    import atexit
+    atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(20)))
+    sys.exit(0)
+elif where == "twice":
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "unsaved", "code"),
+    [("native", False, 75), ("native", True, 0), ("exit", False, 75), ("twice", True, -2)],
+)
+def test_the_command_heeds_signals_everywhere(where, unsaved, code):
+    begun = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-c", STOPPED.format(where=where, unsaved=unsaved)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == code, process.stderr
+    if code == 75:
+        assert process.stderr == "zoo: stopped; the same command continues the run\n"
+        assert time.monotonic() - begun < 15
+
+
+# --- a disk that is full for a while
+
+
+def test_no_epoch_is_missing_of_a_run_that_ends_well(config, tmp_path, capsys, monkeypatch):
+    write_, asked = logging.write, 0
+
+    def write(path, data):
+        nonlocal asked
+        asked += path.name == "metrics.jsonl"
+        if asked in (2, 3, 4):  # all epochs; the first write is of none
+            raise OSError(28, "No space left on device")
+        write_(path, data)
+
+    monkeypatch.setattr(logging, "write", write)
+    fit(config(tmp_path / "run"))
+    told = capsys.readouterr().err
+    assert told.count("not written: No space left on device") == 3
+    assert [line["epoch"] for line in records(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_metrics_that_cannot_be_written_fail_the_run_and_come_back(config, tmp_path, monkeypatch):
+    def write(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "write", write)
+        with pytest.raises(ZooError, match="No space left on device; the same command tries again"):
+            fit(config(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    fit(config(tmp_path / "run"))  # from the checkpoint, which has them too
+    assert [line["epoch"] for line in records(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_events_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch):
+    log = logging.Log(tmp_path, [], 0)
+    raw = log._events._writer._py_recordio_writer._writer
+    os.dup2(os.open("/dev/full", os.O_WRONLY), raw.fileno())
+    for epoch in range(1, 2000):  # more than its buffer holds
+        monkeypatch.setattr(log, "write", lambda: None)
+        log.add({"epoch": epoch, "step": epoch, "train_loss": 0.5, "val_loss": 0.5})
+    log.close()
+
+
 # --- other numbers of devices
 
 
@@ -334,10 +426,7 @@ def test_eight_devices_one_and_eight_again(tmp_path):
         store = Checkpoints(tmp_path / "checkpoints")
         step = crew.replicate(jnp.array(number, jnp.int32))
         if number:
-            state = store.restore(start_state(crew))
-            assert all(
-                x.sharding.device_set == set(crew.mesh.devices) for x in jax.tree.leaves(state)
-            )
+            state = crew.replicate(store.newest().fill(start_state(crew)))
             assert_equal(replace(state, step=first.step), first)
         state = replace(state, step=step)
         store.save(state, accuracy=0.5)
@@ -450,9 +539,10 @@ def test_a_killed_process_takes_the_other_along_and_both_go_on(whole, pictures, 
 
 
 def test_only_the_first_process_writes(whole):
-    files = {path.name.partition(".tfevents")[0] for path in whole.iterdir()}
-    assert files == {
+    assert files_of(whole) == {
         "config.json",
+        "data.json",
+        "versions.json",
         "metrics.jsonl",
         "events.out",
         "checkpoints",
@@ -475,15 +565,12 @@ def test_two_processes_of_four_devices_are_eight_devices(config, pictures, tmp_p
 
 
 def test_what_two_processes_saved_one_restores(whole):
-    store = Checkpoints(whole / "checkpoints")
-    state = store.restore(start_state(Devices("pmap")))
-    store.close()
-    assert int(state.step) == EPOCHS * STEPS
-    arrays, saved = {**state.params, **state.stats}, tensors(whole)
-    assert arrays.keys() == saved.keys()
-    for path, value in arrays.items():
-        assert value.sharding.device_set == set(jax.devices())
-        np.testing.assert_array_equal(np.asarray(value), saved[path], err_msg=path)
+    found = Checkpoints(whole / "checkpoints").newest()
+    assert found.step == EPOCHS * STEPS
+    state, saved = found.fill(start_state(Devices("pmap"))), tensors(whole)
+    assert found.weights.keys() == {*state.params, *state.stats} == saved.keys()
+    for path, value in found.weights.items():
+        np.testing.assert_array_equal(value, saved[path], err_msg=path)
 
 
 @pytest.mark.slow
@@ -520,10 +607,38 @@ def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "lost", "ends"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: Connection closed by peer"), True, "gone"),
+        (ValueError("whatever JAX makes of it"), True, "gone"),
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo: DEADLINE_EXCEEDED"), False, "reach each other"),
+    ],
+)
+def test_what_a_lost_peer_raises_does_not_matter(monkeypatch, error, lost, ends):
+    codes = []
+    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: lost)
+    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(loop.PeerLost, match=ends), loop._together():
+        raise error
+    assert codes == ([] if lost else [75])
+
+
+def test_an_error_of_ones_own_is_no_lost_peer(monkeypatch):
+    codes = []
+    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: False)
+    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    for error, code in ((ValueError("a bug"), 1), (ZooError("bad"), 2), (KeyboardInterrupt(), 130)):
+        with pytest.raises(type(error)), loop._together():
+            raise error
+        assert codes.pop() == code
+
+
 def test_hosts_that_share_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SHARED", 0)
+    monkeypatch.setattr(folder, "SHARED", 0)
     with pytest.raises(ZooError, match=r"process 0 made .*run, which .* all hosts share"):
-        loop.check_shared(tmp_path / "run")
+        folder.check_shared(tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -1,22 +1,33 @@
 """Checkpoints to resume from: the only file that says Orbax."""
 
+import contextlib
 import errno
+import json
 import logging
+import math
 import os
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+import zoo
 from zoo.errors import ZooError
+from zoo.layers import Network
+from zoo.pretrained.digest import digest
+from zoo.pretrained.store import describe, rebuild
 
+from . import distributed
+from .logging import read_records
 from .state import TrainState
 
 # What TensorStore and Orbax make of the system's errors, which not all are an OSError.
@@ -26,6 +37,12 @@ DISK = re.compile(r"No space left on device|File too large|Disk quota exceeded|I
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     """Orbax tells every step of a save, and every thread that a full disk fails."""
     return "orbax" not in Path(record.pathname).parts
+
+
+def _not_a_lost_task(record: logging.LogRecord) -> bool:
+    """Of the arrays of a damaged checkpoint Orbax awaits the first, asyncio tells the others."""
+    message = record.getMessage()
+    return not ("never retrieved" in message and "tensorstore" in message.lower())
 
 
 def _hush_tasks() -> None:
@@ -41,47 +58,91 @@ def _hush_tasks() -> None:
     sys.unraisablehook = hook
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds, read and found whole.
+
+    Args:
+      step: after which it was saved.
+      arrays: of the state, by its fields and their keys ("params/body.stem.conv.kernel").
+      history: a record for each epoch that was over, as in `metrics.jsonl`; None: it does not say.
+      about: all of the network but its arrays, see `zoo.pretrained.store.describe`; "": not said.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    history: list[dict[str, Any]] | None
+    about: str
+
+    def fill(self, like: TrainState) -> TrainState:
+        """These values as a state of the structure of `like`, on the host.
+
+        Raises:
+          ZooError: they are of another structure.
+        """
+        wanted, structure = jax.tree_util.tree_flatten_with_path(like)
+        names = [_name(path) for path, _ in wanted]
+        shapes = {name: (x.shape, x.dtype) for name, (_, x) in zip(names, wanted, strict=True)}
+        got = {name: (x.shape, x.dtype) for name, x in self.arrays.items()}
+        if other := sorted(name for name in {*shapes, *got} if shapes.get(name) != got.get(name)):
+            raise ZooError(
+                f"checkpoint of step {self.step}: {len(other)} of its arrays are not those of this "
+                f"run ({other[0]}, ...): it was written by another version, or for another network"
+            )
+        return jax.tree_util.tree_unflatten(structure, [self.arrays[name] for name in names])
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Parameters (averaged where averages are kept) and BN statistics, by dotted path."""
+        fields = [self._field(name) for name in ("params", "ema", "frozen", "stats")]
+        return {path: x for field in fields for path, x in field.items()}
+
+    def _field(self, name: str) -> dict[str, np.ndarray]:
+        start = f"{name}/"
+        return {k.removeprefix(start): x for k, x in self.arrays.items() if k.startswith(start)}
+
+
 class Checkpoints:
     """The checkpoints of a run: the latest two, and the one of the best validation accuracy.
 
-    Saving goes on in the background; a checkpoint appears whole or not at all. Where one cannot be
+    Each is a folder named by its step, which Orbax writes in the background and which appears whole
+    or not at all. A digest over its values tells later whether it still is. Where one cannot be
     written (a full disk), those before it stay, and the next is tried as if nothing had happened.
 
     They can be restored on any number of devices and processes. All processes of a run call every
     method alike.
 
     Args:
-      folder: theirs, shared by all processes.
-      tell: gets a line for each checkpoint that could not be saved.
+      folder: theirs, shared by all processes; it is made at the first save.
+      tell: gets a line for each checkpoint that could not be saved, or not be read.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] | None = None):
         logging.getLogger("absl").addFilter(_not_from_orbax)
+        logging.getLogger("asyncio").addFilter(_not_a_lost_task)
         _hush_tasks()
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         self._tell = tell or (lambda line: print(line, file=sys.stderr))
+        self._first = jax.process_index() == 0
+        self._beside = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
         self._step = 0  # of the save under way
+        self._accuracies: dict[int, float] = {}  # by step, as far as they have been looked at
         self.missed: list[str] = []  # why a checkpoint could not be saved, one each
-        self._open()
 
-    def _open(self) -> None:
-        keep = ocp.training.preservation_policies
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=keep.AnyPreservationPolicy(
-                [
-                    keep.LatestN(2),
-                    keep.BestN(n=1, get_metric_fn=lambda metrics: metrics["accuracy"]),
-                ]
-            ),
-            cleanup_tmp_directories=True,
-        )
+    def clear(self) -> None:
+        """Delete what a killed process left half done; for the run to whom the folder belongs."""
+        if self._first and self.folder.is_dir():
+            for left in self.folder.iterdir():
+                if left.name.startswith(".") or ".orbax-checkpoint-tmp" in left.name:
+                    shutil.rmtree(left, ignore_errors=True)
 
     @property
     def steps(self) -> list[int]:
         """The steps there are checkpoints of, in order."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
     @property
     def latest(self) -> int | None:
@@ -93,78 +154,255 @@ class Checkpoints:
         """What there is to continue from, in words."""
         return f"that of step {self.latest} is whole" if self.steps else "there is none yet"
 
-    def save(self, state: TrainState, accuracy: float) -> None:
+    # --- saving
+
+    def save(
+        self,
+        state: TrainState,
+        accuracy: float | None = None,
+        history: Iterable[dict[str, Any]] = (),
+        about: str = "",
+    ) -> None:
         """Begin to save a state, of which `state.step` is the name.
 
         Args:
           state: global arrays, see `Devices.to_global`.
-          accuracy: the validation accuracy by which the best is chosen.
+          accuracy: the validation accuracy by which the best is chosen; None in mid-epoch.
+          history, about: as in `Saved`.
         """
         self.wait()  # for the one before
         self._step = int(state.step)
-        if self._full(state):
-            self._miss(os.strerror(errno.ENOSPC))
-            return
-        with self._on_disk():
-            self._checkpointer.save_checkpointables_async(
-                self._step, {"state": state}, metrics={"accuracy": accuracy}, overwrite=True
+        host = jax.tree.map(np.array, state)  # a copy: the next step uses the state's memory again
+        note = {"accuracy": accuracy, "history": list(history), "about": about}
+        sha256 = digest(_named(host), json.dumps(note, sort_keys=True))
+        try:
+            self._check_room(host)
+            response = ocp.save_checkpointables_async(
+                self.folder / f".{self._step}",
+                # Orbax has all processes save, and then wants to see the arrays of all
+                {"state": host if jax.process_count() == 1 else state},
+                custom_metadata={**note, "sha256": sha256},
+                overwrite=True,
             )
+        except (OSError, ValueError, RuntimeError) as error:
+            self._miss(error)
+            return
+        self._saving = self._beside.submit(self._finish, response, self._step, accuracy)
 
-    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The state of a step, or the newest one, placed as `like` is."""
-
-        def abstract(x: jax.Array) -> Any:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-        loaded = self._checkpointer.load_checkpointables(
-            self.latest if step is None else step, {"state": jax.tree.map(abstract, like)}
-        )
-        return loaded["state"]
-
-    def forget_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps."""
-        for later in self.steps:
-            if later > step:
-                self._checkpointer.delete(later)
+    def _finish(
+        self, response: "ocp.AsyncResponse[None]", step: int, accuracy: float | None
+    ) -> None:
+        response.result()  # without which its thread and event loop would stay for ever
+        if not self._first:
+            return
+        final = self.folder / str(step)
+        if final.exists():  # damaged, or from before a break
+            self._delete(step)
+        (self.folder / f".{step}").rename(final)
+        self._accuracies[step] = _number(accuracy)
+        # those of later steps are from before a break
+        past = [other for other in self.steps if other <= step]
+        for other in self.steps:
+            if other not in (*past[-2:], self._by_accuracy(past)[0]):
+                self._delete(other)
 
     def wait(self) -> None:
         """Wait for the save under way."""
-        with self._on_disk():
-            self._checkpointer.wait()
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        try:
+            saving.result()
+        except (OSError, ValueError, RuntimeError) as error:
+            self._miss(error)
 
     def close(self) -> None:
         """Wait for the last save."""
         self.wait()
-        self._checkpointer.close()
+        self._beside.shutdown()
 
-    def _full(self, state: TrainState) -> bool:
-        """Whether the disk has no room, which TensorStore would tell in hundreds of lines."""
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps."""
+        self.wait()
+        if self._first:
+            for later in self.steps:
+                if later > step:
+                    self._delete(later)
+
+    def _delete(self, step: int) -> None:
+        """At once: a process that is killed meanwhile leaves no part of it that looks whole."""
+        gone = self.folder / f".{step}.gone"
+        (self.folder / str(step)).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _check_room(self, state: TrainState) -> None:
+        """
+        Raises:
+          OSError: the disk has no room, which TensorStore would tell in hundreds of lines.
+        """
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
+        self.folder.mkdir(parents=True, exist_ok=True)
         # several processes could find it differently full
-        return jax.process_count() == 1 and shutil.disk_usage(self._folder).free < needed
+        if jax.process_count() == 1 and shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    @contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        """What the disk refuses is told and noted, and the checkpoints are those on the disk.
+    def _miss(self, error: Exception) -> None:
+        """What the disk refuses is told and noted.
 
         Raises:
+          Exception: the error, where it is not the disk's.
           ZooError: it was refused to one of several processes: the others wait for it.
         """
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:
-            why = error.strerror if isinstance(error, OSError) else None
-            if why is None:
-                if not (found := DISK.search(str(error))):
-                    raise
-                why = found.group()
-            if jax.process_count() > 1:
-                raise ZooError(f"checkpoint of step {self._step} not saved: {why}") from error
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            # Orbax counts it among its own. The next save waits till its remains are gone.
-            self._open()
-            self._miss(why)
-
-    def _miss(self, why: str) -> None:
+        why = error.strerror if isinstance(error, OSError) else None
+        if why is None:
+            if not (found := DISK.search(str(error))):
+                raise error
+            why = found.group()
+        if jax.process_count() > 1:
+            raise ZooError(f"checkpoint of step {self._step} not saved: {why}") from error
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        for left in self.folder.glob(f".{self._step}*"):
+            shutil.rmtree(left, ignore_errors=True)
         self.missed.append(why)
         self._tell(f"checkpoint of step {self._step} not saved: {why}; {self.kept}")
+
+    # --- reading
+
+    def newest(self, among: Iterable[int] | None = None) -> Saved | None:
+        """The newest checkpoint that is whole; None if there is none at all.
+
+        Damaged ones are told and left where they are.
+
+        Args:
+          among: the steps to choose from; None: all.
+
+        Raises:
+          ZooError: there are some, and none of them is whole.
+        """
+        self.wait()
+        return self._whole(sorted(self.steps if among is None else among, reverse=True))
+
+    def best(self) -> Saved | None:
+        """The checkpoint of the best validation accuracy, of equal ones the first; as `newest`."""
+        self.wait()
+        return self._whole(self._by_accuracy(self.steps))
+
+    def _whole(self, steps: list[int]) -> Saved | None:
+        """The first of these that is whole."""
+        found, faults = None, []
+        for step in steps if self._first else ():
+            try:
+                found = self.read(step)
+                break
+            except ZooError as error:
+                faults.append(str(error))
+        if faults and not found:
+            raise ZooError(
+                f"{faults[0]}, and no other is whole: restore {self.folder} from a copy, delete it "
+                "to train from the beginning, or choose another --out"
+            )
+        if faults and found:
+            self._tell(f"{'; '.join(faults)}: using that of step {found.step}")
+        chosen = distributed.from_first({"step": found.step if found else None})["step"]
+        return found if self._first or chosen is None else self.read(chosen)
+
+    def _by_accuracy(self, steps: list[int]) -> list[int]:
+        return sorted(steps, key=lambda step: (-self._accuracy(step), step))
+
+    def read(self, step: int) -> Saved:
+        """The checkpoint of a step.
+
+        Raises:
+          ZooError: it is damaged.
+        """
+        path = self.folder / str(step)
+        # every process reads for itself, and none waits for another
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        try:
+            with ocp.Context(multiprocessing_options=alone):
+                metadata = ocp.checkpointables_metadata(path)
+                like = jax.tree.map(
+                    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+                    metadata.metadata["state"],
+                )
+                arrays = _named(ocp.load_checkpointables(path, {"state": like})["state"])
+                note = dict(metadata.custom_metadata or {})
+                if not note:  # an earlier version wrote it, without a digest
+                    _old_note(path)
+            sha256 = note.pop("sha256", None)
+            values = digest(arrays, json.dumps(note, sort_keys=True))
+        # the parsers of a damaged file may raise anything
+        except Exception as error:
+            lines = f"{error}".splitlines() or [""]
+            why = f"{type(error).__name__}: {lines[0]:.80}"
+            raise ZooError(f"checkpoint of step {step} is damaged ({why})") from error
+        if note and sha256 != values:
+            raise ZooError(f"checkpoint of step {step} is damaged (other values than were saved)")
+        if arrays.get("step") != step:
+            raise ZooError(f"checkpoint of step {step} is damaged (it is of another step)")
+        return Saved(step, arrays, note.get("history"), note.get("about", ""))
+
+    def _accuracy(self, step: int) -> float:
+        """The accuracy noted in a checkpoint; -1 where there is none."""
+        if step not in self._accuracies:
+            path, note = self.folder / str(step), None
+            with contextlib.suppress(Exception):  # a damaged one cannot be the best
+                note = ocp.checkpointables_metadata(path).custom_metadata
+                if not note:  # an earlier version wrote it
+                    note = _old_note(path)
+            self._accuracies[step] = _number(note.get("accuracy") if note else None)
+        return self._accuracies[step]
+
+
+def _old_note(path: Path) -> dict[str, Any]:
+    """What an earlier version noted: the accuracy."""
+    found: dict[str, Any] = json.loads((path / "metrics" / "metrics").read_bytes())
+    return found
+
+
+def _number(accuracy: Any) -> float:
+    """An accuracy to compare by: -1 is lower than all."""
+    return accuracy if isinstance(accuracy, float) and math.isfinite(accuracy) else -1.0
+
+
+def _named(state: Any) -> dict[str, np.ndarray]:
+    """The arrays of a state, or of what Orbax makes of it, by name."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {_name(path): np.asarray(x) for path, x in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def network_of(run: Path, epoch: str) -> Network:
+    """The network as it was after an epoch that a run, finished or not, has a checkpoint of.
+
+    Args:
+      epoch: "best", "last" or a number.
+
+    Raises:
+      ZooError: there is no such checkpoint, or it is damaged.
+    """
+    store = Checkpoints(run / "checkpoints")
+    saved = {r["epoch"]: r["step"] for r in read_records(run / "metrics.jsonl")}
+    saved = {number: step for number, step in saved.items() if step in store.steps}
+    if not saved:
+        raise ZooError(f"export: {run} has no checkpoint of an epoch")
+    if epoch == "last":
+        found = store.newest(saved.values())
+    elif epoch == "best":
+        found = store.best()
+    elif epoch in map(str, saved):
+        found = store.read(saved[int(epoch)])
+    else:
+        kept = ", ".join(map(str, saved))
+        raise ZooError(f"--epoch: got {epoch!r}, expected best, last or one of those kept: {kept}")
+    store.close()
+    assert found  # there are some
+    source = f"checkpoint of step {found.step}"
+    # an earlier version did not say it
+    about = found.about or describe(zoo.load(f"{run / 'model.safetensors'}"))
+    return rebuild(source, found.weights, about)

@@ -10,21 +10,27 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from zoo.cache import enable_compilation_cache
-from zoo.cli import Commands, _add_format, commands, table
+from zoo.cli import Commands, _add_format, commands, export_model, table
 from zoo.errors import ZooError
 from zoo.text import plain
 
+from . import stopping
 from .config import FINETUNE, TrainConfig
+from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 
 EXIT_BAD_INPUT = 2
 LIST = "list"  # what `zoo plan --topology` is asked without a name
-EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continues the run
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75."""
+    """Run the command. Bad input is one line and exit code 2; an interrupted run exits with 75.
+
+    Args:
+      argv: None: the process is the command.
+    """
+    if argv is None:
+        stopping.take_over()
     args = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
@@ -85,6 +91,14 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+    parser = found.parsers["export"]
+    parser.add_argument(
+        "--epoch",
+        metavar="EPOCH",
+        help="of a run, whose folder MODEL is then: best, last, or the number of one it still has",
+    )
+    parser.set_defaults(run=_export, of_file=parser.get_default("run"))
 
     parser = found.add(
         "plan",
@@ -185,6 +199,8 @@ def _finetune(args: argparse.Namespace) -> None:
 
 
 def _run(config: TrainConfig, args: argparse.Namespace) -> None:
+    from zoo.cache import enable_compilation_cache
+
     from . import distributed
 
     distributed.start(args.coordinator, args.processes, args.process)
@@ -238,7 +254,7 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
 
 
 def _fit(config: TrainConfig) -> None:
-    from .logging import best_of
+    from .logging import best_of, kept_of
     from .loop import Interrupted, fit
 
     try:
@@ -247,11 +263,11 @@ def _fit(config: TrainConfig) -> None:
         print(f"zoo: {stopped}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     last = result.history[-1]
-    best = best_of(result.history)
+    best, kept = best_of(result.history), kept_of(result.history, config.keep)
     rows = [
-        ("validation accuracy", f"{last['val_accuracy']:.2%}"),
-        ("validation loss", f"{last['val_loss']:.4f}"),
-        ("training accuracy", f"{last['train_accuracy']:.2%}"),
+        ("validation accuracy", f"{kept['val_accuracy']:.2%}"),
+        ("validation loss", f"{kept['val_loss']:.4f}"),
+        ("training accuracy", f"{kept['train_accuracy']:.2%}"),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
         ("epochs", str(last["epoch"])),
         ("training time", f"{sum(record['seconds'] for record in result.history):.0f} s"),
@@ -262,7 +278,20 @@ def _fit(config: TrainConfig) -> None:
     print(f"run: {result.out}")
 
 
+def _export(args: argparse.Namespace) -> None:
+    if args.epoch is None:
+        args.of_file(args)
+        return
+    from .checkpoint import network_of
+
+    if not Path(args.model).is_dir():
+        raise ZooError(f"--epoch: got the model {args.model}, expected the folder of a run")
+    export_model(network_of(Path(args.model), args.epoch), args)
+
+
 def _evaluate(args: argparse.Namespace) -> None:
+    from zoo.cache import enable_compilation_cache
+
     from .evaluation import evaluate
 
     enable_compilation_cache()

@@ -2,7 +2,11 @@
 
 import dataclasses
 import difflib
-import json
+import math
+import operator
+import os
+import reprlib
+import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ OPTIMIZERS = tuple(LEARNING_RATES)
 SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
+KEEP = ("last", "best")
 
 
 def option(default: Any, text: str) -> Any:
@@ -121,15 +126,21 @@ class TrainConfig:
 
     engine: str = option("pmap", "pmap or shard_map: what spreads a step over the devices")
     seed: int = option(0, "of the weights, the order of the pictures, augmentation and dropout")
+    keep: str = option("last", "which epoch model.safetensors is of: " + " or ".join(KEEP))
     val_fraction: float = option(0.2, "held out of each class where a folder has no val/")
     skip_unreadable: bool = option(False, "leave unreadable images out instead of stopping")
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         for kind, got, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("dtype", self.dtype, DTYPES),
             ("engine", self.engine, ENGINES),
+            ("keep", self.keep, KEEP),
         ):
             if got not in choices:
                 raise unknown(kind, got, choices)
@@ -164,9 +175,11 @@ class TrainConfig:
             ("head_epochs", 0, self.epochs),
             ("unfreeze_scale", 0, 1),
             ("depth_decay", 0, 1),
+            ("seed", 0, 2**31 - 1),
+            ("val_fraction", 0, 1),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not low <= value <= high:  # NaN is in no bounds
                 raise ZooError(f"{name}: got {value}, expected {low} to {high}")
         if self.batch_size % self.accumulate:
             raise ZooError(
@@ -201,7 +214,8 @@ class TrainConfig:
             shares = (-1.0,)
         if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
             raise ZooError(
-                f"milestones: got {self.milestones!r}, expected rising shares such as 0.3,0.6,0.9"
+                f"milestones: got {reprlib.repr(self.milestones)}, "
+                "expected rising shares such as 0.3,0.6,0.9"
             )
         return shares
 
@@ -210,13 +224,17 @@ class TrainConfig:
         """By stage, what its learning rate is multiplied with."""
         found = {}
         for part in filter(None, (self.lr_mult or "").split(",")):
-            stage, _, factor = part.partition("=")
+            stage, _, text = part.partition("=")
             try:
-                found[stage.strip()] = float(factor)
+                factor = float(text)
             except ValueError:
+                factor = math.nan
+            if not 0 <= factor <= 1e6:
                 raise ZooError(
-                    f"lr_mult: got {part!r}, expected STAGE=FACTOR such as stem=0.1"
-                ) from None
+                    f"lr_mult: got {reprlib.repr(part)}, expected STAGE=FACTOR such as stem=0.1, "
+                    "with a factor of 0 to 1000000"
+                )
+            found[stage.strip()] = factor
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,8 +251,31 @@ class TrainConfig:
                 raise ZooError(f"unknown setting {key!r}{hint}")
         return cls(**values)
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """A value as the field's type, from a number of NumPy's or a path too.
+
+    Raises:
+      ZooError: it is of another.
+    """
+    kinds = set(typing.get_args(hint) or (hint,))
+    if value is None and type(None) in kinds:
+        return None
+    kind = (kinds - {type(None)}).pop()
+    truth = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+    try:
+        if kind is bool and truth:
+            return bool(value)
+        if kind is int and not truth:
+            return operator.index(value)
+        if kind is float and not truth and not isinstance(value, str | bytes):
+            return float(value)
+        if kind is str and not isinstance(value, bytes):
+            return str(os.fspath(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    expected = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}[kind]
+    raise ZooError(f"{name}: got {reprlib.repr(value)}, expected {expected}")
 
 
 # What fine-tuning sets differently from training; `finetuning.py` is its policy.

@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ from jax.experimental import multihost_utils
 from zoo import backend
 from zoo.errors import ZooError
 
+from .stopping import EXIT_INTERRUPTED
+
 Json = TypeVar("Json", bound=dict[str, Any])
 
 CONNECT = 300  # seconds for all processes to come up
@@ -37,9 +40,12 @@ GRACE = 5  # seconds that a process without its peers has to end by itself
 FINISH = 300  # seconds that a process that has ended well waits for the others to end too
 PATIENCE = 24 * 60 * 60  # seconds: the first process may be busy, or prepare a dataset
 
-EXIT_LOST = 75  # as for every run that the same command continues
 LOST = (
     "another process of this run is gone; "
+    "the same command on all hosts continues it from the last checkpoint"
+)
+SLOW = (
+    "the processes of this run did not reach each other in time; "
     "the same command on all hosts continues it from the last checkpoint"
 )
 
@@ -288,7 +294,7 @@ class Watch:
 
     def _end(self) -> NoReturn:
         if self._code is None:
-            _exit(EXIT_LOST, "" if self._told.is_set() else f"zoo: {LOST}")
+            _exit(EXIT_INTERRUPTED, "" if self._told.is_set() else f"zoo: {LOST}")
         # Without the first process JAX aborts the others, which are better told.
         for _ in range(BEAT + GRACE + 3 if self._process == 0 else 0):
             with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -308,6 +314,12 @@ def peer_lost() -> bool:
     That takes up to half a minute to know. The process then ends within `GRACE` seconds.
     """
     return _watch is not None and _watch.lost()
+
+
+def too_slow(error: Exception) -> bool:
+    """Whether an error is of processes that are there, but did not meet in time."""
+    late = re.search(r"DEADLINE_EXCEEDED|UNAVAILABLE", str(error))
+    return isinstance(error, jax.errors.JaxRuntimeError) and bool(late) and jax.process_count() > 1
 
 
 def failed(code: int) -> None:

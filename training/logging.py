@@ -3,7 +3,9 @@
 import json
 import math
 import sys
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +16,21 @@ Record = dict[str, Any]
 
 
 class Log:
-    """One record an epoch, appended to `metrics.jsonl` and written as TensorBoard events.
-
-    A last line that a crash cut off is dropped, which is told on stderr.
+    """One record an epoch, in `metrics.jsonl` and as TensorBoard events.
 
     Args:
       out: folder of the run.
-      step: where the run continues; records of later steps, from before a break, are dropped.
+      history: the records of the epochs that are over.
+      step: where the run continues.
     """
 
-    def __init__(self, out: Path, step: int):
-        from tensorboardX import SummaryWriter
-
-        self.out = out
+    def __init__(self, out: Path, history: list[Record], step: int):
         self.path = out / "metrics.jsonl"
-        self.history = [record for record in read_records(self.path) if record["step"] <= step]
-        # whole or not at all: a crash here must not cost the records of a long run
-        write(self.path, "".join(map(_line, self.history)).encode())
-        # Its thread only fills a buffer, which `add` writes out: the first write that fails would
-        # end the thread, and `add` would wait for it for ever.
-        self.events = SummaryWriter(str(out), purge_step=step + 1, flush_secs=10**6)
+        self.history = history
+        self._behind = True  # whether the file lacks records
+        with suppress(OSError):  # the next record tells
+            self.write()
+        self._events = _Events(out, step)
 
     def add(self, record: Record) -> None:
         """
@@ -41,19 +38,63 @@ class Log:
           OSError: a full disk; the next record that can be written brings this one along.
         """
         self.history.append(record)
-        write(self.path, "".join(map(_line, self.history)).encode())
-        for name, value in record.items():
-            if name not in ("epoch", "step"):
-                self.events.add_scalar(name, value, record["step"])
-        self.events.flush()
+        self._behind = True
+        self._events.add(record)
+        self.write()
+
+    def write(self) -> None:
+        """Write the records that the file lacks.
+
+        Raises:
+          OSError: a full disk.
+        """
+        if self._behind:
+            # whole or not at all: a crash here must not cost the records of a long run
+            write(self.path, "".join(map(_line, self.history)).encode())
+            self._behind = False
 
     def close(self) -> None:
-        try:
-            self.events.close()
-        except OSError:  # a full disk still; it would try once more when Python ends
-            writer = self.events.file_writer.event_writer
-            writer._worker.stop()
-            writer._closed = True
+        self._events.close()
+
+
+class _Events:
+    """TensorBoard events of the records. What a full disk refuses of them is lost.
+
+    tensorboardX's `SummaryWriter` has a thread that a full disk ends, and then waits for it.
+    """
+
+    def __init__(self, out: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        self._event = event_pb2.Event
+        self._writer = None
+        with suppress(OSError):
+            self._writer = EventsWriter(str(out / "events"), f".{step}")
+            # events of later steps, from before a break, are not shown
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.write_event(self._event(step=step + 1, session_log=start))
+
+    def add(self, record: Record) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in record.items():
+            if self._writer and name not in ("epoch", "step"):
+                event = self._event(
+                    step=record["step"], wall_time=time.time(), summary=scalar(name, value)
+                )
+                with suppress(OSError):
+                    self._writer.write_event(event)
+        if self._writer:
+            with suppress(OSError):
+                self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer:
+            with suppress(OSError):
+                self._writer.flush()
+            with suppress(OSError):
+                self._writer._py_recordio_writer.close()  # its own would leave a full disk's open
 
 
 def _line(record: Record) -> str:
@@ -89,6 +130,11 @@ def best_of(history: list[Record]) -> Record:
         return value if math.isfinite(value) else -1.0
 
     return max(history, key=accuracy)
+
+
+def kept_of(history: list[Record], keep: str) -> Record:
+    """The record of the epoch that `TrainConfig.keep` asks for."""
+    return best_of(history) if keep == "best" else history[-1]
 
 
 def draw_curves(history: list[Record], path: Path, title: str) -> bool:

@@ -3,10 +3,7 @@
 import contextlib
 import json
 import math
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,23 +19,25 @@ import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network, model_stages
 from zoo.pretrained.fetch import write
+from zoo.pretrained.store import describe
 
-from . import data, distributed, evaluation, memory, optim, report
+from . import data, distributed, evaluation, folder, memory, optim, report
 from .checkpoint import Checkpoints
-from .config import TrainConfig, differences
-from .logging import Log, Record
+from .config import TrainConfig
+from .logging import Log, Record, best_of, kept_of, read_records
 from .parallel import Devices
 from .phases import Phase, phases, rate_scales
 from .setup import assemble, build, check_batch_norm, class_weights, open_data
 from .state import TrainState, no_totals, put_together
 from .step import make_eval_step
+from .stopping import EXIT_INTERRUPTED, Stop, heeded
+from .stopping import Interrupted as Interrupted
 
 # A mean loss this many times the epoch's before, and above twice that of guessing, has come apart:
 # not even a restart of the learning rate does that to a network that has learnt something.
 EXPLODED = 10.0
 SLOWER = 0.1  # the learning rate of the second attempt, over that of the first
 GLANCE = 0.5  # seconds between two looks at the loss, each of which waits for a step
-SHARED = 60  # seconds in which a shared folder shows on one host what another wrote
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,9 @@ class Result:
     """What a run came to."""
 
     model: Network  # trained, in inference mode
-    accuracy: float  # on the validation pictures, at the end
+    accuracy: float  # of the model on the validation pictures
     history: list[Record]  # one record an epoch, as in metrics.jsonl
     out: Path
-
-
-class Interrupted(Exception):
-    """The run was told to stop (SIGTERM, Ctrl-C) and saved itself; the same call continues it."""
 
 
 class PeerLost(Interrupted):
@@ -74,8 +69,9 @@ def fit(config: TrainConfig) -> Result:
 
     Everything is checked before the first file is written. The run leaves in `config.folder`:
     `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model.safetensors` (the
-    last epoch's) with its `card.md`, and `report.md` with `curves.png`, `confusion.png`,
-    `mistakes.png` and `predictions.csv`.
+    last epoch's, or the best one's with `config.keep`) with its `card.md`, and `report.md` with
+    `curves.png`, `confusion.png`, `mistakes.png` and `predictions.csv`. A run that is over is left
+    as it is, and gives its result again.
 
     A run whose loss explodes goes back to its last good checkpoint once, with a tenth of the
     learning rate, which `rollback.json` then says.
@@ -85,38 +81,61 @@ def fit(config: TrainConfig) -> Result:
 
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, a batch that the devices cannot
-        share out, weights that do not fit, an `out` that holds another run, or a loss that exploded
-        twice.
+        share out, weights that do not fit, an `out` that holds another run or that another process
+        works in, no checkpoint that is whole, or a loss that exploded twice.
       Interrupted: the process was told to stop; the run is saved.
       PeerLost: another process of the run is gone.
 
     >>> result = fit(TrainConfig(data="folder:photos", out="runs/photos"))    # doctest: +SKIP
     """
-    with _together():
-        return _fit(config)
+    with heeded(jax.process_count() > 1) as stop, _together():
+        return _fit(config, stop)
 
 
-def _fit(config: TrainConfig) -> Result:
+def _fit(config: TrainConfig, stop: Stop) -> Result:
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size, config.accumulate)
     out = config.folder
-    check_out(out, config)
-    dataset = open_data(config)
-    model = build(config, dataset)
-    stages = model_stages(model)
-    phases(config, stages)  # these two for what they refuse
-    rate_scales(stages, (), config.depth_decay, config.multipliers)
-    check_batch_norm(config, model, len(devices))
-    distributed.barrier("checked")  # before the first process writes what the others check
-    if jax.process_index() == 0:
-        begin(out, config)
-    distributed.barrier("begun")
-    check_shared(out)
-    with Run(config, devices, dataset, model) as run, _signals() as stop:
-        run.train(stop)
-        result = run.finish()
-    distributed.barrier("done")
+    folder.check_out(out, config)
+    first = jax.process_index() == 0
+    over = distributed.from_first({"over": folder.is_finished(out)})["over"]
+    with contextlib.ExitStack() as stack:
+        there = (out / "config.json").exists()
+        if first and there and not over:
+            stack.enter_context(folder.held(out))
+        dataset = open_data(config)
+        folder.check_data(out, config, dataset.record)
+        if over:
+            return _finished(config)
+        model = build(config, dataset)
+        stages = model_stages(model)
+        phases(config, stages)  # these two for what they refuse
+        rate_scales(stages, (), config.depth_decay, config.multipliers)
+        check_batch_norm(config, model, len(devices))
+        distributed.barrier("checked")  # before the first process writes what the others check
+        if first:
+            if not there:
+                folder.make(out)
+                stack.enter_context(folder.held(out))
+                folder.check_out(out, config)  # somebody may have been faster
+            folder.begin(out, config, dataset.record)
+        distributed.barrier("begun")
+        folder.check_shared(out)
+        with Run(config, devices, dataset, model, stop) as run:
+            run.train()
+            result = run.finish()
+        distributed.barrier("done")
     return result
+
+
+def _finished(config: TrainConfig) -> Result:
+    """What a run came to that is over: nothing is written."""
+    out = config.folder
+    history = folder.finished_history(out, config)
+    model = zoo.load(f"{out / 'model.safetensors'}")
+    if jax.process_index() == 0:
+        print(f"finished: {out} has all of its {config.epochs} epochs", file=sys.stderr)
+    return Result(model, kept_of(history, config.keep)["val_accuracy"], history, out)
 
 
 @contextlib.contextmanager
@@ -127,71 +146,32 @@ def _together() -> Iterator[None]:
     except Interrupted:
         raise  # all of them were
     except BaseException as error:
-        # what JAX raises from a collective or a barrier
-        if isinstance(error, RuntimeError) and distributed.peer_lost():
-            raise PeerLost(distributed.LOST) from error
         bad_input, impatience = isinstance(error, ZooError), isinstance(error, KeyboardInterrupt)
+        # JAX may raise anything from a collective or a barrier
+        if isinstance(error, Exception) and not bad_input:
+            if distributed.peer_lost():
+                raise PeerLost(distributed.LOST) from error
+            if distributed.too_slow(error):
+                distributed.failed(EXIT_INTERRUPTED)
+                raise PeerLost(distributed.SLOW) from error
         distributed.failed(2 if bad_input else 130 if impatience else 1)  # as `zoo` exits
         raise
-
-
-def check_out(out: Path, config: TrainConfig) -> None:
-    """
-    Raises:
-      ZooError: the folder cannot be used for this run; nothing has been written.
-    """
-    try:
-        stored = json.loads((out / "config.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        stored = None
-    except (OSError, ValueError) as error:
-        raise ZooError(f"out: cannot read {out / 'config.json'}: {error}") from error
-    if stored is not None and (differs := differences(stored, config)):
-        raise ZooError(f"out: {out} holds another run ({'; '.join(differs)}): choose another --out")
-    if out.exists() and not out.is_dir():
-        raise ZooError(f"out: {out} is a file, expected a folder")
-    # a hidden file may be a config.json that a crash left half written
-    if stored is None and out.exists() and any(p.name[0] != "." for p in out.iterdir()):
-        raise ZooError(f"out: {out} holds other files and no config.json: choose another --out")
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ZooError(f"out: no permission to write to {existing}")
-
-
-def begin(out: Path, config: TrainConfig) -> None:
-    """Make the folder of a run, with its `config.json`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / "config.json").exists():
-            part = out / ".config.json"
-            config.save(part)
-            part.replace(out / "config.json")
-    except OSError as error:
-        raise ZooError(f"out: cannot write to {out}: {error.strerror}") from error
-
-
-def check_shared(out: Path) -> None:
-    """
-    Raises:
-      ZooError: another process made the folder, but not where this one looks.
-    """
-    begun = time.monotonic()
-    while not (out / "config.json").exists():
-        if time.monotonic() - begun > SHARED:
-            raise ZooError(
-                f"out: process 0 made {out}, which process {jax.process_index()} does not see: "
-                "expected a folder that all hosts share"
-            )
-        time.sleep(1)
 
 
 class Run:
     """A run under way: what it needs to step, to measure, to save and to tell."""
 
     def __init__(
-        self, config: TrainConfig, devices: Devices, dataset: data.Dataset, model: Network
+        self,
+        config: TrainConfig,
+        devices: Devices,
+        dataset: data.Dataset,
+        model: Network,
+        stop: Stop,
     ):
         self.config, self.devices, self.dataset, self.model = config, devices, dataset, model
+        self.stop = stop
+        self.about = describe(model)
         self.out = config.folder
         self.first = jax.process_index() == 0  # the process that writes and tells
         self.steps_per_epoch = len(dataset.train) // config.batch_size
@@ -212,13 +192,19 @@ class Run:
             dataset.val, model.preprocess, batch_size=host_batch, shard=host
         )
         self.checkpoints = Checkpoints(self.out / "checkpoints", self._say)
-        self.resumed_at = self.checkpoints.latest or 0
-        self.log = Log(self.out, self.resumed_at) if self.first else None
-        known: dict[str, Any] = distributed.from_first(
-            {"history": self.log.history, "scale": rate_scale(self.out)} if self.log else {}
-        )
-        self.history: list[Record] = self.log.history if self.log else known["history"]
-        self.rate_scale: float = known["scale"]  # 1, or `SLOWER` once the loss has exploded
+        self.checkpoints.clear()
+        self.saved = self.checkpoints.newest()  # what the run continues from, till it does
+        self.resumed_at = self.saved.step if self.saved else 0
+        history = self.saved.history if self.saved else []
+        if history is None:  # an earlier version saved it
+            records = read_records(self.out / "metrics.jsonl")
+            history = [record for record in records if record["step"] <= self.resumed_at]
+        self.history: list[Record] = history
+        # 1, or `SLOWER` once the loss has exploded
+        self.rate_scale: float = distributed.from_first({"scale": folder.rate_scale(self.out)})[
+            "scale"
+        ]
+        self.log = Log(self.out, history, self.resumed_at) if self.first else None
         self.bar = tqdm(
             total=config.epochs * self.steps_per_epoch * config.batch_size,
             initial=self.resumed_at * config.batch_size,
@@ -241,7 +227,7 @@ class Run:
         if kind is None or issubclass(kind, Interrupted | ZooError):
             self.checkpoints.close()
 
-    def train(self, stop: threading.Event) -> None:
+    def train(self) -> None:
         """All phases from where the run stands; afterwards the model holds the result."""
         self._say(self.dataset.summary)
         if (processes := jax.process_count()) > 1:
@@ -251,13 +237,14 @@ class Run:
         for phase in self.phases:
             while self.resumed_at <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:
-                    self._phase(phase, stop)
+                    self._phase(phase)
                     break
                 except Diverged as told:
                     self._roll_back(phase, told)
 
-    def _phase(self, phase: Phase, stop: threading.Event) -> None:
+    def _phase(self, phase: Phase) -> None:
         config = self.config
+        self._all_is_saved()
         first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
         peak = phase.learning_rate * self.rate_scale
         rate = optim.schedule(config, peak, last - first, self.steps_per_epoch)
@@ -272,16 +259,16 @@ class Run:
         program, preprocess = parts.program, self.model.preprocess
         state = self.devices.replicate(parts.start(first))
         self._say(str(memory.needs(program, preprocess, config, state, len(self.devices))))
-        if first < self.resumed_at <= last:
-            whole = self.checkpoints.restore(self.devices.to_global(state), self.resumed_at)
-            state = self.devices.to_local(whole)
+        if self.saved and first < self.resumed_at <= last:
+            state = self.devices.replicate(self.saved.fill(state))
+        self.saved = None
         done = int(state.step)
         # each step takes one batch, so that any number of processes can continue
         grain.experimental.set_next_index(self.batches, done)
         train_step = self.devices.compile(parts.step, donate=True)
         eval_step = self.devices.compile(make_eval_step(program, preprocess), donate=False)
         for epoch in range(done // self.steps_per_epoch, phase.stop):
-            state, timing = self._epoch(epoch, state, train_step, stop)
+            state, timing = self._epoch(epoch, state, train_step)
             train = evaluation.means(state.totals)
             self._check(epoch, train.loss)
             val = evaluation.run(
@@ -304,12 +291,10 @@ class Run:
                 }
             )
             state = replace(state, totals=self.devices.replicate(no_totals()))
-            self.checkpoints.save(self.devices.to_global(state), val.accuracy)
+            self._save(state, val.accuracy)
         put_together(self.model, *self.devices.own((state.weights, state.stats)))
 
-    def _epoch(
-        self, epoch: int, state: TrainState, train_step: Any, stop: threading.Event
-    ) -> tuple[TrainState, Record]:
+    def _epoch(self, epoch: int, state: TrainState, train_step: Any) -> tuple[TrainState, Record]:
         """The rest of an epoch; (state, how fast it went)."""
         begin = shown = time.perf_counter()
         waited = 0.0
@@ -327,7 +312,7 @@ class Run:
 
         start, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         self.bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
-        if self._told_to_stop(stop, start):
+        if self._told_to_stop(start):
             self._stop(state)
         with ThreadPoolExecutor(1) as beside:  # a step may keep this thread: see `Devices.compile`
             coming = beside.submit(following)
@@ -336,10 +321,11 @@ class Run:
                 if step < end:
                     coming = beside.submit(following)
                 state = train_step(state, batch)
+                self.stop.unsaved = True
                 self.bar.update(self.config.batch_size)
                 if step == end:
                     break
-                if self._told_to_stop(stop, step):
+                if self._told_to_stop(step):
                     self._stop(state)
                 if time.perf_counter() - shown > GLANCE:
                     now = evaluation.means(state.totals)
@@ -361,14 +347,27 @@ class Run:
 
     # --- when told to stop
 
-    def _told_to_stop(self, stop: threading.Event, step: int) -> bool:
-        return distributed.told_to_stop(step) if jax.process_count() > 1 else stop.is_set()
+    def _told_to_stop(self, step: int) -> bool:
+        return distributed.told_to_stop(step) if self.stop.several else self.stop.told.is_set()
+
+    def _all_is_saved(self) -> None:
+        """From here to the next step a signal may end the run at once.
+
+        Raises:
+          Interrupted: it was told to stop before.
+        """
+        self.checkpoints.wait()
+        self.stop.unsaved = False
+        self.stop.check()
+
+    def _save(self, state: TrainState, accuracy: float | None = None) -> None:
+        self.checkpoints.save(self.devices.to_global(state), accuracy, self.history, self.about)
 
     def _stop(self, state: TrainState) -> NoReturn:
         step = int(state.step)
         # the end of an epoch has been saved; NaN is not worth it
         if step % self.steps_per_epoch and math.isfinite(evaluation.means(state.totals).loss):
-            self.checkpoints.save(self.devices.to_global(state), 0.0)
+            self._save(state)
         raise Interrupted(f"stopped after step {step}; the same command continues the run")
 
     # --- when the loss explodes
@@ -396,7 +395,8 @@ class Run:
         self.checkpoints.wait()
         # Those within an epoch are of one that may have been going wrong already.
         kept = [step for step in self.checkpoints.steps if step % self.steps_per_epoch == 0]
-        good = max((step for step in kept if first <= step <= last), default=first)
+        self.saved = self.checkpoints.newest(step for step in kept if first < step <= last)
+        good = self.saved.step if self.saved else first
         if self.rate_scale != 1:
             raise ZooError(
                 f"training diverged again, in {told}, with {self.rate_scale:g} of the learning "
@@ -409,12 +409,10 @@ class Run:
             write(self.out / "rollback.json", (json.dumps(note, indent=2) + "\n").encode())
         self.checkpoints.forget_after(good)
         self.resumed_at = good
+        self.history = [record for record in self.history if record["step"] <= good]
         if self.log:
             self.log.close()
-            self.log = Log(self.out, good)
-            self.history = self.log.history
-        else:
-            self.history = [record for record in self.history if record["step"] <= good]
+            self.log = Log(self.out, self.history, good)
         self.bar.n = good * self.config.batch_size
         where = f"step {good}" if good > first else "the weights it began with"
         self._say(f"diverged in {told}: back to {where}, with {SLOWER:g} of the learning rate")
@@ -442,7 +440,8 @@ class Run:
 
     def finish(self) -> Result:
         """Write the trained network and the report on it."""
-        self.checkpoints.wait()
+        self._all_is_saved()
+        kept = self._take_best() if self.config.keep == "best" else self.history[-1]
         if missed := self.checkpoints.missed:
             self._say(
                 f"{len(missed)} of the checkpoints could not be saved ({missed[-1]}); "
@@ -450,58 +449,30 @@ class Run:
             )
         if self.first:
             try:
-                self._write()
+                self._write(kept)
             except OSError as error:
                 raise ZooError(
                     f"out: cannot write to {self.out}: {error.strerror or error}; "
                     "the same command tries again"
                 ) from error
-        return Result(self.model, self.history[-1]["val_accuracy"], self.history, self.out)
+        return Result(self.model, kept["val_accuracy"], self.history, self.out)
 
-    def _write(self) -> None:
+    def _take_best(self) -> Record:
+        """Give the model the weights of the best epoch that is saved; the record of it."""
+        best = self.checkpoints.best()
+        records = {record["step"]: record for record in self.history}
+        if best is None or best.step not in records:
+            self._say("no checkpoint of the best epoch: keeping the last")
+            return self.history[-1]
+        if best.step != best_of(self.history)["step"]:
+            self._say(
+                f"no checkpoint of the best epoch: keeping epoch {records[best.step]['epoch']}"
+            )
+        put_together(self.model, jax.tree.map(jax.numpy.asarray, best.weights), {})
+        return records[best.step]
+
+    def _write(self, kept: Record) -> None:
+        if self.log:
+            self.log.write()
         zoo.save(self.model, self.out / "model.safetensors")
-        report.write(self.out, self.model, self.dataset, self.config, self.history)
-
-
-def rate_scale(out: Path) -> float:
-    """The factor of the learning rate that an earlier attempt at this run settled on.
-
-    Raises:
-      ZooError: `rollback.json` is damaged.
-    """
-    path = out / "rollback.json"
-    try:
-        return float(json.loads(path.read_text())["rate_scale"])
-    except FileNotFoundError:
-        return 1.0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"out: cannot read {path}: {error}") from error
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set, so that the loop can stop between two steps.
-
-    The second Ctrl-C stops at once. Of several processes, SIGTERM to any stops all: JAX has a
-    handler for that, to which Ctrl-C is passed on here.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread gets signals
-        return
-    alone = jax.process_count() == 1
-
-    def handle(number: int, _: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-        if not alone:
-            signal.raise_signal(signal.SIGTERM)
-
-    ours = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
-    before = {number: signal.signal(number, handle) for number in ours}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        report.write(self.out, self.model, self.dataset, self.config, self.history, kept)

@@ -84,12 +84,6 @@ class Devices:
             return tree  # pmap's are this process's own
         return multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
 
-    def to_local(self, tree: State) -> State:
-        """The inverse of `to_global`."""
-        if self.local.size == len(self):
-            return tree
-        return multihost_utils.global_array_to_host_local_array(tree, self.mesh, P())
-
     def own(self, tree: State) -> State:
         """Replicated arrays as arrays that this process can use without the others."""
         if jax.process_count() == 1:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.layers import Network
+from zoo.pretrained.fetch import write as write_whole
 from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
 from zoo.text import block, cell, code, markdown, plain
 
@@ -43,7 +44,12 @@ PICTURES = {
 
 
 def write(
-    out: Path, model: Network, dataset: Dataset, config: TrainConfig, history: list[Record]
+    out: Path,
+    model: Network,
+    dataset: Dataset,
+    config: TrainConfig,
+    history: list[Record],
+    kept: Record | None = None,
 ) -> None:
     """Measure a trained network picture by picture, and write down what there is to see.
 
@@ -53,6 +59,7 @@ def write(
     Args:
       out: folder of the run, with its `model.safetensors`.
       history: one record an epoch, as in `metrics.jsonl`; at least one.
+      kept: that of the epoch that the model is of; None: the last.
 
     Raises:
       OSError: the folder cannot be written.
@@ -78,8 +85,8 @@ def write(
     mistakes(predictions, dataset, model).save(out / "mistakes.png")
     drawn.add("mistakes.png")
     write_predictions(out / "predictions.csv", predictions, dataset)
-    _write_text(out / "card.md", card(config, model, dataset, history, out))
-    text = report(config, model, dataset, history, predictions, drawn)
+    _write_text(out / "card.md", card(config, model, dataset, history, out, kept))
+    text = report(config, model, dataset, history, predictions, drawn, kept)
     _write_text(out / "report.md", text)
 
 
@@ -92,20 +99,24 @@ def card(
     dataset: Dataset,
     history: list[Record],
     out: Path | None = None,
+    kept: Record | None = None,
 ) -> str:
     """What `model.safetensors` holds, for whoever finds it.
 
     Args:
       out: folder of the run; None: `config.folder`. Its `model.safetensors` is hashed and its
         `curves.png` shown, where they are there.
+      kept: the record of the epoch that the model is of; None: the last.
     """
     out = out or config.folder
-    last, best, count = history[-1], best_of(history), len(dataset.val)
-    accuracy = last["val_accuracy"]
+    kept = kept or history[-1]
+    which = "last epoch" if kept is history[-1] else f"epoch {kept['epoch']}"
+    best, count = best_of(history), len(dataset.val)
+    accuracy = kept["val_accuracy"]
     correct = round(accuracy * count) if math.isfinite(accuracy) else 0
     rows = [
-        ("validation accuracy, last epoch", f"{accuracy:.2%} {_interval(correct, count)}"),
-        ("validation loss, last epoch", f"{last['val_loss']:.4f}"),
+        (f"validation accuracy, {which}", f"{accuracy:.2%} {_interval(correct, count)}"),
+        (f"validation loss, {which}", f"{kept['val_loss']:.4f}"),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
         ("training time", f"{_seconds(history):.0f} s on {_device()}"),
         ("versions", _versions()),
@@ -147,16 +158,19 @@ def report(
     history: list[Record],
     predictions: Predictions,
     drawn: Iterable[str],
+    kept: Record | None = None,
 ) -> str:
     """The text of report.md: the result, class by class, the mistakes and the run.
 
     Args:
       drawn: which of `PICTURES` there are.
+      kept: the record of the epoch that the model is of; None: the last.
     """
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
+    result = _result(history, predictions, kept or history[-1])
     parts = [
         f"# {markdown(config.model)} on {markdown(config.data)}\n\n",
-        f"{_table(('', 'on the held-out pictures'), _result(history, predictions))}\n\n",
+        f"{_table(('', 'on the held-out pictures'), result)}\n\n",
         images.get("curves.png", ""),
         "## Classes, the lowest recall first\n\n",
         f"{_by_class(predictions, dataset.classes)}\n\n",
@@ -196,7 +210,7 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _result(history: list[Record], predictions: Predictions) -> list[tuple[str, str]]:
+def _result(history: list[Record], predictions: Predictions, kept: Record) -> list[tuple[str, str]]:
     labels, answers, correct = predictions.labels, predictions.classes, predictions.correct
     count, classes = predictions.logits.shape
     right, counts = (np.bincount(x, minlength=classes) for x in (labels[answers == labels], labels))
@@ -204,7 +218,7 @@ def _result(history: list[Record], predictions: Predictions) -> list[tuple[str, 
     best, silent = best_of(history), int((answers < 0).sum())
     rows = [("accuracy", f"**{correct / count:.2%}** {_interval(correct, count)}")]
     if classes > 5:
-        rows.append(("true class among the first five", f"{history[-1]['val_top5']:.2%}"))
+        rows.append(("true class among the first five", f"{kept['val_top5']:.2%}"))
     rows += [
         ("recall, mean of the classes", f"{(right[seen] / counts[seen]).mean():.2%}"),
         ("always saying the commonest class", f"{counts.max() / count:.2%}"),
@@ -329,7 +343,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # names of files may be no text at all
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_whole(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 # --- every picture -------------------------------------------------------------------------------

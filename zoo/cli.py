@@ -41,6 +41,7 @@ class Commands:
         self._subparsers = self.parser.add_subparsers(
             dest="command", required=True, metavar="COMMAND"
         )
+        self.parsers: dict[str, argparse.ArgumentParser] = {}  # of the subcommands, by name
 
     def add(self, name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
         """A subcommand: its parser, to give arguments to."""
@@ -52,6 +53,7 @@ class Commands:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.set_defaults(run=run)
+        self.parsers[name] = parser
         return parser
 
 
@@ -356,11 +358,17 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from .pretrained.export import export
     from .pretrained.store import load
 
     model = load(args.model)
     _tell(args, *model.notes)
+    export_model(model, args)
+
+
+def export_model(model: "Network", args: argparse.Namespace) -> None:
+    """Write a network as `zoo export` was told to."""
+    from .pretrained.export import export
+
     export(model, _writable(args.out), args.format, preprocess=args.preprocess)
     print(args.out)
 

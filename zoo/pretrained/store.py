@@ -26,7 +26,7 @@ from ..preprocess import Preprocess
 from ..registry import Variant, abstract, find
 from ..settings import shown, whole
 from ..text import plain
-from . import convert, files
+from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write
 from .layouts import LAYOUTS, Layout
@@ -131,6 +131,7 @@ def load(
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     if own.name == "zoo":
+        verify(source, content)
         if (like, numerics, head) != (None, None, None):
             raise ZooError(
                 f"load: {source} says itself how it computes: expected no like=, numerics= or head="
@@ -509,16 +510,9 @@ def _structure(model: Network) -> dict[str, Any]:
 
 
 _OF_USE = {
-    *("spec", "preprocess", "classes", "notes", "deterministic", "use_running_average"),
+    *("spec", "preprocess", "_classes", "notes", "deterministic", "use_running_average"),
     *("axis_name", "axis_index_groups", "rngs", "_pytree__state", "_pytree__nodes"),
 }
-
-
-def _pack(model: Network) -> Content:
-    """The tensors of a network by path, and our description of it."""
-    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
-    return arrays, {_METADATA: describe(model), "format": "np"}
 
 
 def describe(model: Network) -> str:
@@ -531,6 +525,25 @@ def describe(model: Network) -> str:
     return json.dumps(about)
 
 
+def rebuild(source: str, arrays: files.Arrays, about: str) -> Network:
+    """The network that `describe` described, with these arrays by dotted path.
+
+    Raises:
+      ZooError: they do not fit together.
+    """
+    spec, preprocess, names = _about(source, {_METADATA: about})
+    model, _ = _fill(spec, arrays, LAYOUTS["zoo"], source, num_classes=None)
+    model.preprocess, model.classes = preprocess, names
+    return model
+
+
+def _pack(model: Network) -> Content:
+    """The tensors of a network by path, and our description of it."""
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
+    return arrays, {_METADATA: describe(model)}
+
+
 def _write(content: Content, path: Path) -> None:
     """The file appears once what was written is read back alike."""
     from safetensors.numpy import save as serialize
@@ -538,7 +551,9 @@ def _write(content: Content, path: Path) -> None:
     arrays, metadata = content
     # save() writes strided arrays wrongly, without a word
     dense = {path: np.ascontiguousarray(array) for path, array in arrays.items()}
-    write_checked(path, serialize(dense, metadata=metadata), dense)
+    # a single key: safetensors writes several in another order each time
+    sealed = {_METADATA: digest.sealed(json.loads(metadata[_METADATA]), dense)}
+    write_checked(path, serialize(dense, metadata=sealed), dense)
 
 
 def write_checked(path: Path, data: bytes, arrays: files.Arrays) -> None:
@@ -568,3 +583,12 @@ def write_checked(path: Path, data: bytes, arrays: files.Arrays) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def verify(source: str, content: Content) -> None:
+    """Refuse a file of ours whose values are not those that were saved.
+
+    Raises:
+      ZooError: it is damaged.
+    """
+    digest.check(source, content[1].get(_METADATA, ""), content[0])

@@ -1,0 +1,134 @@
+"""Being told to stop, by SIGTERM or Ctrl-C, at any moment of a run.
+
+Until the first step, and once all is saved, there is nothing to lose: the run ends at once. In
+between it stops between two steps, and saves itself. Nothing heavy is imported here: the command
+gets its handlers before anything else.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_INTERRUPTED = 75  # sysexits' "temporary failure": the same command continues the run
+AT_ONCE = "stopped; the same command continues the run"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """The run was told to stop (SIGTERM, Ctrl-C) and saved itself; the same call continues it."""
+
+
+class AtOnce(BaseException):
+    """As `Interrupted`, raised by a signal wherever the program is: no `except Exception` may take
+    it for an error of its own."""
+
+
+class Stop:
+    """Whether the process was told to stop, and what it has to lose.
+
+    Args:
+      leave: ends the run at once.
+    """
+
+    def __init__(self, leave: Callable[[], None]):
+        self.told = threading.Event()
+        self.unsaved = False  # whether steps were taken that no checkpoint has
+        self.several = False  # processes: JAX tells all of them of a SIGTERM to one
+        self._leave = leave
+
+    def handle(self, number: int, _: object) -> None:
+        """What a signal does."""
+        again = self.told.is_set()
+        self.told.set()
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.several:
+            if number != signal.SIGTERM:
+                signal.raise_signal(signal.SIGTERM)
+        elif not self.unsaved:
+            self._leave()
+
+    def check(self) -> None:
+        """
+        Raises:
+          Interrupted: the process was told to stop, and has nothing to lose.
+        """
+        if self.told.is_set() and not self.several:
+            raise Interrupted(AT_ONCE)
+
+
+_ending = threading.Lock()
+_command: Stop | None = None  # of a process that is the command `zoo train`
+
+
+def take_over() -> None:
+    """Have signals end this process with `EXIT_INTERRUPTED` from now to its last moment.
+
+    For a process that is the command, where that is to train: what signals end at once, they end
+    wherever it is, within a long compilation too.
+    """
+    global _command
+    if _command or sys.argv[1:2] not in (["train"], ["finetune"]):
+        return
+    _command = stop = Stop(_end)
+    for number in SIGNALS:
+        signal.signal(number, stop.handle)
+    # Python runs handlers in the main thread only, once that comes back from C++
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader, stop), daemon=True).start()
+    atexit.register(_complete)
+
+
+def _watch(reader: int, stop: Stop) -> None:
+    while numbers := os.read(reader, 1):
+        if numbers[0] in SIGNALS and not stop.unsaved and not stop.several:
+            _end()
+
+
+def _end() -> None:
+    if not _ending.acquire(blocking=False):
+        return  # another thread is at it
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"zoo: {AT_ONCE}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _complete() -> None:
+    """Nothing is left to stop, and Python is about to give the handlers up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def heeded(several: bool) -> Iterator[Stop]:
+    """Signals are heeded, as the command has it or, in another program, as exceptions.
+
+    Args:
+      several: whether the run has several processes. JAX has a handler for SIGTERM then.
+
+    Raises:
+      Interrupted: by a signal, where there is nothing to lose.
+    """
+
+    def leave() -> None:
+        raise AtOnce
+
+    stop = _command or Stop(leave)
+    stop.several = several
+    before: dict[int, Any] = {}
+    if not _command and threading.current_thread() is threading.main_thread():  # it gets them all
+        ours = SIGNALS[several:]
+        before = {number: signal.signal(number, stop.handle) for number in ours}
+    try:
+        yield stop
+    except AtOnce:
+        raise Interrupted(AT_ONCE) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
