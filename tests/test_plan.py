@@ -292,7 +292,8 @@ def test_an_estimate_for_gpus(tiny):
     config, pictures = found.config, found.pictures
     _, parts = outlined(config, pictures)
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.shapes()))
-    images = 8 * 16 * 16 * 3
+    images = 8 * (16 * 16 * 3 + 4)
+    assert found.cost.ahead == images
     # but for the step's number, Adam's, the schedule's and the four sums
     assert found.cost.arguments == pytest.approx(state + images, abs=64)
     assert found.cost.reduced == pytest.approx(reduced_bytes(config), abs=16)
