@@ -153,7 +153,9 @@ def _ended(status: int, errors: IO[bytes]) -> str:
     lines = errors.read().decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     if status < 0:
-        last = f"signal {-status} ended it, which may be for want of memory"
+        last = signal.Signals(-status).name
+        if -status == signal.SIGKILL:
+            last += ", perhaps for want of memory"
     return f"plan: the process that compiles ended early: {last}"
 
 
