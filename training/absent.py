@@ -65,19 +65,20 @@ class Cost:
     traffic: float  # bytes read from and written to the chip's memory
     reductions: int | None  # over all chips; None: not known
     reduced: int  # bytes that they sum up
+    ahead: int = 0  # bytes of the next batch, which is brought to the chips during the step
     seconds: float = 0.0  # that compiling took
 
     @property
     def memory(self) -> int:
-        return self.arguments + self.outputs - self.aliased + self.scratch
+        return self.arguments + self.outputs - self.aliased + self.scratch + self.ahead
 
 
 @dataclass(frozen=True)
 class Overflow:
-    """A step that the compiler refused, for it does not fit."""
+    """A step that does not fit."""
 
     batch_size: int
-    memory: int  # bytes of each chip that it would take
+    memory: int  # bytes of each chip that it would take, the next batch among them
     seconds: float = 0.0
 
 
@@ -152,7 +153,9 @@ def _ended(status: int, errors: IO[bytes]) -> str:
     lines = errors.read().decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     if status < 0:
-        last = f"signal {-status} ended it, which may be for want of memory"
+        last = signal.Signals(-status).name
+        if -status == signal.SIGKILL:
+            last += ", perhaps for want of memory"
     return f"plan: the process that compiles ended early: {last}"
 
 
@@ -187,7 +190,7 @@ def main() -> None:
             return
         try:
             devices = devices or absent(machine)
-            answer: Any = compiled(config, pictures, devices)
+            answer: Any = compiled(config, pictures, devices, machine.chip.memory)
         except ZooError as error:
             answer = error
         pickle.dump(answer, answers)
@@ -217,24 +220,34 @@ def absent(machine: Topology) -> list[Any]:
     return list(found.devices)
 
 
-def compiled(config: TrainConfig, pictures: Pictures, devices: list[Any]) -> Cost | Overflow:
+def compiled(
+    config: TrainConfig, pictures: Pictures, devices: list[Any], room: float
+) -> Cost | Overflow:
     """The cost of the training step on these devices.
+
+    Args:
+      room: bytes of each.
 
     Raises:
       ZooError: a network or settings that cannot be; or the compiler failed.
     """
     import jax
 
+    from . import memory
+
     begun = time.monotonic()
     step = traced(config, pictures, devices)
+    (_, batch), _ = step.args_info
+    ahead = memory.size(batch) // len(devices)  # which the compiler does not know of
     try:
         program = step.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if (needed := overflow(str(error))) is None:
             said = str(error).partition("\n")[0]
             raise ZooError(f"plan: the compiler failed: {said}") from error
-        return Overflow(config.batch_size, needed, time.monotonic() - begun)
-    return measured(program, config, time.monotonic() - begun)
+        return Overflow(config.batch_size, needed + ahead, time.monotonic() - begun)
+    cost = measured(program, config, ahead, time.monotonic() - begun)
+    return cost if cost.memory <= room else Overflow(config.batch_size, cost.memory, cost.seconds)
 
 
 def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = None) -> Any:
@@ -299,8 +312,8 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
 # --- what a compiled program says of itself ------------------------------------------------------
 
 
-def measured(program: Any, config: TrainConfig, seconds: float = 0.0) -> Cost:
-    """The cost of a compiled step.
+def measured(program: Any, config: TrainConfig, ahead: int = 0, seconds: float = 0.0) -> Cost:
+    """The cost of a compiled step; `ahead` and `seconds` as they are given.
 
     XLA counts what is in a loop once: with `accumulate`, operations and traffic are counted for one
     part and multiplied, which the update of the weights, a small share, is too.
@@ -317,6 +330,7 @@ def measured(program: Any, config: TrainConfig, seconds: float = 0.0) -> Cost:
         traffic=counts["bytes accessed"] * config.accumulate,
         reductions=len(reductions),
         reduced=sum(reductions),
+        ahead=ahead,
         seconds=seconds,
     )
 

@@ -235,6 +235,7 @@ def _parts(cost: Cost) -> list[tuple[str, str, str]]:
         ("  arguments", cost.arguments, "state and pictures"),
         ("  outputs", cost.outputs - cost.aliased, "not written over arguments"),
         ("  scratch", cost.scratch, "activations, gradients, temporaries"),
+        ("  next batch", cost.ahead, "brought there during the step"),
     ]
     return [(name, quantity(size, "B"), remark) for name, size, remark in rows if size >= 1e5]
 
@@ -303,7 +304,9 @@ def plan(
         network.preprocess.size,
         cost,
         found,
-        savings(cost, config, pictures, machine) if isinstance(cost, Overflow) else (),
+        savings(cost, config, pictures, machine, network.preprocess.size)
+        if isinstance(cost, Overflow)
+        else (),
         activations(network, config, machine),
         tuple(remarks),
     )
@@ -335,21 +338,26 @@ def _needs(config: TrainConfig, pictures: Pictures, machine: Topology) -> memory
     return memory.needs(parts.program, network.preprocess, config, parts.shapes(), machine.chips)
 
 
+def _picture(size: int) -> int:
+    """Bytes of a picture and its label."""
+    return 3 * size**2 + 4
+
+
 def counted(config: TrainConfig, pictures: Pictures, machine: Topology) -> Cost | Overflow:
     """The cost of a step by counting alone."""
     network, _ = outlined(config, pictures)
     need, size = _needs(config, pictures, machine), network.preprocess.size
     share = config.batch_size // machine.chips
-    images = share * size * size * 3  # bytes
-    if need.total + images > machine.chip.memory:
-        return Overflow(config.batch_size, need.total + images)
+    batch = share * _picture(size)
+    if (total := need.total + 2 * batch) > machine.chip.memory:
+        return Overflow(config.batch_size, total)
     costs = count(network, input_size=size)
     forwards = 4 / 3 if config.remat else 1  # of three passes, one is done again
     itemsize = 2 if config.dtype == "bfloat16" else 4
     updates = 2 * (need.parameters + need.optimizer) + 2 * need.gradients  # read and written
     return Cost(
         config.batch_size,
-        arguments=need.parameters + need.optimizer + images,
+        arguments=need.parameters + need.optimizer + batch,
         outputs=0,
         aliased=0,
         scratch=need.gradients + need.activations,
@@ -357,6 +365,7 @@ def counted(config: TrainConfig, pictures: Pictures, machine: Topology) -> Cost 
         traffic=share * costs.activations * itemsize * PASSES * forwards + updates,
         reductions=None,
         reduced=need.gradients + 4 * costs.batch_stats,
+        ahead=batch,
     )
 
 
@@ -397,9 +406,14 @@ def largest(
 
 
 def savings(
-    cost: Overflow, config: TrainConfig, pictures: Pictures, machine: Topology
+    cost: Overflow, config: TrainConfig, pictures: Pictures, machine: Topology, size: int
 ) -> tuple[Saving, ...]:
-    """What other settings would take, in the proportion in which the counts of both stand."""
+    """What other settings would take, in the proportion in which the counts of both stand.
+
+    Args:
+      size: side of the pictures, of which no setting saves any.
+    """
+    batches = 2 * config.batch_size // machine.chips * _picture(size)  # this one and the next
     now, found = _needs(config, pictures, machine).total, []
     changes: dict[str, dict[str, Any]] = {} if config.remat else {"--remat": {"remat": True}}
     for parts in (2, 4):
@@ -407,7 +421,7 @@ def savings(
             changes[f"--accumulate {parts}"] = {"accumulate": parts}
     for setting, change in changes.items():
         then = _needs(replace(config, **change), pictures, machine).total
-        bytes_ = cost.memory * then / now
+        bytes_ = batches + (cost.memory - batches) * then / now
         found.append(Saving(setting, bytes_, bytes_ <= machine.chip.memory))
     return tuple(found)
 
