@@ -19,7 +19,7 @@ from training.data import (
     random_box,
     train_batches,
 )
-from training.decode import Encoded, centre_box, crop
+from training.decode import Encoded, crop
 from zoo.errors import ZooError
 from zoo.preprocess import IMAGENET, Preprocess, read_rgb
 
@@ -218,6 +218,7 @@ def test_of_val_and_test_one_is_used_and_the_other_said_to_be_left_out(kind, tmp
         for name in "ab":
             draw(tmp_path / "in" / split / name / f"{value}.png")
     draw(tmp_path / "in" / "extra" / "x.png")
+    (tmp_path / "in" / "notes.txt").touch()
     place = tmp_path / "in"
     if kind == "tar":
         place = tmp_path / "x.tar"
@@ -231,6 +232,8 @@ def test_of_val_and_test_one_is_used_and_the_other_said_to_be_left_out(kind, tmp
     data = open_dataset(f"{kind}:{place}")
     assert {Path(str(path)).name for path, _ in data.val.examples} == {"2.png"}
     told = {
+        "folder": "train/ and valid/); left out: 1 file that is no picture (.txt 1), Test/, as"
+        " valid/ is used, extra/ beside the splits",
         "list": "rows of train and rows of val); left out: 2 rows of test, as val is used",
     }.get(kind, "train/ and valid/); left out: Test/, as valid/ is used, extra/ beside the splits")
     assert data.summary.endswith(f"data: 2 classes, 2 training and 2 validation pictures ({told}")
@@ -776,7 +779,7 @@ def test_the_centre_is_what_evaluation_sees(preprocess, size, tmp_path):
     drawing(*size).save(tmp_path / "x.png")  # Pillow's own resizing of a box of it
     drawing(*size).save(tmp_path / "x.jpg")
     for path, bound in ((tmp_path / "x.png", 1), (tmp_path / "x.jpg", 3)):
-        seen = crop(path, preprocess, lambda size: centre_box(preprocess, size))
+        seen = crop(path, preprocess, preprocess.box)
         assert np.abs(seen.astype(int) - preprocess.image(path)).mean() < bound
 
 

@@ -1,13 +1,18 @@
 """Measuring counts every picture once."""
 
+import json
+import shutil
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from training import evaluate
 from training.data import open_dataset
-from training.evaluation import Predictions, check_classes, interval, predict_all
+from training.evaluation import Predictions, _chosen, check_classes, interval, predict_all
 from training.parallel import Devices
 from training.step import measure
 from zoo.errors import ZooError
@@ -61,6 +66,92 @@ def test_other_classes_are_refused(model):
     with pytest.raises(ZooError, match="not in both: 9, x"):
         check_classes(model, tuple("012345678x"))
     check_classes(model, tuple("0123456789"))
+
+
+# --- which pictures
+
+
+def draw(folder: Path, names: str, count: int) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.new("RGB", (16, 16), (20 * i, 100 * (name == "a"), 0)).save(
+                folder / name / f"{i}.png"
+            )
+
+
+@pytest.fixture
+def run_folder(tiny, tmp_path):
+    """A run's folder, whose model was trained on 8 of 10 pictures of each class in `seen`."""
+    draw(tmp_path / "seen", "ab", 10)
+    model = zoo.create("tiny", num_classes=2)
+    model.preprocess, model.classes = Preprocess(size=16, resize=None), ("a", "b")
+    out = tmp_path / "run"
+    out.mkdir()
+    zoo.save(model, out / "model.safetensors")
+    settings = {"data": f"folder:{tmp_path}/seen", "val_fraction": 0.3}
+    (out / "config.json").write_text(json.dumps(settings))
+    record = open_dataset(settings["data"], val_fraction=0.3).record
+    (out / "data.json").write_text(json.dumps(record))
+    return out
+
+
+def which(run: Path, data: Path | str, split: str | None = None, share: float | None = None) -> str:
+    dataset = open_dataset(f"folder:{data}", val_fraction=None)
+    source, words = _chosen(dataset, split, run, share)
+    assert f"{len(source):,}" in words
+    return words
+
+
+def test_what_a_run_held_out_is_what_its_model_is_measured_on(run_folder, monkeypatch):
+    seen = run_folder.parent / "seen"
+    result = evaluate(run_folder / "model.safetensors", f"folder:{seen}")
+    assert (result.count, result.which) == (6, "6 of 20, val (what its run held out)")
+    assert result.data == "data: 2 classes, 20 pictures"
+    moved = seen.rename(run_folder.parent / "moved")
+    assert evaluate(run_folder, f"folder:{moved}").which == result.which
+    assert which(run_folder, moved, "train") == "14 of 20, train (what its run held out)"
+    assert which(run_folder, moved, "all") == "all 20"
+    monkeypatch.chdir(moved)
+    (run_folder / "data.json").unlink()  # a run from before there were records
+    (run_folder / "config.json").write_text('{"data": "folder:.", "val_fraction": 0.3}')
+    assert which(run_folder, ".") == "6 of 20, val (what its run held out)"
+
+
+def test_other_pictures_are_all_measured_on(run_folder):
+    new = run_folder.parent / "new"
+    draw(new, "ab", 5)
+    assert which(run_folder, new) == "all 10"
+    assert which(run_folder, new, "val") == "2 of 10, val (0.2 of each class held out)"
+    assert which(run_folder, new, "val", 0.4) == "4 of 10, val (0.4 of each class held out)"
+    for path in new.rglob("[1-4].png"):
+        path.unlink()  # one picture of each class is enough here
+    assert which(run_folder, new) == "all 2"
+    (run_folder / "config.json").write_text("no JSON")
+    assert which(run_folder, run_folder.parent / "seen") == "all 20"
+
+
+def test_data_that_changed_since_the_run_are_said(run_folder):
+    draw(run_folder.parent / "seen", "ab", 15)
+    assert which(run_folder, run_folder.parent / "seen") == (
+        "8 of 30, val (but its run had other data, so it may know some:"
+        " 5 pictures more in class 'a'; 5 pictures more in class 'b')"
+    )
+
+
+def test_splits_of_the_data_themselves(run_folder):
+    root = run_folder.parent / "parted"
+    for split, count in (("Train", 4), ("valid", 3), ("test", 2)):
+        draw(root / split, "ab", count)
+    told = [which(run_folder, root, split) for split in (None, "all", "train", "val", "test")]
+    assert told == ["6 of 18, val", "all 18", "8 of 18, train", "6 of 18, val", "4 of 18, test"]
+    shutil.rmtree(root / "valid")
+    assert which(run_folder, root) == "4 of 12, val"
+    assert which(run_folder, root, "test") == "4 of 12, test"
+    with pytest.raises(ZooError, match="has no test split: expected all, train or val"):
+        which(run_folder, root / "Train", "test")
+    with pytest.raises(ZooError, match="unknown split 'vall': did you mean 'val'"):
+        evaluate(run_folder, f"folder:{root}", split="vall")
 
 
 # --- picture by picture

@@ -1,8 +1,10 @@
 """From pictures of every kind to network input: `zoo.preprocess`."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo import preprocess as preprocess_module
+from zoo import reading
 from zoo.errors import ZooError
 from zoo.preprocess import (
     CAFFE,
@@ -24,6 +28,8 @@ from zoo.preprocess import (
 )
 
 ROOT = Path(__file__).parents[1]
+reading.suffixes()  # has Pillow know all of its formats
+SAVED = {*Image.SAVE} - {"BLP"}  # which takes a palette of its own
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
 
@@ -283,6 +289,118 @@ def test_sources_that_are_no_picture(source, got):
 def test_impossible_values(field, message):
     with pytest.raises(ZooError, match=message):
         Preprocess(**field)
+
+
+# --- hostile pictures
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (2, 30_000)])
+def test_of_a_thread_of_a_picture_what_is_seen_alone_is_resized(size, tmp_path):
+    Image.new("RGB", size, (200, 100, 50)).save(tmp_path / "thread.png")
+    begun = time.process_time()
+    seen = IMAGENET.image(tmp_path / "thread.png")
+    assert time.process_time() - begun < 1
+    assert seen.shape == (224, 224, 3)
+    assert (seen == (200, 100, 50)).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(7, 900), (900, 7), (40, 900)])
+def test_that_gives_the_same_pixels(size, interpolation, monkeypatch):
+    picture, record = Image.fromarray(noise(*size[::-1], 3)), Preprocess(56, 64, interpolation)
+    whole = record.image(picture).astype(int)
+    monkeypatch.setattr(preprocess_module, "MOST", 0)
+    assert abs(record.image(picture) - whole).max() <= 1
+    assert (record.image(picture) != whole).mean() < 0.02
+
+
+def test_no_other_program_is_started(tmp_path, monkeypatch):
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    eps = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    for name in ("cat.jpg", "cat.eps", "cat.ps", "cat"):
+        (tmp_path / name).write_text(eps)
+        with pytest.raises(ZooError, match="not a picture of any format that is read"):
+            IMAGENET.image(tmp_path / name)
+    assert not (tmp_path / "started").exists()
+    assert not {".eps", ".ps", ".wmf", ".pdf", ".mpg", ".h5"} & reading.suffixes()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("pipe", "a pipe, not a file"),
+        ("/dev/zero", "a device, not a file"),
+        ("/dev/null", "a device, not a file"),
+        (".", "a folder, not a file"),
+        ("a\0b", "embedded null"),
+        ("x" * 300, "File name too long"),
+        ("new\nline", "No such file or directory"),
+    ],
+)
+def test_what_is_no_file_is_not_opened(path, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(ZooError, match=reason) as error:
+        IMAGENET.image(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_setting_raises_the_most_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+    Image.new("RGB", (300, 300), "red").save(tmp_path / "x.png")
+    line = "90,000 pixels, more than 80,000; where it can be trusted, set ZOO_MAX_PIXELS=90000"
+    with pytest.raises(ZooError, match=line) as error:
+        IMAGENET.image(tmp_path / "x.png")
+    monkeypatch.setenv(*str(error.value).rpartition("set ")[2].split("="))
+    assert IMAGENET.image(tmp_path / "x.png").shape == (224, 224, 3)
+    Image.new("CMYK", (300, 300)).save(tmp_path / "x.jpg")  # which takes more memory
+    with pytest.raises(ZooError, match="300 x 300 pixels, more than 30,000;") as error:
+        IMAGENET.image(tmp_path / "x.jpg")
+    monkeypatch.setenv(*str(error.value).rpartition("set ")[2].split("="))
+    assert IMAGENET.image(tmp_path / "x.jpg").shape == (224, 224, 3)
+    for wrong in ("lots", "0", "-1", "1e9", "9" * 5000):
+        monkeypatch.setenv("ZOO_MAX_PIXELS", wrong)
+        with pytest.raises(ZooError, match="expected a number of pixels such as 400000000"):
+            IMAGENET.image(tmp_path / "x.png")
+
+
+def test_a_large_picture_is_read_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000)  # above which Pillow warns
+    Image.new("RGB", (300, 300), "red").save(tmp_path / "x.png")
+    assert IMAGENET.image(tmp_path / "x.png").shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P"])
+def test_large_pictures_are_converted_band_by_band(mode, tmp_path, plain, monkeypatch):
+    pixels = noise(50, 40, 4)
+    picture = {
+        "RGBA": Image.fromarray(pixels),
+        "LA": Image.fromarray(pixels[..., :2].copy()),
+        "I;16": Image.fromarray(pixels[..., 0].astype(np.uint16) * 255),
+        "P": Image.fromarray(pixels[..., :3].copy()).quantize(16),
+    }[mode]
+    file = tmp_path / "x.png"
+    picture.save(file, **({"transparency": 3} if mode == "P" else {}))
+    whole = plain.image(file)
+    monkeypatch.setattr(reading, "BAND", 400)
+    np.testing.assert_array_equal(plain.image(file), whole)
+
+
+@pytest.mark.parametrize("kind", sorted(SAVED & {*reading.formats()}))
+def test_every_format_is_read_by_its_content_and_its_suffix(kind, tmp_path, plain):
+    mode = {"XBM": "1", "MSP": "1"}.get(kind, "RGB")
+    picture = Image.new("RGB", (32, 32), (200, 60, 60)).convert(mode)
+    suffixes = [s for s, name in Image.registered_extensions().items() if name == kind]
+    for suffix in suffixes:
+        assert reading.is_picture(f"cat{suffix.upper()}")
+    picture.save(tmp_path / "cat.jpg", kind)
+    assert plain.image(tmp_path / "cat.jpg").shape == plain.image(picture).shape
+    started = (tmp_path / "cat.jpg").read_bytes()[:16]
+    if kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000"):
+        assert reading.begins_as_picture(started)
 
 
 # --- numbers

@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import html
 import json
+import os
 import re
 import resource
 import shlex
@@ -21,6 +23,7 @@ from training.logging import Log, best_of, draw_curves, read_records
 from zoo.layers import Conv, GlobalAvgPool
 from zoo.preprocess import Preprocess
 from zoo.sheet import FONT_SIZE
+from zoo.text import plain
 
 CLASSES = ("apple", "pear|plum", "a name that is much longer than any caption has room for")
 FONT = ImageFont.load_default(FONT_SIZE)
@@ -188,6 +191,98 @@ def test_a_network_that_diverged(run, tmp_path, monkeypatch):
     assert "| without an answer (NaN) | 21 pictures |" in text
     assert "**0.00%** (0 of 21" in text
     assert_no_broken_links(tmp_path)
+
+
+# --- names that are not what they seem
+
+NASTY = (
+    "<script>alert(1)</script>",
+    "[cat](javascript:alert(1))",
+    "![cat](https://evil.example/x.png)",
+    "# heading\n\n- list",
+    "a|b | c",
+    "`code` ``more``",
+    "```",
+    "*bold* _it_ ~~no~~ snake_case",
+    "https://evil.example www.evil.example",
+    "=1+2",
+    "@SUM(A1)",
+    "+cmd|' /C calc'!A0",
+    "-1",
+    "\x1b[31mred\x1b[0m\x07",
+    "\udcff\ud800",
+    "\u202eevil",
+    "&lt;b&gt; $x$ \\| \\",
+    "",
+    "猫 👩‍👩‍👧",
+)
+
+
+@pytest.fixture
+def nasty(run, tmp_path, monkeypatch):
+    """(the folder of a run, its data): nothing in it is called as one would like."""
+    _, (model, _, _, history), _ = run
+    examples = []
+    for i, name in enumerate(NASTY):
+        own = f"{name}.png".replace("/", "\udcff").encode("utf-8", "replace")
+        path = tmp_path / os.fsdecode(own.replace(b"?", b"\xff"))
+        Image.new("RGB", (20, 20), (5 * i, 0, 0)).save(path, "PNG")
+        examples.append((str(path), i))
+    source = Files(tuple(examples))
+    skipped = tuple(f"{name}: it is empty" for name in NASTY)
+    data = Dataset("made", NASTY, source, source, None, flip=True, skipped=skipped)
+    logits = np.random.default_rng(0).normal(size=(len(NASTY),) * 2).astype(np.float32)
+    said = Predictions(logits, np.arange(len(NASTY), dtype=np.int32))
+    monkeypatch.setattr(report, "predict_all", lambda *_, **__: said)
+    config = TrainConfig(data=f"folder:{NASTY[0]}|{NASTY[6]}\n{NASTY[2]}", weights="a`|b\udcff.h5")
+    out = tmp_path / "out"
+    out.mkdir()
+    report.write(out, model, data, config, history)
+    return out, data
+
+
+def test_names_are_but_text_in_markdown(nasty):
+    reader = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    out, _ = nasty
+    for file in ("report.md", "card.md"):
+        page = reader.render((out / file).read_text())
+        known = r"h[12]|p|table|thead|tbody|t[rhd]|img|a|code|pre|strong|ul|li"
+        assert all(re.fullmatch(known, tag) for tag in re.findall(r"<(\w+)", page))
+        assert {*re.findall(r'(?:href|src)="([^"]*)"', page)} <= {
+            *report.PICTURES,
+            "predictions.csv",
+        }
+        assert page.count("<h1") == 1
+        shown = html.unescape(page)
+        for name in NASTY:
+            assert plain(name) in shown, name
+        for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL):
+            assert row.count("<t") - 1 in (2, 3, 4, 5), row
+
+
+def test_names_are_but_text_in_a_spreadsheet(nasty):
+    out, _ = nasty
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(NASTY)
+    for row, name in zip(rows, NASTY, strict=True):
+        label = row["label"]
+        assert label[:1] not in tuple("=+@\t\r") or label == ""
+        assert label.removeprefix("'") == name.encode(errors="backslashreplace").decode()
+    assert rows[12]["label"] == "-1"  # a number is no formula
+
+
+def test_names_are_drawn_on_one_line(nasty):
+    out, _ = nasty
+    for name in report.PICTURES:
+        looked_at(out / name)
+
+
+def test_names_are_kept_with_the_network(tiny, tmp_path):
+    model = zoo.create("tiny", num_classes=3)
+    model.classes = ("\udcff", "a\nb", "<b>")
+    zoo.save(model, tmp_path / "x.safetensors")
+    assert zoo.load(tmp_path / "x.safetensors").classes == model.classes
 
 
 # --- what is shown

@@ -456,6 +456,12 @@ def test_numbers_as_labels_are_in_their_order(pets):
         ("image,label,split\nx,a,test\n", "has rows of test but none of train"),
         ("image,label,split\nx,a,train\nx,b,val\n", "row 3: label 'b' of val is not in train"),
         ("image,label\n", "has no rows"),
+        (f"image,label\nx,{'9' * 5000}\n", "row 2: .* at most 255 characters .*, got 5,000 char"),
+        (f"image,label\n{'x' * 5000},a\n", "row 2: .* at most 4,096 characters .*, got 5,000 cha"),
+        ("image,label\nx,a\0b\n", "row 2: .* without NUL, got 'a.x00b'|NUL"),
+        (f"image,label\nx,{'a' * 200_000}\n", "cannot read list .*: field larger than field limit"),
+        (f"{'c' * 3000},label\nx,y\n", "lacks a column image or path or file, got ccc"),
+        (f"image,label,split\nx,a,{'t' * 99}\n", "row 2: expected text for split, at most 20"),
         ("image,label\nx,a\ny,a\n", "holds a single class, 'a'"),
         (
             "image,label\n1.png,a\n2.png,b\n",
@@ -476,6 +482,10 @@ def test_lists_that_are_wrong(text, reason, tmp_path):
         ('{"image": "x"}', "row 1: expected text for label or class, got nothing"),
         ('{"image": "x", "label": true}', "row 1: expected text for label or class, got True"),
         ('{"image": ["x"], "label": 1}', "row 1: expected text for image or path or file"),
+        (f'{{"image": "x", "label": {"9" * 5000}}}', "row 1: not JSON: Exceeds the limit (4300"),
+        (f'{{"image": "x", "label": {"9" * 4000}}}', "row 1: expected text for label or class, at"),
+        ('{"image": "x", "label": 1e999}', "row 1: expected text for label or class, got inf"),
+        ('{"image": "x", "label": ' + "[" * 100_000, "row 1: not JSON"),
         ('{"image": "x", "label": 1, "split": "train"}\n{"image": "x", "label": 1}', "do not"),
     ],
 )
@@ -490,8 +500,15 @@ def test_lists_that_cannot_be_read(tmp_path):
     assert fails(f"list:{tmp_path}/x.txt") == f"list {tmp_path}/x.txt: expected FILE.csv or " + (
         "FILE.jsonl"
     )
-    (tmp_path / "x.csv").write_bytes(b"image,label\n\xff\xfe,a\n")
-    assert f"cannot read list {tmp_path}/x.csv" in fails(f"list:{tmp_path}/x.csv")
+    for data in (b"image,label\n\xff\xfe,a\n", "image,label\nx,a\n".encode("utf-16")):
+        (tmp_path / "x.csv").write_bytes(data)
+        line = fails(f"list:{tmp_path}/x.csv")
+        assert f"cannot read list {tmp_path}/x.csv: not UTF-8" in line
+        assert line.endswith("save it as UTF-8")
+    os.mkfifo(tmp_path / "y.csv")
+    assert fails(f"list:{tmp_path}/y.csv").endswith("y.csv: a pipe, not a file")
+    (tmp_path / "a\nb.csv").write_text("image,label\n")
+    assert fails(f"list:{tmp_path}/a\nb.csv").endswith("a\\nb.csv has no rows")
 
 
 # --- cifar10:PATH, cifar100:PATH
@@ -1213,6 +1230,21 @@ def test_a_class_all_of_whose_files_cannot_be_looked_into(pets):
     (pets / "emu" / "x").symlink_to("..")
     line = fails(f"folder:{pets}", skip_unreadable=True)
     assert line.startswith(f"no images in the class folder {pets}/emu ({pets}/emu/x: a link")
+
+
+def test_pictures_that_cannot_be_named_are_named(pets):
+    rows = [{"image": name, "label": "a\ud800"} for name in ("\ud800.png", "\udcff.png")]
+    line = fails(
+        listed(pets, "\n".join(map(json.dumps, [*rows, {"image": "x", "label": 2}])), "x.jsonl")
+    )
+    assert line.startswith("3 of 3 images in ")
+    assert "\\ud800.png: 'utf-8' codec can't encode" in line
+
+
+def test_pipes_are_not_opened_by_any_spec(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for kind in ("cifar10", "cifar100", "mnist", "tar", "folder"):
+        assert "pipe" in fails(f"{kind}:{tmp_path}/pipe")
 
 
 def test_names_that_are_no_text_are_shown(pets):

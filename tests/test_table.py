@@ -42,6 +42,12 @@ def test_markdown_escapes_bars():
     ]
 
 
+def test_text_is_but_text():
+    table = Table("x", (Column("a", "a|<b>"), Column("b", "b", marked=True)), (("=<i>|", "`x`"),))
+    assert table.md() == "| a\\|\\<b> | b |\n| --: | --: |\n| =\\<i>\\| | `x` |"
+    assert table.csv() == "a,b\n'=<i>|,`x`"
+
+
 def test_csv_and_json_hold_raw_values():
     assert SMALL.render("csv") == "network,params,macs\na|b,1234567,4089184256\n<i>,5,"
     found = json.loads(SMALL.render("json"))

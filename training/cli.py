@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-import os
+import io
 import sys
 import types
 import typing
@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.cli import Commands, commands, export_model, table
 from zoo.errors import ZooError
+from zoo.text import plain
 
 from . import stopping
 from .config import FINETUNE, TrainConfig
@@ -28,6 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         stopping.take_over()
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
         args.run(args)
     except ZooError as error:
@@ -77,9 +80,14 @@ def _add_training(found: Commands) -> None:
         "measure a trained network on a dataset",
         "zoo evaluate runs/digits/model.safetensors --data digits",
     )
-    parser.add_argument("model", help="file of a trained network")
+    parser.add_argument("model", help="file of a trained network, or the folder of its run")
     parser.add_argument("--data", required=True, help=_HELP["data"])
-    parser.add_argument("--split", default="val", choices=("val", "train"), help="pictures to use")
+    parser.add_argument(
+        "--split",
+        choices=("all", "train", "val", "test"),
+        help="pictures to use; default: val, or all of a folder without a split that the network"
+        " was not trained on",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
 
@@ -234,9 +242,7 @@ def _fit(config: TrainConfig) -> None:
         ("speed, last epoch", f"{last['images_per_second']:,.0f} img/s"),
         ("waiting for input", f"{last['input_wait']:.0%}"),
     ]
-    # names of files may be no text at all
-    shown = os.fsencode(config.data).decode(errors="backslashreplace")
-    print(table((config.model, shown), rows))
+    print(table((plain(config.model), plain(config.data)), rows))
     print(f"run: {result.out}")
 
 
@@ -268,6 +274,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("accuracy", f"{result.accuracy:.2%}"),
         ("top-5 accuracy", f"{result.top5:.2%}"),
         ("loss", f"{result.loss:.4f}"),
-        ("pictures", f"{result.count:,}"),
+        ("pictures", result.which),
     ]
-    print(table((args.model, args.data), rows))
+    print(result.data)
+    print(table((plain(args.model), plain(args.data)), rows))

@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo.preprocess import Preprocess
 
-from .decode import centre_box, crop
+from .decode import crop
 from .sources import Dataset as Dataset
 from .sources import Files as Files
 from .sources import Source as Source
@@ -130,7 +130,7 @@ def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_centre(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
-    image = crop(example["image"], preprocess, partial(centre_box, preprocess))
+    image = crop(example["image"], preprocess, preprocess.box)
     return {"image": image, "label": np.int32(example["label"])}
 
 

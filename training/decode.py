@@ -29,6 +29,7 @@ except ImportError:  # a platform that they have no wheels for: Pillow does it a
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, as Pillow's
 
 # Pillow's names and the resizer's
+MOST = 1 << 25  # pixels that a JPEG is decoded to here; a larger one is Pillow's
 FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3", "box": "box"}
 # The EXIF entry of the orientation (tag 274, one SHORT), little or big endian.
 ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x01(\0.)", re.DOTALL)
@@ -109,16 +110,6 @@ def check(source: str | Encoded) -> None:
         read_rgb(source, draft=True)
 
 
-def centre_box(preprocess: Preprocess, size: tuple[int, int]) -> Box:
-    """The part of a picture of `size` (width, height) that `Preprocess.image` shows."""
-    box = []
-    for side, resized in zip(size, preprocess.resized(size), strict=True):
-        start = round((resized - preprocess.size) / 2)
-        box.append((start * side / resized, (start + preprocess.size) * side / resized))
-    (left, right), (top, bottom) = box
-    return left, top, right, bottom
-
-
 def _rgb(source: Any) -> Image.Image:
     return source.rgb() if isinstance(source, Encoded) else read_rgb(source)
 
@@ -166,6 +157,8 @@ def _jpeg_crop(data: bytes, size: tuple[int, int], box: Box, preprocess: Preproc
     # to the filter, 1.5 or more, keeps the mean difference from Pillow's crop to about 2 levels.
     factor = next((f for f in (8, 4, 2) if 1.5 * f <= shrink), 1)
     width, height = (-(-side // factor) for side in size)
+    if width * height > MOST:
+        raise ValueError("too large: the resizer takes copies")
     pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
     height, width, _ = pixels.shape
     scaled = resizer.CropBox(*(v / factor for v in (left, top, right - left, bottom - top)))

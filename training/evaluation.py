@@ -1,8 +1,9 @@
 """How good a network is on a dataset, every picture counted exactly once."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
 
 from . import data
 from .parallel import Devices
+from .sources.base import Joined, Request, record_differences, split_off
 from .state import Arrays, Program, no_totals, take_apart
 from .step import AXIS, Batch, make_eval_step
 
@@ -33,6 +35,8 @@ class Evaluation:
     accuracy: float  # top-1
     top5: float
     count: int
+    which: str = ""  # of how many these are, and why these: `evaluate` says so
+    data: str = ""  # what the dataset is, in one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,41 +80,51 @@ class Predictions:
         return sums
 
 
+SPLITS = ("all", "train", "val", "test")
+
+
 def evaluate(
     model: Network | str | Path,
     data_spec: str,
     *,
-    split: str = "val",
+    split: str | None = None,
     batch_size: int = 64,
     engine: str = "pmap",
-    val_fraction: float = 0.2,
+    val_fraction: float | None = None,
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """Measure a network on a dataset.
 
     Args:
-      model: a network, or a file that `zoo.save` or a training run wrote.
+      model: a network, or a file that `zoo.save` or a training run wrote, or a run's folder.
       data_spec: as for `training.data.open_dataset`.
-      split: "val" or "train".
+      split: "all", "train", "val" or "test". None takes the validation split of a dataset that has
+        one; of another the pictures that the run held out whose model this is, where it was this
+        dataset's, and all of them for any other model.
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
+      val_fraction: share of each class that is "val" where the dataset has no validation split;
+        None: what the run held out, or else a fifth.
 
     Raises:
-      ZooError: the dataset has other classes than the network.
+      ZooError: the dataset has other classes than the network, or no such split.
 
     >>> evaluate("runs/digits/model.safetensors", "digits").accuracy          # doctest: +SKIP
     0.98...
     """
+    if split not in (None, *SPLITS):
+        raise unknown("split", str(split), SPLITS)
+    folder = None
     if not isinstance(model, Network):
-        model = zoo.load(str(model))
-    dataset = data.open_dataset(
-        data_spec, val_fraction=val_fraction, skip_unreadable=skip_unreadable
-    )
+        path = Path(model)
+        path = path / "model.safetensors" if path.is_dir() else path
+        folder, model = path.parent, zoo.load(str(path))
+    dataset = data.open_dataset(data_spec, val_fraction=None, skip_unreadable=skip_unreadable)
     check_classes(model, dataset.classes)
+    source, which = _chosen(dataset, split, folder, val_fraction)
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
     step = devices.compile(make_eval_step(program, model.preprocess), donate=False)
-    source = {"val": dataset.val, "train": dataset.train}[split]
     batches = data.eval_batches(source, model.preprocess, batch_size=batch_size)
     bar = tqdm(
         batches,
@@ -120,7 +134,88 @@ def evaluate(
         disable=None,
         leave=False,
     )
-    return run(step, devices, devices.replicate(params), devices.replicate(stats), bar)
+    measured = run(step, devices, devices.replicate(params), devices.replicate(stats), bar)
+    return replace(measured, which=which, data=dataset.summary)
+
+
+def _chosen(
+    dataset: data.Dataset, split: str | None, folder: Path | None, val_fraction: float | None
+) -> tuple[data.Source, str]:
+    """The pictures to measure on, and in words of how many they are and why these.
+
+    Args:
+      dataset: with nothing held out.
+      folder: of the run whose model it is, if it is one's.
+    """
+    sources = [dataset.train, dataset.val, *([dataset.test] if dataset.test else [])]
+    whole: data.Source = Joined(tuple(sources)) if any(map(len, sources[1:])) else dataset.train
+    test, why = dataset.test, ""
+    if len(dataset.val):
+        split = split or "val"
+        if test is None and "test" in dataset.split.casefold():
+            test = dataset.val  # what it has beside train is called so
+    elif split not in ("all", "test"):
+        held, why = _held_out_by(folder, dataset)
+        if val_fraction is not None or (held is None and split):
+            held = _parted(dataset, val_fraction or 0.2)
+            why = f" ({held.split})"
+        split = split or ("val" if held else "all")
+        dataset = held or dataset
+    if split == "test" and test is None:
+        raise ZooError(f"{dataset.name} has no test split: expected all, train or val")
+    chosen = {"all": whole, "train": dataset.train, "val": dataset.val, "test": test}[split]
+    assert chosen is not None
+    if split == "all":
+        return chosen, f"all {len(whole):,}{why}"
+    return chosen, f"{len(chosen):,} of {len(whole):,}, {split}{why}"
+
+
+def _held_out_by(folder: Path | None, dataset: data.Dataset) -> tuple[data.Dataset | None, str]:
+    """The dataset with what a run held out of it apart, and why; None where it was another's."""
+    config, record = (_read(folder, name) if folder else None for name in RUN_FILES)
+    fraction = (config or {}).get("val_fraction")
+    if not config or not isinstance(fraction, float) or not 0 < fraction < 1:
+        return None, ""
+    same_place = _place(str(config.get("data"))) == _place(dataset.name)
+    if not same_place and not record:
+        return None, ""
+    try:
+        parted = _parted(dataset, fraction)
+    except ZooError:  # a class of one picture, which no run takes
+        return None, ""
+    differs = record_differences(record, parted.record) if record else []
+    if not differs and (record or same_place):
+        return parted, " (what its run held out)"
+    if same_place:
+        return parted, f" (but its run had other data, so it may know some: {'; '.join(differs)})"
+    return None, ""
+
+
+def _parted(dataset: data.Dataset, fraction: float) -> data.Dataset:
+    if not 0 < fraction < 1:
+        raise ZooError(f"val_fraction must lie between 0 and 1, got {fraction!r}")
+    return split_off(dataset, Request(dataset.name, fraction, 0, False))
+
+
+RUN_FILES = ("config.json", "data.json")  # beside a run's model: its settings and its data
+
+
+def _read(folder: Path, name: str) -> dict[str, Any] | None:
+    """A file of a run; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / name).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _place(spec: str) -> tuple[str, str]:
+    """A spec whose path is made absolute."""
+    kind, _, path = spec.partition(":")
+    try:
+        return kind, str(Path(path).expanduser().resolve()) if path else ""
+    except (OSError, RuntimeError, ValueError):
+        return kind, path
 
 
 def run(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.pretrained.fetch import write
+from zoo.text import plain
 
 Record = dict[str, Any]
 
@@ -185,7 +186,7 @@ def draw_curves(history: list[Record], path: Path, title: str) -> bool:
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=100.5)
     rate.set_ylim(bottom=0)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(plain(title), parse_math=False)
     save_figure(figure, path)
     return True
 

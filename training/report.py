@@ -21,6 +21,7 @@ import zoo
 from zoo.layers import Network
 from zoo.pretrained.fetch import write as write_whole
 from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
+from zoo.text import block, cell, code, markdown, plain
 
 from .config import TrainConfig
 from .data import Dataset, Files, Source
@@ -121,7 +122,7 @@ def card(
         ("versions", _versions()),
         ("seed", f"{config.seed}"),
         ("input", f"{model.preprocess.size} x {model.preprocess.size} RGB"),
-        ("classes", _listed(dataset.classes)),
+        ("classes", markdown(_listed(dataset.classes))),
         ("left out as unreadable", f"{len(dataset.skipped)}"),
     ]
     if (file := out / "model.safetensors").exists():
@@ -129,7 +130,7 @@ def card(
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         rows.append(("sha256 of model.safetensors", f"`{digest}`"))
     curves = "![curves](curves.png)\n\n" if (out / "curves.png").exists() else ""
-    return f"""# {config.model} on {config.data}
+    return f"""# {markdown(config.model)} on {markdown(config.data)}
 
 {zoo.count(model).params:,} parameters, trained from {_started(config)} on {len(dataset.train):,} \
 pictures of {len(dataset.classes)} classes, measured on {count:,} others.
@@ -144,9 +145,7 @@ logits = model(model.preprocess(["picture.png"]))
 
 What trained it:
 
-```sh
-{command(config)}
-```
+{block(command(config), "sh")}
 
 {_settings(config)}
 """
@@ -170,7 +169,7 @@ def report(
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
     result = _result(history, predictions, kept or history[-1])
     parts = [
-        f"# {config.model} on {config.data}\n\n",
+        f"# {markdown(config.model)} on {markdown(config.data)}\n\n",
         f"{_table(('', 'on the held-out pictures'), result)}\n\n",
         images.get("curves.png", ""),
         "## Classes, the lowest recall first\n\n",
@@ -182,12 +181,12 @@ def report(
         "Every picture's answer is in [predictions.csv](predictions.csv).\n\n",
         "## Run\n\n",
         f"{_table(('', ''), _facts(config, model, dataset, history))}\n\n",
-        f"```sh\n{command(config)}\n```\n\n",
+        f"{block(command(config), 'sh')}\n\n",
         f"{_settings(config)}\n",
     ]
     if dataset.skipped:
         parts.append("\n## Left out as unreadable\n\n")
-        parts += [f"- `{line}`\n" for line in dataset.skipped]
+        parts += [f"- {code(line)}\n" for line in dataset.skipped]
     return "".join(parts)
 
 
@@ -239,14 +238,15 @@ def _facts(
     speed = statistics.median(record["images_per_second"] for record in history)
     waited = sum(record["input_wait"] * record["seconds"] for record in history)
     return [
-        ("network", f"{config.model}, from {_started(config)}"),
+        ("network", f"{markdown(config.model)}, from {_started(config)}"),
         ("parameters", f"{cost.params:,}"),
         ("multiply-accumulates a picture", f"{cost.macs:,}"),
         ("input", f"{size} x {size} RGB"),
-        ("data", config.data),
+        ("data", markdown(config.data)),
         ("classes", f"{len(dataset.classes)}"),
         ("pictures to train on", f"{len(dataset.train):,}"),
-        ("held-out pictures", f"{len(dataset.val):,}"),
+        ("held-out pictures", f"{len(dataset.val):,} ({markdown(dataset.split)})"),
+        ("left out", markdown(", ".join(dataset.left_out)) or "nothing"),
         ("left out as unreadable", f"{len(dataset.skipped):,}"),
         ("epochs", f"{history[-1]['epoch']}"),
         ("device", _device()),
@@ -268,7 +268,7 @@ def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
         low, high = interval(int(right[i]), int(counts[i]))
         recall = f"{right[i] / counts[i]:.1%} ({low:.1%} to {high:.1%})" if counts[i] else ""
         precision = f"{right[i] / said[i]:.1%}" if said[i] else ""
-        rows.append((classes[i], f"{counts[i]:,}", f"{right[i]:,}", recall, precision))
+        rows.append((markdown(classes[i]), f"{counts[i]:,}", f"{right[i]:,}", recall, precision))
     return _table(("class", "pictures", "right", "recall (95% interval)", "precision"), rows)
 
 
@@ -284,7 +284,8 @@ def _confused(predictions: Predictions, classes: Sequence[str]) -> str:
     for i in np.argsort(-times, kind="stable")[:TOP].tolist():
         label, said = pairs[:, i].tolist()
         share = times[i] / counts[label]
-        rows.append((classes[label], classes[said], f"{times[i]:,}", f"{share:.1%}"))
+        names = markdown(classes[label]), markdown(classes[said])
+        rows.append((*names, f"{times[i]:,}", f"{share:.1%}"))
     head = ("class", "taken for", "times", "of the class")
     more = f"\n\nand {len(times) - TOP:,} more pairs." if len(times) > TOP else ""
     return _table(head, rows) + more
@@ -294,7 +295,7 @@ def _settings(config: TrainConfig) -> str:
     """All settings as a table, those that were set first."""
     defaults = TrainConfig().to_dict()
     rows = [
-        (key, f"{value}", "" if value == defaults[key] else f"{defaults[key]}")
+        (key, markdown(f"{value}"), "" if value == defaults[key] else f"{defaults[key]}")
         for key, value in config.to_dict().items()
     ]
     head = ("setting", "value", "default, where it differs")
@@ -302,9 +303,10 @@ def _settings(config: TrainConfig) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+
     def line(cells: Iterable[str]) -> str:
-        plain = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
-        return f"| {' | '.join(plain)} |"
+        return f"| {' | '.join(cells)} |"
 
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)])
 
@@ -315,7 +317,9 @@ def _interval(correct: int, count: int) -> str:
 
 
 def _started(config: TrainConfig) -> str:
-    return f"weights from `{Path(config.weights).name}`" if config.weights else "random weights"
+    if not config.weights:
+        return "random weights"
+    return f"weights from {markdown(Path(config.weights).name)}"
 
 
 def _seconds(history: list[Record]) -> float:
@@ -348,15 +352,16 @@ def _write_text(path: Path, text: str) -> None:
 def write_predictions(path: Path, predictions: Predictions, dataset: Dataset) -> None:
     """CSV, a line a picture of `dataset.val`: its file or number, label, prediction, probability.
 
-    The prediction is empty where the network gives NaN.
+    The prediction is empty where the network gives NaN. Names that a spreadsheet would take for a
+    formula have ' before them.
     """
-    names = dataset.classes
+    names = [cell(name) for name in dataset.classes]
     columns = predictions.labels, predictions.classes, predictions.probabilities
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(("picture", "label", "prediction", "probability"))
         for i, (label, said, probability) in enumerate(zip(*columns, strict=True)):
-            picture = picture_name(dataset.val, i)
+            picture = cell(picture_name(dataset.val, i))
             answer = names[said] if said >= 0 else ""
             rows.writerow((picture, names[label], answer, f"{probability:.6f}"))
 
@@ -423,7 +428,7 @@ def _caption(i: int, predictions: Predictions, dataset: Dataset) -> list[str]:
     name = picture_name(dataset.val, i)
     name = Path(name).name if isinstance(dataset.val, Files) else f"picture {name}"
     font = ImageFont.load_default(FONT_SIZE)
-    name = fit(name[::-1], font, WIDTH)[::-1]  # its end tells it from others
+    name = fit(plain(name)[::-1], font, WIDTH)[::-1]  # its end tells it from others
     label, said = int(predictions.labels[i]), int(predictions.classes[i])
     true = np.exp(-predictions.losses[i])
     lines = [name, _answer("true", dataset.classes[label], true)]
@@ -471,7 +476,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     except ImportError:
         return False
     k = len(matrix)
-    names = [cut(name, 24) for name in classes] if k <= NAMED else []
+    names = [cut(plain(name), 24) for name in classes] if k <= NAMED else []
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(max(0.45 * k, 3.0), 11.0)  # inches, as all below; 72 points are one
     cell = 72 * side / k
@@ -505,7 +510,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
                 clip_on=True,  # which spares the layout from measuring it
             )
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(textwrap.fill(title, int(12 * side)), fontsize=10, parse_math=False)
+    axes.set_title(textwrap.fill(plain(title), int(12 * side)), fontsize=10, parse_math=False)
     # a fifth of an inch wide, whatever the matrix
     bar = figure.colorbar(
         drawn, ax=axes, shrink=0.8, aspect=4 * side, pad=0.02, format=PercentFormatter(1)

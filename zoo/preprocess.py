@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # both are slow to import, and building a record needs neithe
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 CHANNELS = ("rgb", "bgr")
+MOST = 1 << 24  # pixels of a whole picture that is resized before its centre is cut out
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Preprocess:
         """
         picture = read_rgb(source)
         width, height = self.resized(picture.size)
+        if width * height > MOST:
+            return np.array(self._centre(picture))
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return np.array(picture.crop((left, top, left + self.size, top + self.size)))
@@ -125,6 +128,31 @@ class Preprocess:
         # The truncation here and the rounding of the offsets in `image` are torchvision's.
         width, height = (int(self.resize * side / min(size)) for side in size)
         return width, height
+
+    def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of the part of a picture of `size` that `image` shows."""
+        box = []
+        for side, resized in zip(size, self.resized(size), strict=True):
+            start = round((resized - self.size) / 2)
+            # the sum may be rounded to more than the side
+            box.append((start * side / resized, min((start + self.size) * side / resized, side)))
+        (left, right), (top, bottom) = box
+        return left, top, right, bottom
+
+    def _centre(self, picture: "Image.Image") -> "Image.Image":
+        """What `image` cuts out of the resized picture, to a grey level, without resizing the rest.
+
+        For a picture like a thread: one of 1 x 60,000 pixels would become 256 x 15,360,000.
+        """
+        left, top, right, bottom = self.box(picture.size)
+        reach = 4 * max((bottom - top) / self.size, 1)  # rows; a filter's is 3 at most
+        first, last = max(int(top - reach), 0), min(int(bottom + reach), picture.height)
+        rows = picture.crop((0, first, picture.width, last))
+        # One direction after the other, in the order in which Pillow resizes the whole.
+        across = (left, 0, right, rows.height)
+        rows = rows.resize((self.size, rows.height), self.filter, box=across)
+        down = (0, top - first, self.size, min(bottom - first, rows.height))
+        return rows.resize((self.size, self.size), self.filter, box=down)
 
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
         """The device's part: R, G, B images [..., 3] to float32 [..., 3] in the order `channels`.

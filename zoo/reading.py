@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ZooError
+from .text import plain
 
 if TYPE_CHECKING:  # slow to import
     from PIL import Image
@@ -29,12 +30,12 @@ if TYPE_CHECKING:  # slow to import
 FORMATS = {
     "JPEG": 1.0,
     "PNG": 1.0,
-    "WEBP": 1.0,
+    "WEBP": 1 / 9,
     "GIF": 1.0,
     "BMP": 1.0,
     "TIFF": 1.0,
     "PPM": 1.0,
-    "AVIF": 1 / 2,
+    "AVIF": 1 / 4,
     "JPEG2000": 1 / 16,
     "DIB": 1.0,
     "ICO": 1.0,
@@ -46,7 +47,6 @@ FORMATS = {
     "SGI": 1.0,
     "SUN": 1.0,
     "PSD": 1.0,
-    "IM": 1.0,
     "XBM": 1.0,
     "FLI": 1.0,
     "DDS": 1 / 16,
@@ -62,7 +62,9 @@ STARTS = re.compile(
 )
 HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave in folders
 SCANS = 12  # of a progressive JPEG at its largest; more, where it has fewer pixels
-BAND = 1 << 22  # pixels that are converted at a time
+BAND = 1 << 20  # pixels that are converted at a time
+# The same share by Pillow's mode, where the pixels come in another than RGB, and stay beside it.
+MODES = {"RGB": 1.0, "L": 1.0, "P": 1.0, "1": 1.0, "I;16": 1 / 2, "I;16B": 1 / 2, "I;16L": 1 / 2}
 PILLOW = r"PIL\."  # its modules
 
 
@@ -73,12 +75,21 @@ def suffix_of(name: str) -> str:
 
 
 @cache
-def suffixes() -> frozenset[str]:
-    """Those of the formats that are read."""
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow can read."""
     from PIL import Image
 
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in known.items() if name in FORMATS)
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """How files of these formats are called."""
+    from PIL import Image
+
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in formats())
 
 
 def is_picture(name: str) -> bool:
@@ -131,15 +142,18 @@ def max_pixels() -> float:
     return float("inf") if own is None else 2 * own
 
 
-def too_much(width: int, height: int, kind: str = "JPEG", scans: int = 1) -> str | None:
+def too_much(
+    width: int, height: int, kind: str = "JPEG", mode: str = "RGB", scans: int = 1
+) -> str | None:
     """Why a picture would take too long or too much memory to decode, where that is so.
 
     Args:
         kind: one of `FORMATS`.
+        mode: Pillow's, of its pixels.
         scans: how many times a JPEG goes over all of its pixels.
     """
     pixels, most = width * height, max_pixels()
-    share = FORMATS.get(kind, 1.0)
+    share = min(FORMATS.get(kind, 1.0), MODES.get(mode, 1 / 3))
     if scans > SCANS and pixels * scans > SCANS * most:
         needed = -(-pixels * scans // SCANS)
         what = f"{width} x {height} pixels in {scans:,} scans, more than"
@@ -171,9 +185,9 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
     from PIL import Image
 
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
+        name = os.fsdecode(source)
         if why := no_file(name):
-            raise ZooError(f"cannot read image {name}: {why}")
+            raise ZooError(f"cannot read image {plain(name)}: {why}")
         return read_file(name, name, draft)
     if not isinstance(source, Image.Image):
         return Image.fromarray(_pixels(source)).convert("RGB")
@@ -181,7 +195,8 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
         return _upright_rgb(source, in_place=False)
     except Exception as error:
         name = getattr(source, "filename", "") or "given as a PIL image"
-        raise ZooError(f"cannot read image {name}: {_reason(error, empty=False)}") from error
+        why = _reason(error, empty=False)
+        raise ZooError(f"cannot read image {plain(str(name))}: {why}") from error
 
 
 def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Image.Image":
@@ -195,14 +210,14 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
     _ignore_warnings()
     most = max_pixels()  # before Pillow looks at its own limit
     try:
-        with Image.open(file, formats=tuple(FORMATS)) as picture:
+        with Image.open(file, formats=formats()) as picture:
             kind, scans = picture.format or "", 1
             if picture.info.get("progressive") and picture.fp:
                 place = picture.fp.tell()
                 picture.fp.seek(0)
                 scans = count_scans(picture.fp.read())
                 picture.fp.seek(place)
-            if why := too_much(*picture.size, kind, scans):
+            if why := too_much(*picture.size, kind, picture.mode, scans):
                 raise ValueError(why)
             if draft:
                 picture.draft("RGB", (1, 1))
@@ -216,7 +231,7 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
         else:
             size = len(file.getbuffer()) if isinstance(file, io.BytesIO) else _size(file)
             why = _reason(error, empty=size == 0)
-        raise ZooError(f"cannot read image {name}: {why}") from error
+        raise ZooError(f"cannot read image {plain(name)}: {why}") from error
 
 
 def _size(path: str) -> int:
@@ -250,7 +265,7 @@ def _upright_rgb(picture: "Image.Image", in_place: bool) -> "Image.Image":
         return _in_bands(picture, _eight_bits)
     if picture.has_transparency_data:
         return _in_bands(picture, _on_white)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _is_16_bits(extrema: Any) -> bool:
@@ -327,4 +342,4 @@ def _reason(error: Exception, empty: bool) -> str:
         return "it is empty" if empty else "not a picture of any format that is read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return plain(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .text import plain
+
 MARGIN, LINE, FONT_SIZE = 12, 17, 13  # pixels
 
 
@@ -43,7 +45,8 @@ def contact_sheet(
 
 
 def fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as `width` pixels hold, with an ellipsis."""
+    """As much of a text, on one line, as `width` pixels hold, and an ellipsis where it is cut."""
+    text = plain(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

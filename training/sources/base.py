@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zoo.errors import ZooError
+from zoo.text import plain
 
 from ..decode import check
 
@@ -87,10 +88,12 @@ class Dataset:
     def summary(self) -> str:
         """What was understood, in one line: classes, pictures, split, what was left out and why."""
         left = [*self.left_out, *([f"{len(self.skipped):,} unreadable"] if self.skipped else ())]
-        return (
-            f"data: {len(self.classes):,} classes, {len(self.train):,} training and"
-            f" {len(self.val):,} validation pictures ({self.split})"
-            + (f"; left out: {', '.join(left)}" if left else "")
+        pictures = f"{len(self.train):,} pictures"
+        if len(self.val):
+            pictures = f"{len(self.train):,} training and {len(self.val):,} validation pictures"
+            pictures += f" ({plain(self.split)})"
+        return f"data: {len(self.classes):,} classes, {pictures}" + (
+            f"; left out: {', '.join(left)}" if left else ""
         )
 
     @cached_property
@@ -272,14 +275,14 @@ class Part:
     def alone(self, name: str) -> str:
         """How to have one of its folders for itself."""
         if self.kind == "folder":
-            return _shown(f"give its own path, {self.root}/{name}")
-        return _shown(f"make an archive of {name}/ alone")
+            return plain(f"give its own path, {self.root}/{name}")
+        return plain(f"make an archive of {name}/ alone")
 
     def named(self, name: str) -> str:
         """How errors call a class."""
         if self.kind == "list":
-            return f"class {_shown(name)!r} of {_shown(self.root)}"
-        return _shown(f"class folder {self.root}/{name}")
+            return f"class {name!r} of {plain(self.root)}"
+        return plain(f"class folder {self.root}/{name}")
 
 
 # --- what is a split, and what a class ------------------------------------------------------------
@@ -324,9 +327,9 @@ def beside(splits: Mapping[str, str], names: Iterable[str], used: Iterable[str])
     """What is left out beside the splits that are used, in words."""
     unused = [name for split, name in splits.items() if split not in used]
     others = [name for name in names if name not in splits.values()]
-    left = [f"{_shown(name)}/, as {splits['val']}/ is used" for name in unused]
+    left = [f"{plain(name)}/, as {splits['val']}/ is used" for name in unused]
     if others:
-        left.append(f"{_few([_shown(f'{name}/') for name in others], ', ')} beside the splits")
+        left.append(f"{_few([plain(f'{name}/') for name in others], ', ')} beside the splits")
     return left
 
 
@@ -355,7 +358,7 @@ def _check_folders(part: Part) -> None:
         others = [n for n, (kind, own) in alike.items() if kind != "train" and own == rest]
         if part.kind != "list" and split == "train" and others:
             raise ZooError(
-                _shown(
+                plain(
                     f"{part.kind} {part.root}: {name}/ and {others[0]}/ look like splits, not like"
                     " classes: call them train/ and val/ and leave nothing else beside them, or"
                     " name each picture's class in a list:FILE.csv"
@@ -373,7 +376,7 @@ def _check_folders(part: Part) -> None:
     if len(part.inside) > 1 and len(same) > 1 and all(same == own for own in part.inside.values()):
         name = next(iter(part.inside))
         raise ZooError(
-            _shown(
+            plain(
                 f"every folder in {part.kind} {part.root} holds the same folders"
                 f" ({_few(sorted(same), ', ')}): these look like the classes, in several versions;"
                 f" for one of them {part.alone(name)}, or name each picture's class in a"
@@ -398,7 +401,7 @@ def assemble(
         left_out: what is not in it, in words.
     """
     train, parts = found["train"], list(found.values())
-    val = found.get("val") or (found.get("test") if request.val_fraction is not None else None)
+    val = found.get("val") or found.get("test")
     for part in parts:
         if part is not train and part.kind != "list":  # whose rows were checked one by one
             _check_same(train, part)
@@ -410,12 +413,12 @@ def assemble(
     broken = {path: why for part in parts for path, why in part.broken.items()}
     where = f"{archive.path}/" if archive else ""
     skipped = tuple(
-        _shown(f"{where}{path}: {reason}")
+        plain(f"{where}{path}: {reason}")
         for path, reason in sorted({**unreadable, **broken}.items())
     )
     if skipped and not request.skip_unreadable:
         raise ZooError(
-            f"{len(skipped)} of {len(paths) + len(broken)} images in {_shown(_top(parts))} cannot"
+            f"{len(skipped)} of {len(paths) + len(broken)} images in {plain(_top(parts))} cannot"
             f" be read: {_few(skipped)}. Leave them out with --skip-unreadable"
             " (in Python: skip_unreadable=True)"
         )
@@ -425,7 +428,7 @@ def assemble(
             if files and not part.classes[name]:
                 raise ZooError(f"{part.named(name)} has no image that can be read")
     if val and not any(val.classes.values()):
-        raise ZooError(f"{_shown(val.root)} has no image to validate on")
+        raise ZooError(f"{plain(val.root)} has no image to validate on")
     sources = {split: Files(_examples(part), archive) for split, part in found.items()}
     dataset = Dataset(
         request.spec,
@@ -437,7 +440,7 @@ def assemble(
         skipped=skipped,
         split=_split_words(found) if val else request.held_out,
         left_out=(*_left_out(parts), *left_out),
-        test=sources.get("test") if request.val_fraction is None else None,
+        test=sources.get("test") if "val" in found else None,
     )
     if val or request.val_fraction is None:
         return dataset
@@ -457,11 +460,12 @@ def split_off(dataset: Dataset, request: Request, names: list[str] | None = None
     """The same with some pictures of each class held out from its `train`, as its `val`.
 
     Args:
+        dataset: one that was opened without a `val_fraction`, or a part of such.
         names: how an error calls the classes.
     """
     source, fraction = dataset.train, request.val_fraction
     assert fraction is not None
-    names = names or [f"class {_shown(name)!r} of {dataset.name}" for name in dataset.classes]
+    names = names or [f"class {name!r} of {dataset.name}" for name in dataset.classes]
     parts: list[Source] = []
     for indices in hold_out(labels_of(source), names, fraction, request.split_seed):
         if isinstance(source, Files):
@@ -482,7 +486,7 @@ def _left_out(parts: Sequence[Part]) -> list[str]:
     if loose := sum(part.loose for part in parts):
         left.append(f"{loose:,} picture{'s' * (loose > 1)} in no class folder")
     if count := others.total():
-        kinds = [f"{_shown(suffix) or 'no suffix'} {n:,}" for suffix, n in others.most_common()]
+        kinds = [f"{plain(suffix) or 'no suffix'} {n:,}" for suffix, n in others.most_common()]
         what = "files that are no pictures" if count > 1 else "file that is no picture"
         left.append(f"{count:,} {what} ({_few(kinds, ', ', 5)})")
     return left
@@ -501,11 +505,6 @@ def _top(parts: list[Part]) -> str:
 def _few(lines: Sequence[str], between: str = "; ", most: int = 3) -> str:
     more = f"{between}and {len(lines) - most} more" if len(lines) > most else ""
     return between.join(lines[:most]) + more
-
-
-def _shown(path: str) -> str:
-    """A path that can be printed, whatever bytes its name has."""
-    return path.encode(errors="backslashreplace").decode()
 
 
 def hold_out(
@@ -536,11 +535,11 @@ def hold_out(
 
 def _check_classes(part: Part) -> None:
     filled = [name for name, files in part.classes.items() if files]
-    reasons = [_shown(f"{path}: {reason}") for path, reason in sorted(part.broken.items())]
+    reasons = [plain(f"{path}: {reason}") for path, reason in sorted(part.broken.items())]
     if part.others:
         reasons += _left_out([replace(part, loose=0)])
     told = f" ({_few(reasons)})" if reasons else ""
-    root = _shown(part.root)
+    root = plain(part.root)
     if not filled:
         what = "images but no class folders" if part.loose else "no images"
         raise ZooError(
@@ -550,11 +549,11 @@ def _check_classes(part: Part) -> None:
         inside = sorted(part.inside.get(filled[0], ()))
         hint = f"; where its folders are them ({_few(inside, ', ')}), {part.alone(filled[0])}"
         raise ZooError(
-            f"{part.kind} {root} holds a single class, {_shown(filled[0])!r}: a classifier needs"
-            f" at least 2{_shown(hint) if len(inside) > 1 else ''}"
+            f"{part.kind} {root} holds a single class, {filled[0]!r}: a classifier needs"
+            f" at least 2{plain(hint) if len(inside) > 1 else ''}"
         )
     if empty := [name for name in part.classes if name not in filled]:
-        folders = ", ".join(f"{root}/{_shown(name)}" for name in empty)
+        folders = ", ".join(f"{root}/{plain(name)}" for name in empty)
         raise ZooError(
             f"no images in the class folder{'s' if len(empty) > 1 else ''} {folders}{told}"
         )
@@ -573,7 +572,7 @@ def _check_same(train: Part, other: Part) -> None:
         alike = {name.casefold() for name in train.classes}
         case = alike == {name.casefold() for name in other.classes}
         raise ZooError(
-            _shown(
+            plain(
                 f"training and validation must have the same classes: {'; '.join(lacks)}"
                 + (" (upper and lower case differ: call them alike)" if case else "")
                 + (
@@ -596,7 +595,7 @@ def _unreadable(paths: list[str], archive: "Archive | None") -> dict[str, str]:
                 check(path)
         except ZooError as error:
             name = f"{archive.path}/{path}" if archive else path
-            return str(error).removeprefix(f"cannot read image {name}: ")
+            return str(error).removeprefix(f"cannot read image {plain(name)}: ")
         return None
 
     with ThreadPool(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
@@ -662,7 +661,7 @@ def _record_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> li
         told.append(f"the split: {stored['split']} there, {now['split']} now")
     for name in kept:
         # where a class moved up or down, others of it may be held out
-        if change := _changed(f"class {_shown(name)!r}", before[name], after[name], other_classes):
+        if change := _changed(f"class {name!r}", before[name], after[name], other_classes):
             told.append(change)
     if not told and any(stored[split] != now[split] for split in ("train", "val")):
         told.append(_changed("the dataset", _whole(stored), _whole(now)) or "other pictures")
@@ -711,12 +710,12 @@ def _renamed(
         there = [*after][place] if len(before) == len(after) else None
         other = sums.get(_sum(before[name])) if _sum(before[name]) else there
         if other in new:
-            told.append(f"class {_shown(name)!r} is now {_shown(other)!r}")
+            told.append(f"class {name!r} is now {other!r}")
             gone.remove(name)
             new.remove(other)
     any_other = bool(told or gone or new)
-    told += [f"class {_shown(name)!r} is gone" for name in gone]
-    return [*told, *(f"class {_shown(name)!r} is new" for name in new)], any_other
+    told += [f"class {name!r} is gone" for name in gone]
+    return [*told, *(f"class {name!r} is new" for name in new)], any_other
 
 
 def _changed(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.reading import begins_as_picture, is_hidden, is_picture, no_file, suffix_of
+from zoo.text import plain
 
 from ..decode import Encoded
 from .base import Dataset, Part, Request, assemble, beside, split_folders, used_splits
@@ -20,19 +21,27 @@ UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to 
 
 def open_folder(request: Request, path: str) -> Dataset:
     root = Path(path).expanduser()
+    shown = plain(str(root))
     try:
         if not root.exists():
-            raise ZooError(f"folder {root} does not exist")
+            raise ZooError(f"folder {shown} does not exist")
         if not root.is_dir():
-            raise ZooError(f"{root} is not a folder")
+            raise ZooError(f"{shown} is not a folder")
         names = _subfolders(root)
-        splits = split_folders(f"folder {root}", names, lambda name: bool(_subfolders(root / name)))
+        splits = split_folders(
+            f"folder {shown}", names, lambda name: bool(_subfolders(root / name))
+        )
         if not splits:
             return assemble(request, {"train": _in_folder(root)})
         used = used_splits(request, splits)
         found = {split: _in_folder(root / splits[split]) for split in used}
-    except OSError as error:
-        raise ZooError(f"cannot read folder {root}: {error.strerror or error}") from error
+        _count_loose(found["train"], root)
+    except (OSError, ValueError) as error:  # ValueError: no name that a folder can have
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(
+            f"cannot read folder {shown}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     return assemble(request, found, left_out=beside(splits, names, used))
 
 
@@ -53,18 +62,19 @@ def _in_folder(root: Path) -> Part:
             deeper = (path[start:].partition(os.sep) for path in files)
             part.classes[name] = files
             part.inside[name] = {first for first, _, rest in deeper if rest}
-    for path in root.iterdir():
-        if not is_hidden(path.name) and not path.is_dir():
-            _count(part, path.name)
+    _count_loose(part, root)
     return part
 
 
-def _count(part: Part, name: str) -> None:
-    """Note a file that is in no class folder."""
-    if is_picture(name):
-        part.loose += 1
-    else:
-        part.others[suffix_of(name)] += 1
+def _count_loose(part: Part, root: Path) -> None:
+    """Note the files in a folder that should hold folders."""
+    for path in root.iterdir():
+        if is_hidden(path.name) or path.is_dir():
+            continue
+        if is_picture(path.name):
+            part.loose += 1
+        else:
+            part.others[suffix_of(path.name)] += 1
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

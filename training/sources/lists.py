@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError, unknown
+from zoo.reading import no_file
+from zoo.text import plain
 
 from .base import SPLIT_NAMES, Dataset, Part, Request, assemble, split_of, used_splits
 
@@ -18,23 +20,34 @@ def open_list(request: Request, path: str) -> Dataset:
     file = Path(path).expanduser()
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if file.suffix.lower() not in readers:
-        raise ZooError(f"list {file}: expected FILE.csv or FILE.jsonl")
+        raise ZooError(f"list {plain(str(file))}: expected FILE.csv or FILE.jsonl")
     splits: dict[str, dict[str, list[str]]] = {}  # by split, by class
     rows: dict[tuple[str, str], int] = {}  # where a class first comes in a split
+    if why := no_file(file):
+        raise ZooError(f"cannot read list {plain(str(file))}: {why}")
     try:
         for number, row in readers[file.suffix.lower()](file):
             image, label, split = _row(file, number, row)
             splits.setdefault(split, {}).setdefault(label, []).append(str(file.parent / image))
             rows.setdefault((split, label), number)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise ZooError(f"cannot read list {file}: {error}") from error
+    except UnicodeError as error:
+        raise ZooError(
+            f"cannot read list {plain(str(file))}: not UTF-8 ({error.reason} in"
+            f" {error.object[error.start : error.start + 20]!r}): save it as UTF-8"
+            if isinstance(error, UnicodeDecodeError)
+            else f"cannot read list {plain(str(file))}: {error}"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise ZooError(f"cannot read list {plain(str(file))}: {error}") from error
     if not splits:
-        raise ZooError(f"list {file} has no rows")
+        raise ZooError(f"list {plain(str(file))} has no rows")
     if "" in splits and len(splits) > 1:
-        raise ZooError(f"list {file}: some rows have a split and others do not")
+        raise ZooError(f"list {plain(str(file))}: some rows have a split and others do not")
     given = splits.get("") or splits.get("train")
     if given is None:
-        raise ZooError(f"list {file} has rows of {', '.join(sorted(splits))} but none of train")
+        raise ZooError(
+            f"list {plain(str(file))} has rows of {', '.join(sorted(splits))} but none of train"
+        )
     numbers = all(label.isdecimal() and label.isascii() for label in given)
     names = sorted(given, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))
     names = names if numbers else sorted(given)
@@ -44,7 +57,7 @@ def open_list(request: Request, path: str) -> Dataset:
         for label in splits[split]:
             if label not in given:
                 raise ZooError(
-                    f"list {file}, row {rows[split, label]}: label {label[:40]!r} of {split} is not"
+                    f"{_at(file, rows[split, label])}: label {label[:40]!r} of {split} is not"
                     " in train"
                 )
         by_class = {name: splits[split].get(name, []) for name in names}
@@ -65,16 +78,17 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for columns in (IMAGE_COLUMNS, LABEL_COLUMNS):
             if not set(columns) & set(header):
                 raise ZooError(
-                    f"list {file}: its header (row 1) lacks a column {' or '.join(columns)}, got"
-                    f" {','.join(header) or 'nothing'}"
+                    f"list {plain(str(file))}: its header (row 1) lacks a column"
+                    f" {' or '.join(columns)}, got"
+                    f" {plain(','.join(header))[:200] or 'nothing'}"
                 )
         for number, cells in enumerate(reader, 2):
             if not cells:
                 continue  # an empty line
             if len(cells) != len(header):
                 raise ZooError(
-                    f"list {file}, row {number}: got {len(cells)} cells, expected {len(header)}:"
-                    f" {','.join(header)}"
+                    f"{_at(file, number)}: got {len(cells)} cells, expected {len(header)}:"
+                    f" {plain(','.join(header))[:200]}"
                 )
             yield number, dict(zip(header, cells, strict=True))
 
@@ -87,30 +101,36 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ZooError(f"list {file}, row {number}: not JSON: {error}") from error
+                raise ZooError(f"{_at(file, number)}: not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise ZooError(f"list {file}, row {number}: expected an object, got {line[:40]!r}")
+                got = repr(line[:40])
+                raise ZooError(f"{_at(file, number)}: expected an object, got {got}")
             yield number, {name.lower(): value for name, value in row.items()}
 
 
 def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, str, str]:
     """The picture's path, label and split ("" where there is no such column)."""
 
-    def cell(columns: tuple[str, ...]) -> str:
+    def cell(columns: tuple[str, ...], longest: int) -> str:
         value = next((row[name] for name in columns if name in row), None)
         whole = isinstance(value, int) and not isinstance(value, bool)
         text = str(value).strip() if isinstance(value, str) or whole else ""
+        where = f"{_at(file, number)}: expected text for {' or '.join(columns)}"
         if not text:
-            got = "nothing" if value in (None, "") else repr(value)
-            raise ZooError(
-                f"list {file}, row {number}: expected text for {' or '.join(columns)}, got {got}"
-            )
+            got = "nothing" if value in (None, "") else repr(value)[:60]
+            raise ZooError(f"{where}, got {got}")
+        if len(text) > longest or "\0" in text:
+            got = f"{len(text):,} characters" if len(text) > longest else repr(text)
+            raise ZooError(f"{where}, at most {longest:,} characters without NUL, got {got}")
         return text
 
-    named = cell(("split",)) if "split" in row else ""
+    named = cell(("split",), 20) if "split" in row else ""
     split = split_of(named) if named else ""
     if split is None:
-        raise ZooError(
-            f"list {file}, row {number}: {unknown('split', named.lower()[:40], SPLIT_NAMES)}"
-        )
-    return cell(IMAGE_COLUMNS), cell(LABEL_COLUMNS), split
+        raise ZooError(f"{_at(file, number)}: {unknown('split', named.lower(), SPLIT_NAMES)}")
+    return cell(IMAGE_COLUMNS, 4096), cell(LABEL_COLUMNS, 255), split
+
+
+def _at(file: Path, number: int) -> str:
+    """How errors call a row."""
+    return f"list {plain(str(file))}, row {number}"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.reading import is_picture
+from zoo.reading import is_picture, no_file
 
 from .base import Arrays, Dataset, Request
 from .folders import DAMAGED, open_folder, open_tar, tar_errors
@@ -147,6 +147,8 @@ def _originals(place: Path, folders: tuple[str, ...], wanted: tuple[str, ...]) -
             return found
     except OSError as error:
         raise ZooError(f"cannot read {place}: {error.strerror or error}") from error
+    if why := no_file(place):
+        raise ZooError(f"cannot read {place}: {why}")
     with tar_errors(place), tarfile.open(place) as tar:
         for member in tar:
             name = member.name.rpartition("/")[2]

@@ -108,7 +108,7 @@ def open_tfds(request: Request, name: str) -> Dataset:
         sources[split] = Records(found, image, label, name, made_of)
     height, width, _ = info.features[image].shape
     size = max(height, 32) if height and height == width else None
-    held = sources.get("val") or (sources.get("test") if request.val_fraction is not None else None)
+    held = sources.get("val") or sources.get("test")
     unused = [split for split in info.splits if split not in [splits[name] for name in used]]
     dataset = Dataset(
         request.spec,
@@ -119,7 +119,7 @@ def open_tfds(request: Request, name: str) -> Dataset:
         flip=match[1] not in UNMIRRORED,
         split=f"{' and '.join(splits[name] for name in used)}" if held else request.held_out,
         left_out=tuple(f"the split {split}" for split in unused),
-        test=sources.get("test") if request.val_fraction is None else None,
+        test=sources.get("test") if "val" in sources else None,
     )
     if held or request.val_fraction is None:
         return dataset

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import Variant, abstract, find
+from ..registry import Paper, Variant, abstract, find
+from ..text import link, markdown, markdown_link
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
@@ -64,6 +65,12 @@ WEIGHTS = (
     Column("licence", "licence", lambda name: SHORT.get(name, name), left=True),
     Column("source", "source", left=True),
 )
+
+
+def cited(paper: Paper) -> str:
+    """A paper in Markdown: its title, which leads to it, authors and year."""
+    title = markdown_link(paper.title, paper.url)
+    return f"{title}, {markdown(paper.authors)}, {paper.year}"
 
 
 @dataclass(frozen=True)
@@ -129,12 +136,12 @@ class Card:
         """As GitHub shows it."""
         paper = self.variant.paper
         parts = [
-            f"## {self._title()}",
-            f"[{paper.title}]({paper.url}), {paper.authors}, {paper.year}",
-            f"New in it: {paper.new}",
+            f"## {markdown(self._title())}",
+            cited(paper),
+            f"New in it: {markdown(paper.new)}",
             self._input(),
             self.stages.md(),
-            "\n".join([f"In words ({LEGEND}):\n", *(f"- {row}" for row in self._rows())]),
+            "\n".join([f"In words ({LEGEND}):\n", *(f"- {markdown(row)}" for row in self._rows())]),
             self.figures.md(),
             f"Parameters by kind: {self.kinds}",
             self._published() if not self.weights.rows else self.weights.md(),
@@ -181,10 +188,10 @@ class Card:
         def p(text: str) -> str:
             return f"<p>{html.escape(text)}</p>"
 
-        link = f'<a href="{html.escape(paper.url)}">{html.escape(paper.title)}</a>'
+        title = f'<a href="{html.escape(link(paper.url))}">{html.escape(paper.title)}</a>'
         parts = [
             f"<h3>{html.escape(self._title())}</h3>",
-            f"<p>{link}<br>{html.escape(paper.authors)}, {paper.year}</p>",
+            f"<p>{title}<br>{html.escape(paper.authors)}, {paper.year}</p>",
             p(f"New in it: {paper.new}"),
             p(self._input()),
             self.stages._repr_html_(),

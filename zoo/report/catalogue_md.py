@@ -9,8 +9,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import Paper, Variant, list_models, variants
-from .card import CIFAR
+from ..registry import Variant, list_models, variants
+from ..text import code, markdown
+from .card import CIFAR, cited
 from .count import count
 from .definitions import DEFINITIONS
 from .many import count_many
@@ -28,13 +29,15 @@ class Figures(NamedTuple):
     cifar_params: int | None  # with 10 classes, of networks for CIFAR's pictures
 
 
-def code(name: str | None) -> str:
-    return f"`{name}`" if name else ""
-
-
 NETWORKS = (
-    Column("name", "network", code, left=True),
-    Column("aliases", "also called", lambda aliases: ", ".join(map(code, aliases)), left=True),
+    Column("name", "network", code, left=True, marked=True),
+    Column(
+        "aliases",
+        "also called",
+        lambda aliases: ", ".join(map(code, aliases)),
+        left=True,
+        marked=True,
+    ),
     Column("input_size", "input (px)", words),
     Column("params", "parameters", number()),
     Column("head", "of them head", number()),
@@ -42,7 +45,7 @@ NETWORKS = (
     Column("macs", "MACs (M)", number(",.1f", 1e6)),
 )
 WEIGHTS = (
-    Column("name", "weights", left=True),
+    Column("name", "weights", left=True, marked=True),
     Column("top1", "top-1", number(".1f")),
     Column("top5", "top-5", number(".1f")),
     Column("input_size", "input (px)", words),
@@ -122,7 +125,8 @@ def section(
     family: str, found: list[Variant], counted: Mapping[str, Figures], records: list[Weights]
 ) -> str:
     """A family: its papers, a table of its networks, and one of their weights, folded."""
-    parts = [f"## {family}", *(cited(paper) for paper in dict.fromkeys(v.paper for v in found))]
+    papers = dict.fromkeys(v.paper for v in found)
+    parts = [f"## {family}", *(f"{cited(paper)}. {markdown(paper.new)}" for paper in papers)]
     parts.append(networks_table(found, counted).md())
     apart: dict[str, dict[str, int | None]] = {
         "Auxiliary heads": {v.name: counted[v.name].aux for v in found},
@@ -141,10 +145,6 @@ def section(
             f"{weights_table(records).md()}\n\n</details>"
         )
     return "\n\n".join(parts)
-
-
-def cited(paper: Paper) -> str:
-    return f"[{paper.title}]({paper.url}), {paper.authors}, {paper.year}. {paper.new}"
 
 
 def networks_table(found: list[Variant], counted: Mapping[str, Figures]) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..text import link
 from .count import KINDS
 from .definitions import DEFINITIONS
 
@@ -62,5 +63,5 @@ def _network(entry: "Entry") -> dict[str, Any]:
         "extra_data": entry.extra_data,
         "year": variant.paper.year,
         "title": variant.paper.title,
-        "url": variant.paper.url,
+        "url": link(variant.paper.url),
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ZooError, unknown
+from ..text import cell, markdown
 
 FORMATS = ("text", "md", "csv", "json")
 HEADING = 8  # characters: longer headings of numbers are broken between words
@@ -51,6 +52,7 @@ class Column:
     heading: str  # for people, with the unit: "MACs (G)"
     show: Callable[[Any], str] = words
     left: bool = False  # flush left: text
+    marked: bool = False  # `show` gives Markdown, not text
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,13 @@ class Table:
             blocks[-1].append(i)
             widths[i] = min(widths[i], width - widths[0] - 2)
 
-        def cell(i: int, text: str) -> str:
+        def fitted(i: int, text: str) -> str:
             if len(text) > widths[i]:
                 text = text[: widths[i] - 1] + "…"
             return text.ljust(widths[i]) if self.columns[i].left else text.rjust(widths[i])
 
         body = "\n\n".join(
-            "\n".join("  ".join(cell(i, line[i]) for i in block).rstrip() for line in lines)
+            "\n".join("  ".join(fitted(i, line[i]) for i in block).rstrip() for line in lines)
             for block in blocks
         )
         notes = [fill(note, width) for note in self.notes]
@@ -111,16 +113,23 @@ class Table:
     def md(self) -> str:
         """As GitHub shows it."""
         rule = [":--" if column.left else "--:" for column in self.columns]
-        lines = [[column.heading for column in self.columns], rule, *self._shown()]
-        escaped = ("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
-        return "\n".join([*escaped, *(f"\n{note}" for note in self.notes)])
+        rows = [
+            [
+                text if column.marked else markdown(text)
+                for column, text in zip(self.columns, line, strict=True)
+            ]
+            for line in self._shown()
+        ]
+        lines = ([markdown(column.heading) for column in self.columns], rule, *rows)
+        shown = (f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join([*shown, *(f"\n{markdown(note)}" for note in self.notes)])
 
     def csv(self) -> str:
-        """Raw values under the columns' keys."""
+        """Raw values under the columns' keys; what a spreadsheet would compute has ' before it."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(column.key for column in self.columns)
-        writer.writerows(self.rows)
+        writer.writerows(map(cell, row) for row in self.rows)
         return text.getvalue().rstrip("\n")
 
     def json(self) -> str:
