@@ -69,6 +69,14 @@ class Job:
             for host in hosts
         ]
 
+    def repeat(self, out: Path) -> list[tuple[int | str, str]]:
+        """The ends of the command, repeated while it says to."""
+        for _ in range(5):  # on a busy machine two processes may not meet in time
+            ends = self.finish(self.start(out))
+            if 75 not in [code for code, _ in ends]:
+                break
+        return ends
+
     def finish(self, crew: list[subprocess.Popen]) -> list[tuple[int | str, str]]:
         """(exit code, or "stuck", and stderr) of each."""
         ends: list[tuple[int | str, str]] = []
@@ -124,7 +132,7 @@ def run(kind: str, count: int, processes: int = 1, seed: int = 0) -> dict[str, A
         job = Job(Path(folder), processes)
         for name in ("cold", "warm"):
             begun = time.monotonic()
-            ends = job.finish(job.start(Path(folder) / name))
+            ends = job.repeat(Path(folder) / name)
             life = time.monotonic() - begun
             if any(code for code, _ in ends):
                 raise RuntimeError(f"the job fails undisturbed: {ends}")
@@ -153,7 +161,7 @@ def run(kind: str, count: int, processes: int = 1, seed: int = 0) -> dict[str, A
                     number, code, told, heeded, process is struck
                 ):
                     lost.append(f"{where}: ended with {code}: {told[-2000:]}")
-            ends = job.finish(job.start(out))
+            ends = job.repeat(out)
             if any(code for code, _ in ends):
                 lost.append(f"{where}: the same command ended with {ends}")
             elif result(out) != want:
