@@ -221,7 +221,7 @@ def test_training_memory_by_hand(tiny):
         16 * 16 * 8 + 2 * 8,  # its output, the norm's input; mean and 1 / deviation
         16 * 16 * 8,  # the grouped convolution's input
         16 * 16 * 16 + 2 * 16,
-        20 * 20 * 16 + 1,  # the depthwise convolution's input, padded, and what it was padded with
+        16 * 16 * 16,  # the depthwise convolution's input
         8 * 8 * 16 + 2 * 16,
         8 * 8 * 16,  # the 1x1 convolution's input
         8 * 8 * 4,  # the pool's input
