@@ -134,10 +134,8 @@ def _finished(config: TrainConfig) -> Result:
     history = folder.finished_history(out, config)
     model = zoo.load(f"{out / 'model.safetensors'}")
     if jax.process_index() == 0:
-        print(
-            f"finished: {out} has all of its {config.epochs} epoch{'s' * (config.epochs > 1)}",
-            file=sys.stderr,
-        )
+        epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+        print(f"finished: {out} has all of its {epochs}", file=sys.stderr)
     return Result(model, kept_of(history, config.keep)["val_accuracy"], history, out)
 
 
