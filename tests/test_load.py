@@ -118,7 +118,7 @@ def test_weights_tampered_in_the_cache(name, change, tmp_path, monkeypatch):
 def poison(path: Path) -> None:
     """Change the values of all tensors in a file, which stays a sound one."""
     arrays, metadata = files.read(path)
-    store._write(({name: array + 1 for name, array in arrays.items()}, metadata), path)
+    save_file({n: np.asarray(x + 1) for n, x in arrays.items()}, path, metadata=metadata)
 
 
 def test_a_download_that_cannot_be_read_is_not_kept(tmp_path, monkeypatch):
