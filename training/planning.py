@@ -30,6 +30,10 @@ from .topologies import Topology
 FORMATS = ("text", "md", "json")
 TRIES = 3  # compilations, of minutes each, that look for the largest batch
 NEAR = 0.03  # a batch larger by this share is not worth another of them
+BACK = (
+    0.9  # of a guess that did not fit, the most that the next one is: near the limit TPUs' compiler
+)
+# fills the memory with what it would else compute again, and memory is no line
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
 # How often a step reads or writes the output of a convolution where nothing is fused with it.
@@ -388,20 +392,18 @@ def largest(
       cost_of: the cost at a batch size.
     """
     low, high = (0, fixed), (refused.batch_size // unit, refused.memory)  # (units, bytes)
-    found = None
+    found, most = None, high[0] - 1
     for _ in range(TRIES):
         slope = (high[1] - low[1]) / (high[0] - low[0])
-        fitting = int((room - low[1]) / slope) + low[0] if slope > 0 else 0
-        if fitting >= 2 * STEP:
-            fitting -= fitting % STEP
-        guess = min(fitting, high[0] - 1)
+        fitting = min(int((room - low[1]) / slope) + low[0] if slope > 0 else 0, most)
+        guess = fitting - fitting % STEP if fitting >= 2 * STEP else fitting
         if guess <= low[0] or (found and guess - low[0] <= low[0] * NEAR):
             break
         cost = cost_of(guess * unit)
         if isinstance(cost, Cost):
             found, low = cost, (guess, cost.memory)
         else:
-            high = (guess, cost.memory)
+            high, most = (guess, cost.memory), int(guess * BACK)
     return found
 
 
