@@ -1,8 +1,8 @@
 """Runs the project's faults and writes what became of them to docs/RELIABILITY.md.
 
-    python -m tests.faults                     # all of it: half a day on two cores
-    python -m tests.faults damage pictures     # these, the others as they were last measured
-    python -m tests.faults --quick --out /tmp  # a few minutes, to see that it runs
+    python -m tests.faults                            # all of it: half a day on two cores
+    python -m tests.faults damage pictures            # these; the others as last measured
+    python -m tests.faults --share 0.01 --out /tmp    # a hundredth of each
 
 What each part gave is kept as JSON in docs/reliability/, with its date and machine.
 """
@@ -44,12 +44,12 @@ class Part:
     """A kind of fault.
 
     Args:
-      run: gives the result as JSON, in full or a small part of it.
+      run: gives the result as JSON, of a share of all that there is to do.
       rows: of a result.
       more: lines below the table about a result.
     """
 
-    run: Callable[[bool], Any]
+    run: Callable[[float], Any]
     rows: Callable[[Any], list[Row]]
     more: Callable[[Any], str] = lambda found: ""
 
@@ -68,7 +68,7 @@ def _killed(kind: str, count: int, processes: int) -> Part:
         who = f"{kind}, {processes} processes" if processes > 1 else kind
         return f"- {who}: a life takes {found['life']} s; exit codes {codes}{note}.\n"
 
-    return Part(lambda quick: kills.run(kind, 2 if quick else count, processes), rows, more)
+    return Part(lambda share: kills.run(kind, _some(count, share), processes), rows, more)
 
 
 def _damaged(found: Any) -> list[Row]:
@@ -132,24 +132,21 @@ def _soaked_more(found: Any) -> str:
     return lines
 
 
-def _soak(quick: bool) -> Any:
-    saves, seconds = (20, 10.0) if quick else (1000, 3600.0)
-    return {"saving": soak.saves(saves), "training": soak.run(seconds)}
+def _soak(share: float) -> Any:
+    return {"saving": soak.saves(_some(1000, share)), "training": soak.run(3600 * share)}
+
+
+def _some(count: int, share: float) -> int:
+    return max(round(count * share), 2)
 
 
 PARTS = {
     "sigkill": _killed("SIGKILL", 200, 1),
     "sigterm": _killed("SIGTERM", 100, 1),
     "sigkill2": _killed("SIGKILL", 20, 2),
-    "damage": Part(lambda quick: damage.run(4 if quick else 200), _damaged, _damaged_more),
-    "pictures": Part(
-        lambda quick: pictures.run(50 if quick else 10_000), _pictures, _pictures_more
-    ),
-    "readers": Part(
-        lambda quick: readers.run(10, (2_000,)) if quick else readers.run(10_000),
-        _readers,
-        _readers_more,
-    ),
+    "damage": Part(lambda share: damage.run(_some(200, share)), _damaged, _damaged_more),
+    "pictures": Part(lambda share: pictures.run(_some(10_000, share)), _pictures, _pictures_more),
+    "readers": Part(lambda share: readers.run(_some(10_000, share)), _readers, _readers_more),
     "soak": Part(_soak, lambda found: [], _soaked_more),
 }
 
@@ -183,7 +180,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--quick", action="store_true", help="a small part of each")
+    parser.add_argument("--share", type=float, default=1.0, help="of all there is to do (1.0)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page (docs)")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
@@ -192,7 +189,7 @@ def main() -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for name in tqdm(args.parts or PARTS, unit="part", disable=None):
         begun = time.monotonic()
-        found = PARTS[name].run(args.quick)
+        found = PARTS[name].run(args.share)
         result = {"measured": measured(time.monotonic() - begun), "found": found}
         (kept / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     results = {file.stem: json.loads(file.read_text()) for file in sorted(kept.glob("*.json"))}
