@@ -30,10 +30,9 @@ from .topologies import Topology
 FORMATS = ("text", "md", "json")
 TRIES = 3  # compilations, of minutes each, that look for the largest batch
 NEAR = 0.03  # a batch larger by this share is not worth another of them
-BACK = (
-    0.9  # of a guess that did not fit, the most that the next one is: near the limit TPUs' compiler
-)
-# fills the memory with what it would else compute again, and memory is no line
+# The most that the guess after one that did not fit may be of that: near the limit the compiler of
+# TPUs fills the memory with what it would else compute again, so that no line leads there.
+BACK = 0.9
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
 # How often a step reads or writes the output of a convolution where nothing is fused with it.
@@ -212,7 +211,7 @@ class Plan:
             ("images/s (roofline)", f"{self.images_per_second:,.0f}", f"batch {cost.batch_size:,}"),
         ]
         if self.machine.is_tpu:
-            rows.append(("compiling took", f"{self.cost.seconds:.0f} s", ""))
+            rows.append(("compiling took", f"{cost.seconds:.0f} s", ""))
         return rows
 
     def _notes(self) -> tuple[str, ...]:
