@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -179,6 +180,7 @@ def _watched(what: str, answer: Future) -> Any:
 def main() -> None:
     """Answer each configuration on stdin on stdout, until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that this
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libtpu prints is no answer
     machine, pictures = pickle.load(sys.stdin.buffer)
@@ -195,6 +197,13 @@ def main() -> None:
             answer = error
         pickle.dump(answer, answers)
         answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone, in the middle of a compilation too."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def absent(machine: Topology) -> list[Any]:
