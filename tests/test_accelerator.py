@@ -255,15 +255,13 @@ def test_steps_are_compared_with_pytorchs_in_turn(bench):
     assert rows(bench)[-1]["check"] == "left out: No module named 'torch'"
 
 
-@pytest.mark.parametrize(("patience", "told"), [(60, r"torch|GPU"), (0.1, "ended without a word")])
-def test_pytorch_that_cannot_is_left_out(bench, monkeypatch, patience, told):
-    monkeypatch.setattr(fast, "PATIENCE", patience)
+def test_pytorch_that_cannot_is_left_out(bench):
     bench.device = SimpleNamespace(platform="gpu")
     work = fast.work_of(bench, "train", "resnet50", 1)
     with (
         time_box(600),
         fast.torch_worker(bench, work) as coming,
-        pytest.raises(LeftOut, match=told),
+        pytest.raises(LeftOut, match=r"torch|GPU"),
     ):
         coming.result()
 
