@@ -1,7 +1,6 @@
 """Runs a function on hostile input in a process of its own, and measures what it takes."""
 
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -23,7 +22,6 @@ EXECUTES = (
     "os.posix_spawn",
     "os.fork",
     "subprocess.Popen",
-    "ctypes.dlopen",
 )
 
 
@@ -106,7 +104,7 @@ def tally(work: Callable[[Any], Tally], tasks: Iterable[Any]) -> Tally:
                 )
             )
             for process in list((pool._processes or {}).values()):
-                os.kill(process.pid, 9)
+                process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
             pool = None
     if pool:
