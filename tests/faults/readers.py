@@ -18,6 +18,7 @@ from . import attacks
 from .watch import Tally, attempt, tally
 
 BATCH = 100
+BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def mutants(task: tuple[str, int, int]) -> Tally:
@@ -37,7 +38,8 @@ def mutants(task: tuple[str, int, int]) -> Tally:
                 f"{layer}/{leaf}": draw(shape, np.float32)
                 for layer, leaf, shape in (
                     ("conv1", "kernel", (3, 3, 2, 4)),
-                    ("conv1_bn", "gamma", (4,)),
+                    *(("conv1_bn", leaf, (4,)) for leaf in BATCH_NORM),
+                    ("dense", "kernel", (4, 3)),
                     ("dense", "bias", (3,)),
                 )
             }
