@@ -754,7 +754,7 @@ def test_dropout_replaces_the_rate(tiny, patch, asked, rate):
         (dict(dtype="float64"), "unknown dtype 'float64': did you mean"),
         (dict(param_dtype="int8"), "unknown param_dtype 'int8': expected one of"),
         (dict(numerics=zoo.Numerics(padding="sam")), "unknown padding 'sam': did you mean 'same'"),
-        (dict(num_classes=-1), "num_classes: got -1, expected 0 or more"),
+        (dict(num_classes=-1), "num_classes: got -1, expected 0 to 10,000,000"),
         (dict(dropout=1.0), "dropout: got 1.0, expected 0 <= rate < 1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
