@@ -776,7 +776,7 @@ def load_or_refuse(kind: str, arrays: Arrays, folder: Path, seeds: range) -> Non
         except zoo.ZooError as error:
             refusals.append(str(error))
     assert len(refusals) > len(seeds) // 4
-    assert not [line for line in refusals if "\n" in line]
+    assert not [line for line in refusals if not line.isprintable() or len(line) > 500]
 
 
 @pytest.mark.parametrize("kind", READERS)

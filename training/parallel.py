@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo import backend
+from zoo import backend, ops
 from zoo.errors import ZooError, unknown
 
 from .step import AXIS
@@ -112,15 +112,24 @@ class Devices:
 
     def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
         """What `compile` runs, as `jax.jit` gives it: for its `lower(state, batch)` too."""
+
+        def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
+            with ops.platform_only(self.platform):
+                return step(state, batch)
+
         donated = (0,) if donate else ()
         if self.engine == "pmap":
             # out_axes=None takes device 0's copy: steps end in pmean or psum, so all are equal
             mapped = jax.pmap(
-                step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
+                for_these, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated
             )
         else:
             mapped = jax.shard_map(
-                step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
+                for_these,
+                mesh=self.mesh,
+                in_specs=(P(), P(AXIS)),
+                out_specs=P(),
+                check_vma=False,
             )
         if self.engine == "pmap" and jax.process_count() > 1:
             return mapped  # under a jit, pmap would see this process's devices only

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ZooError
-from .text import plain
+from .text import plain, reason
 
 if TYPE_CHECKING:  # slow to import
     from PIL import Image
@@ -340,6 +340,4 @@ def _reason(error: Exception, empty: bool) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "it is empty" if empty else "not a picture of any format that is read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return plain(" ".join(str(error).split()))[:200] or type(error).__name__
+    return reason(error)

@@ -32,6 +32,12 @@ def plain(text: str, keep: str = "") -> str:
     )
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, as the end of a line of ours: 200 characters of plain text at most."""
+    said = getattr(error, "strerror", None) or str(error)
+    return plain(" ".join(said.split())[:200]) or type(error).__name__
+
+
 def markdown(text: str) -> str:
     r"""The text as Markdown that shows just that: no links, no HTML, no end of a table's cell.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.reading import begins_as_picture, is_hidden, is_picture, no_file, suffix_of
-from zoo.text import plain
+from zoo.text import plain, reason
 
 from ..decode import Encoded
 from .base import Dataset, Part, Request, assemble, beside, split_folders, used_splits
@@ -212,8 +212,7 @@ def tar_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ZooError(f"cannot read archive {path}: {reason}") from error
+        raise ZooError(f"cannot read archive {path}: {reason(error)}") from error
 
 
 def _is_plain_tar(path: Path) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.reading import is_picture, no_file
+from zoo.text import reason
 
 from .base import Arrays, Dataset, Request
 from .folders import DAMAGED, open_folder, open_tar, tar_errors
@@ -278,8 +279,9 @@ def _unpickled(name: str, data: bytes) -> dict[str, Any]:
         MemoryError,
         struct.error,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ZooError(f"{name} is not a file of CIFAR's Python version: {reason}") from error
+        raise ZooError(
+            f"{name} is not a file of CIFAR's Python version: {reason(error)}"
+        ) from error
     return {k.decode("latin1") if isinstance(k, bytes) else str(k): v for k, v in entries.items()}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zoo.errors import ZooError
+from zoo.text import reason
 
 from ..decode import Encoded
 from .base import Content, Dataset, Request, Source, digest, split_of, split_off, used_splits
@@ -216,8 +217,7 @@ def _why_not(error: BaseException, name: str, data_dir: Path) -> str:
                 return f"TFDS needs TensorFlow to prepare {name}: pip install 'jax-cnn-zoo[tf]'"
             return f"TFDS needs {package} to prepare {name}: pip install {package}"
         cause = cause.__cause__ or cause.__context__
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return f"TFDS cannot prepare {name} in {data_dir} (TFDS_DATA_DIR): {reason}"
+    return f"TFDS cannot prepare {name} in {data_dir} (TFDS_DATA_DIR): {reason(error)}"
 
 
 def _keep_tensorflow_off_the_gpu() -> None:

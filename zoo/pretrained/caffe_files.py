@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from ..text import reason
 from .budget import Budget
 from .files import Arrays
 from .protobuf import fields, message, number, shape_of, text, varints
@@ -53,8 +54,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
                         raise ValueError(f"two layers have {name}")
                     arrays[name] = array
     except (ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise ZooError(f"weights: {path} is not a whole Caffe model: {reason}") from error
+        raise ZooError(f"weights: {path} is not a whole Caffe model: {reason(error)}") from error
     if not arrays:
         raise ZooError(f"weights: {path} has no layer with weights, expected a Caffe model")
     return arrays, {}

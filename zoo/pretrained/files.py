@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from ..text import reason
 from .budget import RANK, ROOM, Budget
 
 Arrays = dict[str, np.ndarray]
@@ -100,8 +101,7 @@ def whole(path: Path, kind: str) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ZooError(f"weights: {path} is not a whole {kind} file: {reason}") from error
+        raise ZooError(f"weights: {path} is not a whole {kind} file: {reason(error)}") from error
 
 
 # --- zip archives: NumPy's and PyTorch's ----------------------------------------------------------

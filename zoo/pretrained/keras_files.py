@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ZooError
+from ..text import reason
 from .budget import NAME, Budget
 from .files import Arrays, open_zip, tokens
 from .hdf5 import Hdf5
@@ -98,8 +99,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
         data = path.read_bytes()
         return _weights(Hdf5(data, Budget(len(data))), {}), {}
     except DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise ZooError(f"weights: {path} is not a whole Keras file: {reason}") from error
+        raise ZooError(f"weights: {path} is not a whole Keras file: {reason(error)}") from error
 
 
 def _archive(path: Path) -> Arrays:

@@ -25,7 +25,7 @@ from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
 from ..registry import Variant, abstract, find
 from ..settings import shown, whole
-from ..text import plain
+from ..text import reason
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write
@@ -438,8 +438,9 @@ def _described(
         find(spec.name)
         return spec, preprocess, tuple(names)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        reason = plain(" ".join(str(error).split())[:200])
-        raise ZooError(f"load: {file} was not {what} ({reason}): expected its layout") from error
+        raise ZooError(
+            f"load: {file} was not {what} ({reason(error)}): expected its layout"
+        ) from error
 
 
 def save(model: Network, path: str | Path) -> None:

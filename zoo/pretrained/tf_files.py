@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ZooError
+from ..text import reason
 from .budget import NAME, Budget
 from .files import Arrays
 from .protobuf import fields, message, number, shape_of, text, varint, varints
@@ -91,8 +92,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     except ZooError:
         raise
     except (ValueError, OSError, EOFError, zlib.error, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ZooError(f"weights: {path} is not a whole TF checkpoint: {reason}") from error
+        raise ZooError(f"weights: {path} is not a whole TF checkpoint: {reason(error)}") from error
     return _weights(arrays), {}
 
 
