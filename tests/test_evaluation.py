@@ -13,8 +13,8 @@ import zoo
 from training import evaluate
 from training.data import open_dataset
 from training.evaluation import Predictions, _chosen, check_classes, interval, predict_all
+from training.objective import Objective
 from training.parallel import Devices
-from training.step import measure
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 
@@ -46,7 +46,7 @@ def test_ties_and_nan_are_no_luck():
     def hits(logits) -> tuple[float, float]:
         logits = jnp.array(logits, jnp.float32)
         labels = jnp.arange(len(logits))
-        sums = measure(logits, labels, jnp.ones(len(labels)))
+        sums = Objective(7).measure(logits, labels, jnp.ones(len(labels)))
         return float(sums["correct"]), float(sums["top5"])
 
     assert hits(np.zeros((7, 7))) == (1, 5)  # argmax says class 0, top 5 the first five

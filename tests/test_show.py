@@ -10,7 +10,7 @@ import training.step
 from training.config import TrainConfig
 from training.data import open_dataset
 from training.parallel import Devices
-from training.setup import build
+from training.session import build
 from training.show import caption, show_batch
 from training.state import TrainState, take_apart
 from zoo.errors import ZooError

@@ -11,6 +11,7 @@ import pytest
 import zoo
 from training import memory
 from training.config import TrainConfig
+from training.objective import Objective
 from training.parallel import Devices
 from training.state import TrainState, take_apart
 from training.step import average, make_train_step
@@ -45,8 +46,11 @@ def run(network, batches, *, class_weights=None, apart=None, **settings) -> list
             network.preprocess,
             optimizer,
             config,
-            flip=False,
-            class_weights=class_weights,
+            Objective(
+                program.num_classes,
+                label_smoothing=config.label_smoothing,
+                class_weights=class_weights,
+            ),
         ),
         donate=False,
     )

@@ -21,7 +21,7 @@ from PIL import Image
 from runs import assert_same, files_of, records, tensors
 
 import zoo
-from training import Interrupted, TrainConfig, fit, folder, logging, loop, optim, setup
+from training import Interrupted, TrainConfig, fit, folder, logging, loop, optim, session
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
@@ -70,7 +70,7 @@ def poison(monkeypatch):
     """`poison(step, factor, times=1)`: that step multiplies the weights, in so many attempts."""
 
     def install(at: int, factor: float, times: int = 1) -> None:
-        make, made = setup.make_train_step, 0
+        make, made = session.make_train_step, 0
 
         def made_train_step(*args, **settings):
             nonlocal made
@@ -86,7 +86,7 @@ def poison(monkeypatch):
 
             return poisoned
 
-        monkeypatch.setattr(setup, "make_train_step", made_train_step)
+        monkeypatch.setattr(session, "make_train_step", made_train_step)
 
     return install
 
@@ -275,7 +275,7 @@ def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("went on")
 
-    for module, name in ((loop, "open_data"), (setup, "make_train_step")):
+    for module, name in ((loop, "open_data"), (session, "make_train_step")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, told)
             with pytest.raises(Interrupted, match="stopped; the same command continues"):

@@ -10,11 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import TrainConfig
-    from .evaluation import Evaluation, Predictions, evaluate, predict_all
-    from .finetuning import finetune
-    from .loop import Interrupted, Result, fit
-    from .planning import Plan, plan
+    from .config import TrainConfig as TrainConfig
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import Predictions as Predictions
+    from .evaluation import evaluate as evaluate
+    from .evaluation import predict_all as predict_all
+    from .finetuning import finetune as finetune
+    from .loop import Interrupted as Interrupted
+    from .loop import Result as Result
+    from .loop import fit as fit
+    from .planning import Plan as Plan
+    from .planning import plan as plan
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "TrainConfig": "config",

@@ -302,7 +302,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
 
     from . import optim
     from .phases import phases
-    from .setup import assemble, outline
+    from .session import assemble, objective, outline
 
     model = outline(config, pictures.num_classes, pictures.image_size)
     phase = phases(config, model_stages(model))[-1]
@@ -312,8 +312,8 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
         model,
         phase,
         rate,
-        flip=pictures.flip,
-        class_weights=pictures.class_weights,
+        objective(config, pictures.num_classes, pictures.class_weights),
+        flip=pictures.flip if config.flip is None else config.flip,
     )
     return model, parts
 

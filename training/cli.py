@@ -149,14 +149,18 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
     hosts.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
 
 
-_HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
+_HELP = {
+    field.name: field.metadata["help"]
+    for field in dataclasses.fields(TrainConfig)
+    if field.metadata
+}
 
 
 def _add_settings(parser: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
     """An option for each field of `TrainConfig`, absent from the arguments unless given."""
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        if field.name == "model":
+        if field.name == "model" or field.name not in _HELP:
             continue
         name = "--" + field.name.replace("_", "-")
         default = defaults[field.name]
@@ -222,7 +226,7 @@ def _schedule(config: TrainConfig, path: Path) -> None:
 
     from . import optim
     from .phases import phases
-    from .setup import open_data
+    from .session import open_data
 
     each = len(open_data(config).train) // config.batch_size  # steps an epoch
     parts = phases(config, model_stages(abstract(Spec(find(config.model).name))))
@@ -302,7 +306,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         skip_unreadable=args.skip_unreadable,
     )
+    precision = result.mean_average_precision
     rows = [
+        *([] if precision is None else [("mean average precision", f"{precision:.2%}")]),
         ("accuracy", f"{result.accuracy:.2%}"),
         ("top-5 accuracy", f"{result.top5:.2%}"),
         ("loss", f"{result.loss:.4f}"),

@@ -30,6 +30,7 @@ SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear",
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 KEEP = ("last", "best")
+LOSSES = ("softmax", "sigmoid")
 
 
 def option(default: Any, text: str) -> Any:
@@ -86,6 +87,11 @@ class TrainConfig:
     accumulate: int = option(1, "parts of a batch that are computed one after the other")
     ema: float = option(0.0, "decay of the average of weights that is then the result; 0: none")
 
+    loss: str | None = option(
+        None,
+        "softmax or sigmoid cross-entropy; default: sigmoid where pictures show several classes, "
+        "else softmax",
+    )
     label_smoothing: float = option(0.0, "share of the target spread over all classes")
     dropout: float | None = option(None, "dropout rate; default: the network's own")
     drop_path: float = option(
@@ -126,9 +132,15 @@ class TrainConfig:
 
     engine: str = option("pmap", "pmap or shard_map: what spreads a step over the devices")
     seed: int = option(0, "of the weights, the order of the pictures, augmentation and dropout")
+    patience: int = option(
+        0, "epochs without a better validation accuracy after which the run ends; 0: all are run"
+    )
     keep: str = option("last", "which epoch model.safetensors is of: " + " or ".join(KEEP))
     val_fraction: float = option(0.2, "held out of each class where a folder has no val/")
     skip_unreadable: bool = option(False, "leave unreadable images out instead of stopping")
+
+    # the import paths of what Python gave instead of settings, which `fit` enters
+    objects: str | None = None
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -141,11 +153,13 @@ class TrainConfig:
             ("dtype", self.dtype, DTYPES),
             ("engine", self.engine, ENGINES),
             ("keep", self.keep, KEEP),
+            ("loss", self.loss or LOSSES[0], LOSSES),
         ):
             if got not in choices:
                 raise unknown(kind, got, choices)
         for name, low, high in (
             ("epochs", 1, 10**6),
+            ("patience", 0, 10**6),
             ("batch_size", 1, 10**6),
             ("image_size", 1, 10**4),
             ("momentum", 0, 0.9999),

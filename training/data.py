@@ -52,7 +52,8 @@ def train_batches(
             as without: pictures of small classes come several times, of large ones not all.
 
     Returns:
-        An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`. Its `get_state()` given
+        An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`, the label float32
+        [B, K] where pictures may show several classes. Its `get_state()` given
         to the `set_state()` of another continues with the very next batch.
     """
     if balanced:
@@ -109,29 +110,36 @@ def eval_batches(
         ..., and all hosts get the same number of batches.
 
     Returns:
-        An iterable of `{"image": uint8 [B, S, S, 3], "label": int32 [B], "weight": float32 [B]}`.
+        An iterable of `{"image": uint8 [B, S, S, 3], "label": int32 [B], "weight": float32 [B]}`,
+        the label float32 [B, K] where pictures may show several classes.
         The weight is 1, and 0 for the blank pictures that fill up the last batch.
     """
     process, processes = shard
     batches = -(-len(source) // (batch_size * processes))  # rounded up
     blank = np.zeros((preprocess.size, preprocess.size, 3), np.uint8)
+    no_label = np.zeros_like(_label(source[0])) if len(source) else np.int32(0)
 
     def load(index: int) -> dict[str, Any]:
         if index < len(source):
             return {**_load(preprocess, source[index]), "weight": np.float32(1)}
-        return {"image": blank, "label": np.int32(0), "weight": np.float32(0)}
+        return {"image": blank, "label": no_label, "weight": np.float32(0)}
 
     indices = grain.MapDataset.range(batches * batch_size * processes)[process::processes]
     return _batched(indices.map(load), batch_size, threads)
 
 
 def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"image": preprocess.image(example["image"]), "label": np.int32(example["label"])}
+    return {"image": preprocess.image(example["image"]), "label": _label(example)}
+
+
+def _label(example: Mapping[str, Any]) -> np.ndarray | np.int32:
+    label = example["label"]
+    return np.asarray(label, np.float32) if np.ndim(label) else np.int32(label)
 
 
 def _load_centre(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
     image = crop(example["image"], preprocess, preprocess.box)
-    return {"image": image, "label": np.int32(example["label"])}
+    return {"image": image, "label": _label(example)}
 
 
 def _load_random(
@@ -141,7 +149,7 @@ def _load_random(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     image = crop(example["image"], preprocess, lambda size: random_box(size, crop_scale, rng))
-    return {"image": image, "label": np.int32(example["label"])}
+    return {"image": image, "label": _label(example)}
 
 
 def random_box(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Evaluation:
     count: int
     which: str = ""  # of how many these are, and why these: `evaluate` says so
     data: str = ""  # what the dataset is, in one line
+    metrics: Mapping[str, float] = field(default_factory=dict)  # means of `Objective.metrics`
+    mean_average_precision: float | None = None  # where pictures may show several classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,11 @@ class Predictions:
     """What a network says of each picture of a source, in the source's order."""
 
     logits: np.ndarray  # float32 [N, K]
-    labels: np.ndarray  # int32 [N]
+    labels: np.ndarray  # int32 [N]; float32 [N, K] where pictures may show several classes
+
+    @property
+    def multilabel(self) -> bool:
+        return self.labels.ndim == 2
 
     @cached_property
     def classes(self) -> np.ndarray:
@@ -53,20 +59,45 @@ class Predictions:
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """float64 [N]: cross-entropy with the label, nats."""
+        """float64 [N]: cross-entropy with the label, nats; with several, the mean over classes."""
+        if self.multilabel:
+            x = self.logits.astype(np.float64)
+            return (np.logaddexp(0, x) - x * self.labels).mean(-1)
         own = self.logits[np.arange(len(self.labels)), self.labels]
         with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
             return self._log_sums - own
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """float64 [N]: softmax's for `classes`."""
+        """float64 [N]: softmax's for `classes`; sigmoid's where pictures may show several."""
+        if self.multilabel:
+            return np.exp(-np.logaddexp(0, -self.logits.max(-1).astype(np.float64)))
         with np.errstate(invalid="ignore"):
             return np.exp(self.logits.max(-1) - self._log_sums)
 
+    @cached_property
+    def right(self) -> np.ndarray:
+        """bool [N]: whether `classes` is the picture's, or one of them."""
+        if self.multilabel:
+            shown = np.take_along_axis(self.labels, self.classes[:, None], -1)[:, 0] > 0
+            return shown & (self.classes >= 0)
+        return self.classes == self.labels
+
     @property
     def correct(self) -> int:
-        return int((self.classes == self.labels).sum())
+        return int(self.right.sum())
+
+    @cached_property
+    def average_precisions(self) -> np.ndarray:
+        """float64 [K]: of each class, `average_precision`; NaN where no picture shows it."""
+        columns = zip(self.logits.T, self.labels.T, strict=True)
+        return np.array([average_precision(scores, labels) for scores, labels in columns])
+
+    @property
+    def mean_average_precision(self) -> float:
+        """The mean over the classes that pictures show; NaN where there are none."""
+        known = self.average_precisions[~np.isnan(self.average_precisions)]
+        return float(known.mean()) if len(known) else math.nan
 
     @cached_property
     def _log_sums(self) -> np.ndarray:
@@ -78,6 +109,29 @@ class Predictions:
                 top = rows.max(-1, keepdims=True)
                 sums[i : i + 1024] = top[:, 0] + np.log(np.exp(rows - top).sum(-1))
         return sums
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The area under the steps of a class's precision over its recall.
+
+    The sum over rising thresholds of (recall - recall before) x precision, without interpolation,
+    as `sklearn.metrics.average_precision_score`; equal scores are one threshold.
+
+    Args:
+      scores: [N], high for pictures that show the class.
+      labels: [N], 1 where they do.
+
+    >>> average_precision(np.array([0.9, 0.8, 0.3]), np.array([1, 0, 1]))
+    0.8333333333333333
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(labels[order] > 0)
+    if not len(hits) or not hits[-1]:
+        return math.nan
+    last = np.flatnonzero(np.append(np.diff(scores[order]), 1))  # the last of each score
+    precision = hits[last] / (last + 1)
+    recall = hits[last] / hits[-1]
+    return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 SPLITS = ("all", "train", "val", "test")
@@ -123,6 +177,17 @@ def evaluate(
     source, which = _chosen(dataset, split, folder, val_fraction)
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
+    if dataset.multilabel:
+        found = predict_all(model, source, batch_size=batch_size, devices=devices)
+        return Evaluation(
+            float(found.losses.mean()),
+            found.correct / max(len(source), 1),
+            _in_top5(found),
+            len(source),
+            which,
+            dataset.summary,
+            mean_average_precision=found.mean_average_precision,
+        )
     program, params, stats = take_apart(model)
     step = devices.compile(make_eval_step(program, model.preprocess), donate=False)
     batches = data.eval_batches(source, model.preprocess, batch_size=batch_size)
@@ -136,6 +201,12 @@ def evaluate(
     )
     measured = run(step, devices, devices.replicate(params), devices.replicate(stats), bar)
     return replace(measured, which=which, data=dataset.summary)
+
+
+def _in_top5(predictions: Predictions) -> float:
+    """The share of pictures of which a class is among the five largest logits."""
+    first = np.argsort(-predictions.logits, kind="stable")[:, :5]
+    return float((np.take_along_axis(predictions.labels, first, -1) > 0).any(-1).mean())
 
 
 def _chosen(
@@ -224,9 +295,14 @@ def run(
     params: Arrays,
     stats: Arrays,
     batches: Iterable[Mapping[str, np.ndarray]],
+    metrics: Iterable[str] = (),
 ) -> Evaluation:
-    """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end."""
-    state = (params, stats, devices.replicate(no_totals()))
+    """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end.
+
+    Args:
+      metrics: names of what its objective measures beside the loss and the hits.
+    """
+    state = (params, stats, devices.replicate(no_totals(metrics)))
     for batch in batches:
         state = step(state, devices.shard(batch))
     return means(state[2])
@@ -257,7 +333,7 @@ def predict_all(
     step = devices.compile(make_predict_step(program, preprocess), donate=True)
     state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
     logits = np.empty((len(source), classes), np.float32)
-    labels = np.empty(len(source), np.int32)
+    labels: np.ndarray | None = None
     bar = tqdm(
         data.eval_batches(source, preprocess, batch_size=batch_size),
         total=-(-len(source) // batch_size),
@@ -269,9 +345,11 @@ def predict_all(
     for start, batch in zip(range(0, len(source), batch_size), bar, strict=True):
         state = step(state, devices.shard(batch))
         rows = slice(start, start + batch_size)  # what it exceeds the source by is filling
+        if labels is None:  # whatever a label is
+            labels = np.empty((len(source), *batch["label"].shape[1:]), batch["label"].dtype)
         labels[rows] = batch["label"][: len(labels[rows])]
         logits[rows] = np.asarray(state[2])[: len(logits[rows])]
-    return Predictions(logits, labels)
+    return Predictions(logits, np.empty(0, np.int32) if labels is None else labels)
 
 
 def make_predict_step(
@@ -322,8 +400,9 @@ def means(totals: Arrays) -> Evaluation:
     """What the sums of an epoch or an evaluation come to; it waits for the devices."""
     sums = {name: float(total) for name, total in totals.items()}
     count = sums.pop("count")
-    loss, accuracy, top5 = (sums[name] / max(count, 1) for name in ("loss", "correct", "top5"))
-    return Evaluation(loss, accuracy, top5, int(count))
+    found = {name: total / max(count, 1) for name, total in sums.items()}
+    loss, accuracy, top5 = (found.pop(name) for name in ("loss", "correct", "top5"))
+    return Evaluation(loss, accuracy, top5, int(count), metrics=found)
 
 
 def check_classes(model: Network, classes: tuple[str, ...]) -> None:

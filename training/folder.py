@@ -209,7 +209,9 @@ def finished_history(out: Path, config: TrainConfig) -> list[Record]:
       ZooError: they are damaged.
     """
     records = read_records(out / "metrics.jsonl")
-    if [record.get("epoch") for record in records] != [*range(1, config.epochs + 1)]:
+    stopped = records and "stopped" in records[-1]
+    epochs = len(records) if stopped else config.epochs
+    if [record.get("epoch") for record in records] != [*range(1, epochs + 1)]:
         raise ZooError(
             f"out: {out / 'metrics.jsonl'} is damaged, expected a record of each of "
             f"{config.epochs} epochs: delete {out / 'report.md'}, and the same command writes both "

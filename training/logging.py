@@ -79,7 +79,8 @@ class _Events:
         from tensorboardX.summary import scalar
 
         for name, value in record.items():
-            if self._writer and name not in ("epoch", "step"):
+            number = isinstance(value, int | float) and name not in ("epoch", "step")
+            if self._writer and number:
                 event = self._event(
                     step=record["step"], wall_time=time.time(), summary=scalar(name, value)
                 )

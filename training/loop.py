@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,23 +13,27 @@ from typing import Any, NoReturn
 
 import grain
 import jax
+import optax
+from flax import nnx
 from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import Network, model_stages
 from zoo.pretrained.fetch import write
 from zoo.pretrained.store import describe
+from zoo.wrapped import Wrapped
 
-from . import data, distributed, evaluation, folder, memory, optim, report
+from . import distributed, evaluation, folder, memory, report
 from .checkpoint import Checkpoints
 from .config import TrainConfig
 from .logging import Log, Record, best_of, kept_of, read_records
+from .objective import PerPicture
+from .objects import Callback, Objects, Optimizer, path_of
 from .parallel import Devices
-from .phases import Phase, phases, rate_scales
-from .setup import assemble, build, check_batch_norm, class_weights, open_data
+from .phases import Phase
+from .session import Session, build, open_data
 from .state import TrainState, no_totals, put_together
-from .step import make_eval_step
+from .step import Augment
 from .stopping import EXIT_INTERRUPTED, Stop, heeded
 from .stopping import Interrupted as Interrupted
 
@@ -44,7 +48,7 @@ GLANCE = 0.5  # seconds between two looks at the loss, each of which waits for a
 class Result:
     """What a run came to."""
 
-    model: Network  # trained, in inference mode
+    model: Any  # trained, in inference mode: a `zoo.Network`, or the module that was given
     accuracy: float  # of the model on the validation pictures
     history: list[Record]  # one record an epoch, as in metrics.jsonl
     out: Path
@@ -64,7 +68,18 @@ class Diverged(Exception):
         super().__init__(f"epoch {epoch}: loss {loss:.3g}, {before:.3g} before")
 
 
-def fit(config: TrainConfig) -> Result:
+def fit(
+    config: TrainConfig | None = None,
+    *,
+    model: nnx.Module | None = None,
+    data: Any = None,
+    optimizer: Optimizer | None = None,
+    schedule: optax.Schedule | None = None,
+    loss: PerPicture | None = None,
+    augment: Augment | None = None,
+    metrics: Mapping[str, PerPicture] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Result:
     """Train a network, or continue the interrupted run in `config.folder`.
 
     Everything is checked before the first file is written. The run leaves in `config.folder`:
@@ -79,6 +94,27 @@ def fit(config: TrainConfig) -> Result:
     Several processes (`distributed.start`) call this alike, with a folder that they share; the
     first of them writes all but the checkpoints, which all write together.
 
+    Wherever the config takes a name, an object can be given instead. `config.json` then has its
+    import path, and the run is continued only with objects of the same paths.
+
+    Args:
+      config: None: the defaults.
+      model: any `nnx.Module` that maps images [N, H, W, 3], float32, to logits [N, K]. It is
+        trained itself, and left in inference mode.
+      data: a `training.Dataset`; arrays, (images, labels) or two such pairs; or two sources of
+        pictures, see `training.sources.own.own_dataset`.
+      optimizer: an `optax.GradientTransformation` over {dotted path: parameter}, or a function of
+        the schedule that gives one, such as `optax.adamw`. `clip_norm`, `lr_mult` and `depth_decay`
+        still apply, `momentum` and `weight_decay` do not.
+      schedule: the learning rate by step of the run.
+      loss: of (logits [B, K], targets [B, K]) for each picture, [B].
+      augment: of (images uint8 [B, H, W, 3], key) -> images uint8, in place of flips, shifts,
+        colours and the like; `crop_scale`, `mixup` and `cutmix` still apply.
+      metrics: by name, functions like `loss`, whose means are in every record as train_NAME and
+        val_NAME.
+      callbacks: each is called with the record of every epoch. One that returns a true value ends
+        the run, which then counts as finished. A continued run calls them for new epochs only.
+
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, a batch that the devices cannot
         share out, weights that do not fit, an `out` that holds another run or that another process
@@ -87,12 +123,15 @@ def fit(config: TrainConfig) -> Result:
       PeerLost: another process of the run is gone.
 
     >>> result = fit(TrainConfig(data="folder:photos", out="runs/photos"))    # doctest: +SKIP
+    >>> result = fit(model=net, data=(images, labels), optimizer=optax.adamw) # doctest: +SKIP
     """
+    objects = Objects(model, data, optimizer, schedule, loss, augment, metrics or {}, callbacks)
+    config = objects.entered(config or TrainConfig())
     with heeded(jax.process_count() > 1) as stop, _together():
-        return _fit(config, stop)
+        return _fit(config, objects, stop)
 
 
-def _fit(config: TrainConfig, stop: Stop) -> Result:
+def _fit(config: TrainConfig, objects: Objects, stop: Stop) -> Result:
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size, config.accumulate)
     out = config.folder
@@ -103,15 +142,12 @@ def _fit(config: TrainConfig, stop: Stop) -> Result:
         there = (out / "config.json").exists()
         if first and there and not over:
             stack.enter_context(folder.held(out))
-        dataset = open_data(config)
+        dataset = open_data(config, objects)
         folder.check_data(out, config, dataset.record)
         if over:
-            return _finished(config)
-        model = build(config, dataset)
-        stages = model_stages(model)
-        phases(config, stages)  # these two for what they refuse
-        rate_scales(stages, (), config.depth_decay, config.multipliers)
-        check_batch_norm(config, model, len(devices))
+            return _finished(config, objects)
+        session = Session(config, objects, dataset, build(config, dataset, objects))
+        session.check(len(devices))
         distributed.barrier("checked")  # before the first process writes what the others check
         if first:
             if not there:
@@ -121,20 +157,25 @@ def _fit(config: TrainConfig, stop: Stop) -> Result:
             folder.begin(out, config, dataset.record)
         distributed.barrier("begun")
         folder.check_shared(out)
-        with Run(config, devices, dataset, model, stop) as run:
+        with Run(session, devices, stop) as run:
             run.train()
             result = run.finish()
         distributed.barrier("done")
     return result
 
 
-def _finished(config: TrainConfig) -> Result:
+def _finished(config: TrainConfig, objects: Objects) -> Result:
     """What a run came to that is over: nothing is written."""
     out = config.folder
     history = folder.finished_history(out, config)
-    model = zoo.load(f"{out / 'model.safetensors'}")
+    file = out / "model.safetensors"
+    model: Any = objects.model
+    if model is None:
+        model = zoo.load(f"{file}")
+    else:
+        zoo.restore(model, file)
     if jax.process_index() == 0:
-        epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+        epochs = f"{len(history)} epoch{'s' * (len(history) > 1)}"
         print(f"finished: {out} has all of its {epochs}", file=sys.stderr)
     return Result(model, kept_of(history, config.keep)["val_accuracy"], history, out)
 
@@ -162,36 +203,15 @@ def _together() -> Iterator[None]:
 class Run:
     """A run under way: what it needs to step, to measure, to save and to tell."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        devices: Devices,
-        dataset: data.Dataset,
-        model: Network,
-        stop: Stop,
-    ):
-        self.config, self.devices, self.dataset, self.model = config, devices, dataset, model
-        self.stop = stop
-        self.about = describe(model)
+    def __init__(self, session: Session, devices: Devices, stop: Stop):
+        self.session, self.devices, self.stop = session, devices, stop
+        self.config, self.dataset, self.model = session.config, session.dataset, session.model
+        config = session.config
+        self.about = describe(self.model)
         self.out = config.folder
         self.first = jax.process_index() == 0  # the process that writes and tells
-        self.steps_per_epoch = len(dataset.train) // config.batch_size
-        self.stages = model_stages(model)
-        self.phases = phases(config, self.stages)
-        host_batch = config.batch_size // jax.process_count()
-        host = jax.process_index(), jax.process_count()
-        self.batches: grain.DatasetIterator = data.train_batches(
-            dataset,
-            model.preprocess,
-            batch_size=host_batch,
-            seed=config.seed,
-            crop_scale=config.crop_scale,
-            shard=host,
-            balanced=config.balanced,
-        )
-        self.val_batches = data.eval_batches(
-            dataset.val, model.preprocess, batch_size=host_batch, shard=host
-        )
+        self.steps_per_epoch = session.steps_per_epoch
+        self.batches, self.val_batches = session.train_batches(), session.val_batches()
         self.checkpoints = Checkpoints(self.out / "checkpoints", self._say)
         self.checkpoints.clear()
         self.saved = self.checkpoints.newest()  # what the run continues from, till it does
@@ -235,7 +255,7 @@ class Run:
             self._say(f"{processes} processes with {len(self.devices)} devices share this run")
         if self.resumed_at:
             self._say(f"continuing {self.out} after step {self.resumed_at}")
-        for phase in self.phases:
+        for phase in self.session.phases:
             while self.resumed_at <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:
                     self._phase(phase)
@@ -244,22 +264,15 @@ class Run:
                     self._roll_back(phase, told)
 
     def _phase(self, phase: Phase) -> None:
-        config = self.config
+        if self._stopped:
+            return
         self._all_is_saved()
         first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
-        peak = phase.learning_rate * self.rate_scale
-        rate = optim.schedule(config, peak, last - first, self.steps_per_epoch)
-        parts = assemble(
-            config,
-            self.model,
-            phase,
-            rate,
-            flip=self.dataset.flip,
-            class_weights=class_weights(self.dataset) if config.class_weights else None,
-        )
+        rate = self.session.rate(phase, self.rate_scale)
+        parts = self.session.assemble(phase, rate)
         program, preprocess = parts.program, self.model.preprocess
         state = self.devices.replicate(parts.start(first))
-        self._say(str(memory.needs(program, preprocess, config, state, len(self.devices))))
+        self._say(str(memory.needs(program, preprocess, self.config, state, len(self.devices))))
         if self.saved and first < self.resumed_at <= last:
             state = self.devices.replicate(self.saved.fill(state))
         self.saved = None
@@ -267,33 +280,67 @@ class Run:
         # each step takes one batch, so that any number of processes can continue
         grain.experimental.set_next_index(self.batches, done)
         train_step = self.devices.compile(parts.step, donate=True)
-        eval_step = self.devices.compile(make_eval_step(program, preprocess), donate=False)
+        eval_step = self.devices.compile(self.session.eval_step(program), donate=False)
         for epoch in range(done // self.steps_per_epoch, phase.stop):
             state, timing = self._epoch(epoch, state, train_step)
             train = evaluation.means(state.totals)
             self._check(epoch, train.loss)
             val = evaluation.run(
-                eval_step, self.devices, state.weights, state.stats, self.val_batches
+                eval_step,
+                self.devices,
+                state.weights,
+                state.stats,
+                self.val_batches,
+                parts.metrics,
             )
             self._check_finite(epoch, val.loss)  # the last update may have been the bad one
             step = (epoch + 1) * self.steps_per_epoch
-            self._tell(
-                {
-                    "epoch": epoch + 1,
-                    "step": step,
-                    "train_loss": train.loss,
-                    "train_accuracy": train.accuracy,
-                    "val_loss": val.loss,
-                    "val_accuracy": val.accuracy,
-                    "val_top5": val.top5,
-                    "learning_rate": float(rate(step - first)),
-                    **({} if self.rate_scale == 1 else {"rate_scale": self.rate_scale}),
-                    **timing,
-                }
-            )
-            state = replace(state, totals=self.devices.replicate(no_totals()))
+            record = {
+                "epoch": epoch + 1,
+                "step": step,
+                "train_loss": train.loss,
+                "train_accuracy": train.accuracy,
+                "val_loss": val.loss,
+                "val_accuracy": val.accuracy,
+                "val_top5": val.top5,
+                **{f"train_{name}": value for name, value in train.metrics.items()},
+                **{f"val_{name}": value for name, value in val.metrics.items()},
+                **self._rate(rate, step - first),
+                **({} if self.rate_scale == 1 else {"rate_scale": self.rate_scale}),
+                **timing,
+            }
+            if why := self._asks_to_stop(record, phase):
+                record["stopped"] = why
+            self._tell(record)
+            state = replace(state, totals=self.devices.replicate(no_totals(parts.metrics)))
             self._save(state, val.accuracy)
+            if why:
+                self._say(f"stopped after epoch {epoch + 1}: {why}")
+                break
         put_together(self.model, *self.devices.own((state.weights, state.stats)))
+
+    def _rate(self, rate: optax.Schedule, step: int) -> Record:
+        """The learning rate; nothing where an optimizer keeps it to itself."""
+        own = isinstance(self.session.objects.optimizer, optax.GradientTransformation)
+        return {} if own else {"learning_rate": float(rate(step))}
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether the run was ended before its last epoch."""
+        return bool(self.history) and "stopped" in self.history[-1]
+
+    def _asks_to_stop(self, record: Record, phase: Phase) -> str:
+        """Why the run is to end with this epoch; "": it goes on. All processes get one answer."""
+        why, patience = "", self.config.patience
+        for callback in self.session.objects.callbacks:
+            if callback(dict(record)):
+                why = why or f"{path_of(callback)} asked for it"
+        since = [r for r in [*self.history, record] if r["epoch"] > phase.start]
+        best = best_of(since)
+        last = phase.stop == self.config.epochs
+        if not why and last and 0 < patience <= record["epoch"] - best["epoch"]:
+            why = f"no better val_accuracy in {patience} epochs"
+        return distributed.from_first({"why": why})["why"]
 
     def _epoch(self, epoch: int, state: TrainState, train_step: Any) -> tuple[TrainState, Record]:
         """The rest of an epoch; (state, how fast it went)."""
@@ -380,6 +427,8 @@ class Run:
         """
         self._check_finite(epoch, loss)
         guessing = math.log(len(self.dataset.classes))
+        if self.session.objects.loss is not None:  # of any scale
+            guessing = abs(self.history[0]["train_loss"] if self.history else loss)
         before = self.history[-1]["train_loss"] if self.history else guessing
         if loss > max(EXPLODED * before, 2 * guessing):
             raise Diverged(epoch + 1, loss, before)
@@ -456,7 +505,8 @@ class Run:
                     f"out: cannot write to {self.out}: {error.strerror or error}; "
                     "the same command tries again"
                 ) from error
-        return Result(self.model, kept["val_accuracy"], self.history, self.out)
+        model = self.model.module if isinstance(self.model, Wrapped) else self.model
+        return Result(model, kept["val_accuracy"], self.history, self.out)
 
     def _take_best(self) -> Record:
         """Give the model the weights of the best epoch that is saved; the record of it."""

@@ -12,13 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.layers import model_stages
 
-from . import data
 from .config import TrainConfig
 from .parallel import Devices
-from .phases import phases
-from .setup import assemble, build, check_batch_norm, class_weights, open_data
+from .session import Session, check_batch_norm
 
 SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
 BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
@@ -160,29 +157,13 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float
     """Train a step at each of the rates; the loss of its pictures before it."""
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size)
-    dataset = open_data(config)
-    model = build(config, dataset)
-    check_batch_norm(config, model, len(devices))
+    session = Session.open(config)
+    check_batch_norm(config, session.model, len(devices))
     table = np.asarray(rates, np.float32)
-    parts = assemble(
-        config,
-        model,
-        phases(config, model_stages(model))[0],
-        lambda step: jnp.asarray(table)[step],
-        flip=dataset.flip,
-        class_weights=class_weights(dataset) if config.class_weights else None,
-    )
+    parts = session.assemble(session.phases[0], lambda step: jnp.asarray(table)[step])
     state = devices.replicate(parts.start())
     step = devices.compile(parts.step, donate=True)
-    batches = data.train_batches(
-        dataset,
-        model.preprocess,
-        batch_size=config.batch_size // jax.process_count(),
-        seed=config.seed,
-        crop_scale=config.crop_scale,
-        shard=(jax.process_index(), jax.process_count()),
-        balanced=config.balanced,
-    )
+    batches = session.train_batches()
     total = count = 0.0
     for rate in rates:
         state = step(state, devices.shard(next(batches)))

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,16 +95,20 @@ RULES = {
 
 
 def optimizer(
-    config: TrainConfig, rate: optax.Schedule, scales: Mapping[str, float]
+    config: TrainConfig,
+    rate: optax.Schedule,
+    scales: Mapping[str, float],
+    own: Any = None,
 ) -> optax.GradientTransformation:
     """The optimizer of a phase, over a flat dict {dotted path: parameter}.
 
     Args:
       rate: the learning rate by step.
-      scales: by parameter path, what its learning rate is multiplied with; 0 leaves it as it is,
-        but for the norm that `clip_norm` bounds its gradient still counts.
+      scales: by parameter path, a factor of its learning rate. A parameter with 0 is not changed,
+        though its gradient counts in the norm that `clip_norm` limits.
+      own: an `optax.GradientTransformation`, or a function of a schedule that gives one, in place
+        of `config.optimizer`; then neither `momentum` nor `weight_decay` applies.
     """
-    rule = RULES[config.optimizer]
 
     def matrices(params: optax.Params) -> optax.Params:
         return {path: p.ndim > 1 for path, p in params.items()}
@@ -117,11 +122,16 @@ def optimizer(
             for path, u in updates.items()
         }
 
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if own is not None:
+        rule_of_own = own if isinstance(own, optax.GradientTransformation) else own(rate)
+        return optax.chain(clip, rule_of_own, optax.stateless(scaled))
+    rule = RULES[config.optimizer]
     # Biases and batch norm go without a ratio, as in the authors' code, for they start at 0 and 1,
     # but with the coefficient: the rates that suit it are far too large for them.
     ratio = optax.masked(optax.scale_by_trust_ratio(), matrices)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        clip,
         rule.direction(config),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.chain(ratio, optax.scale(rule.trust)) if rule.trust else optax.identity(),

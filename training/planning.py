@@ -24,7 +24,7 @@ from . import memory, topologies
 from .absent import Compiler, Cost, Overflow, Pictures, compiler, outlined
 from .config import TrainConfig
 from .parallel import check_share
-from .setup import class_weights, open_data
+from .session import class_weights, open_data
 from .topologies import Topology
 
 FORMATS = ("text", "md", "json")

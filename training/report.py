@@ -22,12 +22,14 @@ from zoo.layers import Network
 from zoo.pretrained.fetch import write as write_whole
 from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
 from zoo.text import block, cell, code, markdown, plain
+from zoo.wrapped import Wrapped
 
 from .config import TrainConfig
 from .data import Dataset, Files, Source
 from .evaluation import Predictions, interval, predict_all
 from .logging import Record, best_of, draw_curves, save_figure
 from .parallel import Devices
+from .sources.base import Tagged
 
 MATRIX = 1000  # classes: a larger confusion matrix shows nothing
 NAMED, NUMBERED = 100, 30  # classes, up to which the matrix has names, and numbers in its cells
@@ -35,6 +37,7 @@ EACH = 12  # pictures: of the most confident mistakes, and of the worst among th
 COLUMNS, WIDTH = 6, 160  # of the contact sheet; pixels a picture
 TITLE_SIZE = 16  # pixels
 TOP = 10  # confusions listed
+SEVERAL = "|"  # between the names of a picture's classes
 
 PICTURES = {
     "curves.png": "Loss, accuracy and learning rate by epoch",
@@ -75,7 +78,7 @@ def write(
     drawn = set()
     if draw_curves(history, out / "curves.png", title):
         drawn.add("curves.png")
-        if len(dataset.classes) <= MATRIX:
+        if len(dataset.classes) <= MATRIX and not dataset.multilabel:
             matrix = confusion(predictions.labels, predictions.classes, len(dataset.classes))
             draw_confusion(matrix, dataset.classes, out / "confusion.png", title)
             drawn.add("confusion.png")
@@ -137,18 +140,23 @@ pictures of {len(dataset.classes)} classes, measured on {count:,} others.
 
 {_table(("", ""), rows)}
 
-{curves}```python
-import zoo
-model = zoo.load("model.safetensors")
-logits = model(model.preprocess(["picture.png"]))
-```
+{curves}{_loaded(model)}
 
 What trained it:
 
-{block(command(config), "sh")}
+{_command(config)}
 
 {_settings(config)}
 """
+
+
+def _loaded(model: Network) -> str:
+    """How to have the network again, as Python."""
+    lines = ['model = zoo.load("model.safetensors")']
+    lines += ['logits = model(model.preprocess(["picture.png"]))']
+    if isinstance(model, Wrapped):
+        lines = [f"model = ...  # {model.spec.name}", 'zoo.restore(model, "model.safetensors")']
+    return block("\n".join(["import zoo", *lines]), "python")
 
 
 def report(
@@ -167,21 +175,22 @@ def report(
       kept: the record of the epoch that the model is of; None: the last.
     """
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
-    result = _result(history, predictions, kept or history[-1])
+    own_loss = "loss=" in (config.objects or "")
+    result = _result(history, predictions, kept or history[-1], own_loss)
     parts = [
         f"# {markdown(config.model)} on {markdown(config.data)}\n\n",
         f"{_table(('', 'on the held-out pictures'), result)}\n\n",
         images.get("curves.png", ""),
-        "## Classes, the lowest recall first\n\n",
+        f"## Classes, the lowest {'precision' if dataset.multilabel else 'recall'} first\n\n",
         f"{_by_class(predictions, dataset.classes)}\n\n",
         images.get("confusion.png", ""),
         "## Mistakes\n\n",
-        f"{_confused(predictions, dataset.classes)}\n\n",
+        "" if dataset.multilabel else f"{_confused(predictions, dataset.classes)}\n\n",
         images.get("mistakes.png", ""),
         "Every picture's answer is in [predictions.csv](predictions.csv).\n\n",
         "## Run\n\n",
         f"{_table(('', ''), _facts(config, model, dataset, history))}\n\n",
-        f"{block(command(config), 'sh')}\n\n",
+        f"{_command(config)}\n\n",
         f"{_settings(config)}\n",
     ]
     if dataset.skipped:
@@ -191,8 +200,16 @@ def report(
 
 
 def command(config: TrainConfig) -> str:
-    """The command line of a run: what differs from the defaults of `zoo train`."""
+    """The command line of a run, or in Python its call: what differs from the defaults."""
     defaults = TrainConfig().to_dict()
+    if config.objects:
+        given = {item.partition("=")[0] for item in config.objects.split(", ")} | {"objects"}
+        changed = [
+            f"{key}={value!r}"
+            for key, value in config.to_dict().items()
+            if value != defaults[key] and key not in given
+        ]
+        return f"zoo.fit(zoo.TrainConfig({', '.join(changed)}), {config.objects})"
     words = ["zoo", "train", config.model, "--data", config.data]
     for key, value in config.to_dict().items():
         if key in ("model", "data") or value == defaults[key]:
@@ -205,24 +222,47 @@ def command(config: TrainConfig) -> str:
     return shlex.join(words)
 
 
+def _command(config: TrainConfig) -> str:
+    return block(command(config), "python" if config.objects else "sh")
+
+
 def cut(text: str, length: int) -> str:
     """The text, or as much of its beginning as `length` characters hold, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _result(history: list[Record], predictions: Predictions, kept: Record) -> list[tuple[str, str]]:
+def _result(
+    history: list[Record], predictions: Predictions, kept: Record, own_loss: bool
+) -> list[tuple[str, str]]:
     labels, answers, correct = predictions.labels, predictions.classes, predictions.correct
     count, classes = predictions.logits.shape
-    right, counts = (np.bincount(x, minlength=classes) for x in (labels[answers == labels], labels))
-    seen = counts > 0
     best, silent = best_of(history), int((answers < 0).sum())
-    rows = [("accuracy", f"**{correct / count:.2%}** {_interval(correct, count)}")]
+    loss = f"{kept['val_loss']:.4f}" if own_loss else f"{predictions.losses.mean():.4f} nats"
+    hits = f"{correct / count:.2%}** {_interval(correct, count)}"
+    if predictions.multilabel:
+        mean = predictions.mean_average_precision
+        rows = [("mean average precision", f"**{mean:.2%}**"), ("first answer right", f"**{hits}")]
+    else:
+        rows = [("accuracy", f"**{hits}")]
     if classes > 5:
-        rows.append(("true class among the first five", f"{kept['val_top5']:.2%}"))
+        what = "a true class" if predictions.multilabel else "true class"
+        rows.append((f"{what} among the first five", f"{kept['val_top5']:.2%}"))
+    if not predictions.multilabel:
+        own = labels[predictions.right]
+        right, counts = (np.bincount(x, minlength=classes) for x in (own, labels))
+        seen = counts > 0
+        rows += [
+            ("recall, mean of the classes", f"{(right[seen] / counts[seen]).mean():.2%}"),
+            ("always saying the commonest class", f"{counts.max() / count:.2%}"),
+        ]
+    known = ("val_loss", "val_accuracy", "val_top5")
     rows += [
-        ("recall, mean of the classes", f"{(right[seen] / counts[seen]).mean():.2%}"),
-        ("always saying the commonest class", f"{counts.max() / count:.2%}"),
-        ("loss", f"{predictions.losses.mean():.4f} nats"),
+        ("loss", loss),
+        *(
+            (markdown(name.removeprefix("val_")), f"{value:.4g}")
+            for name, value in kept.items()
+            if name.startswith("val_") and name not in known
+        ),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
     ]
     if silent:
@@ -258,6 +298,14 @@ def _facts(
 
 
 def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
+    if predictions.multilabel:
+        found, shown = predictions.average_precisions, predictions.labels.sum(0)
+        order = np.argsort(np.nan_to_num(found, nan=2), kind="stable").tolist()
+        each = [
+            (markdown(classes[i]), f"{shown[i]:,.0f}", f"{found[i]:.1%}" if shown[i] else "")
+            for i in order
+        ]
+        return _table(("class", "pictures", "average precision"), each)
     labels, answers = predictions.labels, predictions.classes
     right, counts, said = (
         np.bincount(x, minlength=len(classes))
@@ -317,6 +365,8 @@ def _interval(correct: int, count: int) -> str:
 
 
 def _started(config: TrainConfig) -> str:
+    if "model=" in (config.objects or ""):
+        return "the weights it was given with"
     if not config.weights:
         return "random weights"
     return f"weights from {markdown(Path(config.weights).name)}"
@@ -353,22 +403,31 @@ def write_predictions(path: Path, predictions: Predictions, dataset: Dataset) ->
     """CSV, a line a picture of `dataset.val`: its file or number, label, prediction, probability.
 
     The prediction is empty where the network gives NaN. Names that a spreadsheet would take for a
-    formula have ' before them.
+    formula have ' before them. Where pictures may show several classes their names have | between
+    them, those of a probability above 1/2 are the prediction, and the probability is the highest.
     """
     names = [cell(name) for name in dataset.classes]
     columns = predictions.labels, predictions.classes, predictions.probabilities
+
+    def several(which: np.ndarray) -> str:
+        return SEVERAL.join(names[i] for i in np.flatnonzero(which))
+
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(("picture", "label", "prediction", "probability"))
         for i, (label, said, probability) in enumerate(zip(*columns, strict=True)):
             picture = cell(picture_name(dataset.val, i))
             answer = names[said] if said >= 0 else ""
-            rows.writerow((picture, names[label], answer, f"{probability:.6f}"))
+            if predictions.multilabel:
+                true, answer = several(label > 0), several(predictions.logits[i] > 0)
+            else:
+                true = names[label]
+            rows.writerow((picture, true, answer, f"{probability:.6f}"))
 
 
 def picture_name(source: Source, index: int) -> str:
     """The path of a picture, or its number where it is no file; nothing is decoded."""
-    return source.examples[index][0] if isinstance(source, Files) else f"{index}"
+    return source.examples[index][0] if isinstance(source, Files | Tagged) else f"{index}"
 
 
 def mistakes(predictions: Predictions, dataset: Dataset, model: Network) -> Image.Image:
@@ -404,7 +463,7 @@ def select(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, int]:
     Indices of pictures, the worst first, `EACH` at most. NaN is no mistake, but the highest loss.
     """
     answers = predictions.classes
-    wrong = np.flatnonzero((answers != predictions.labels) & (answers >= 0))
+    wrong = np.flatnonzero(~predictions.right & (answers >= 0))
     surest = wrong[np.argsort(-predictions.probabilities[wrong], kind="stable")][:EACH]
     order = np.argsort(-np.nan_to_num(predictions.losses, nan=np.inf), kind="stable")
     return surest, order[~np.isin(order, surest)][:EACH], len(wrong)
@@ -426,9 +485,14 @@ def _contact_sheet(
 def _caption(i: int, predictions: Predictions, dataset: Dataset) -> list[str]:
     """Its name, the true class, and what it was taken for or the network thought of next."""
     name = picture_name(dataset.val, i)
-    name = Path(name).name if isinstance(dataset.val, Files) else f"picture {name}"
+    name = Path(name).name if isinstance(dataset.val, Files | Tagged) else f"picture {name}"
     font = ImageFont.load_default(FONT_SIZE)
     name = fit(plain(name)[::-1], font, WIDTH)[::-1]  # its end tells it from others
+    if predictions.multilabel:
+        shown = [dataset.classes[k] for k in np.flatnonzero(predictions.labels[i])]
+        said, share = predictions.classes[i], predictions.probabilities[i]
+        first = _answer("first", dataset.classes[said], share) if said >= 0 else "first: NaN"
+        return [name, fit(f"true: {', '.join(map(plain, shown)) or 'none'}", font, WIDTH), first]
     label, said = int(predictions.labels[i]), int(predictions.classes[i])
     true = np.exp(-predictions.losses[i])
     lines = [name, _answer("true", dataset.classes[label], true)]

@@ -11,10 +11,10 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.sheet import contact_sheet
 
-from . import data
 from .augment import augment, mix, to_uint8
 from .config import TrainConfig
-from .setup import build, open_data
+from .objective import Objective
+from .session import Session
 from .step import AXIS, MIXING, keys
 
 COLUMNS, WIDTH = 8, 224  # pictures in a row; the width of one, pixels, at most
@@ -41,26 +41,17 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
         raise ZooError(f"count: got {count}, expected at least 1")
     if not path.parent.is_dir():
         raise ZooError(f"cannot write {path}: no folder {path.parent}")
-    dataset = open_data(config)
-    batch = next(
-        data.train_batches(
-            dataset,
-            build(config, dataset).preprocess,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            crop_scale=config.crop_scale,
-            balanced=config.balanced,
-        )
-    )
-    flip = dataset.flip if config.flip is None else config.flip
+    session = Session.open(config)
+    classes = session.dataset.classes
+    batch = next(session.train_batches())
     # A function of both, for a batch of mixed pictures needs all of it
-    first = jax.jit(partial(first_step, config=config, flip=flip, classes=len(dataset.classes)))
+    first = jax.jit(partial(first_step, config=config, flip=session.flip, goal=session.objective))
     images, targets = (np.asarray(values[:count]) for values in first(**batch))
     # A pixel of a small picture becomes a square of several
     scale = max(1, WIDTH // images.shape[2])
     sheet = contact_sheet(
         list(images.repeat(scale, 1).repeat(scale, 2)),
-        [caption(target, dataset.classes) for target in targets],
+        [caption(target, classes) for target in targets],
         columns=COLUMNS,
         width=min(WIDTH, scale * images.shape[2]),
     )
@@ -72,7 +63,7 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
 
 
 def first_step(
-    image: jax.Array, label: jax.Array, *, config: TrainConfig, flip: bool, classes: int
+    image: jax.Array, label: jax.Array, *, config: TrainConfig, flip: bool, goal: Objective
 ) -> tuple[jax.Array, jax.Array]:
     """(uint8 [B, H, W, 3], float [B, K]): pictures and targets as the first step makes them.
 
@@ -81,7 +72,7 @@ def first_step(
     seeds = jax.vmap(partial(keys, config.seed), axis_name=AXIS)(jnp.zeros(1, jnp.int32))
     augmenting = seeds[0][0]  # of the first device
     images = augment(image, augmenting, config, flip=flip)
-    targets = jax.nn.one_hot(label, classes)
+    targets = goal.targets(label)
     if config.mixup or config.cutmix:
         mixing = jax.random.fold_in(augmenting, MIXING)
         x, targets = mix(images.astype(jnp.float32), targets, mixing, config)

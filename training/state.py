@@ -3,7 +3,7 @@
 `TrainState` holds arrays only, under dotted paths; `Program` holds everything static.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.layers import Network
+from zoo.wrapped import Wrapped
 
 Arrays = dict[str, jax.Array]
 
@@ -40,12 +41,14 @@ class TrainState:
         *,
         frozen: Arrays | None = None,
         averaged: bool = False,
+        metrics: Iterable[str] = (),
         step: int = 0,
     ) -> "TrainState":
         """Before the first step of a phase.
 
         Args:
           averaged: whether to keep averages of `params`.
+          metrics: names of what `Objective.metrics` measures.
           step: that the phase begins at.
         """
         return cls(
@@ -55,7 +58,7 @@ class TrainState:
             ema=dict(params) if averaged else {},
             stats=stats,
             opt_state=jax.jit(optimizer.init)(params),
-            totals=no_totals(),
+            totals=no_totals(metrics),
         )
 
     @property
@@ -80,7 +83,7 @@ class Program:
         if dropout is None:
             return nnx.merge(self.inference, state)
         model = nnx.merge(self.training, state)
-        nnx.reseed(model, dropout=dropout)
+        nnx.reseed(model, dropout=dropout, default=dropout)
         return model
 
     @staticmethod
@@ -108,6 +111,9 @@ def take_apart(
     twin = nnx.merge(inference, state, copy=True)
     twin.deterministic = False
     twin.set_attributes(nnx.Dropout, deterministic=False, raise_if_not_found=False)
+    if isinstance(twin, Wrapped):
+        twin.module.train()  # it may have modes of its own
+        twin.set_attributes(nnx.BatchNorm, use_running_average=True, raise_if_not_found=False)
     stats, moving = flat(nnx.filter_state(state, nnx.BatchStat)), set()
     for path, module in nnx.iter_modules(twin):
         frozen = freeze_bn if isinstance(freeze_bn, bool) else not set(path).isdisjoint(freeze_bn)
@@ -136,6 +142,6 @@ def flat(state: nnx.State) -> Arrays:
     return flatten_dict(nnx.to_pure_dict(state), sep=".")
 
 
-def no_totals() -> Arrays:
+def no_totals(metrics: Iterable[str] = ()) -> Arrays:
     """Sums over nothing yet, to begin an epoch or an evaluation with."""
-    return {name: jnp.zeros(()) for name in ("loss", "correct", "top5", "count")}
+    return {name: jnp.zeros(()) for name in ("loss", "correct", "top5", "count", *metrics)}

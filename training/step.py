@@ -4,7 +4,7 @@ Both run under the axis name `AXIS`, which `parallel.py` provides; nothing else 
 devices there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from zoo.preprocess import Preprocess
 
 from .augment import augment, mix
 from .config import TrainConfig
+from .objective import Objective
 from .state import Arrays, Program, TrainState
 
 Tree = TypeVar("Tree")
@@ -26,7 +27,9 @@ AXIS = "batch"
 MIXING = 1  # folded into the key of augmentation: for MixUp and CutMix
 AUX_WEIGHT = 0.3  # of an auxiliary classifier's loss: Szegedy et al., 2014, section 5
 
-Batch = Mapping[str, jax.Array]  # image: uint8 [B, H, W, 3], label: int32 [B], weight: float32 [B]
+# image: uint8 [B, H, W, 3]; label: int32 [B] or float32 [B, K]; weight: float32 [B]
+Batch = Mapping[str, jax.Array]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (images uint8, key) -> images uint8
 
 
 def keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -41,16 +44,20 @@ def make_train_step(
     preprocess: Preprocess,
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
+    objective: Objective | None = None,
     *,
-    flip: bool,
-    class_weights: Sequence[float] | None = None,
+    flip: bool = False,
+    own_augment: Augment | None = None,
 ) -> Callable[[TrainState, Batch], TrainState]:
     """The step of training: `(state, this device's part of a batch) -> state`.
 
     Args:
+      objective: None: cross-entropy, smoothed as the config says.
       flip: whether to mirror pictures.
-      class_weights: [K], what the loss of each class counts; None: 1 each.
+      own_augment: in place of what the config says of augmentation, but for MixUp and CutMix.
     """
+    goal = objective or Objective(program.num_classes, label_smoothing=config.label_smoothing)
+    changed = own_augment or partial(augment, config=config, flip=flip)
 
     def loss_and_gradients(
         state: TrainState, stats: Arrays, x: jax.Array, targets: jax.Array, dropping: jax.Array
@@ -59,9 +66,9 @@ def make_train_step(
             model = program.network({**params, **state.frozen}, stats, dropout=dropping)
             output = model.forward(x)
             logits, aux = output if isinstance(output, Output) else Output(output, {})
-            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            loss = goal.loss(logits, targets).mean()
             for inner in aux.values():
-                loss += AUX_WEIGHT * optax.softmax_cross_entropy(inner, targets).mean()
+                loss += AUX_WEIGHT * goal.loss(inner, targets).mean()
             return loss, (logits, program.stats(model))
 
         (_, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -69,13 +76,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         augmenting, dropping = keys(config.seed, state.step)
-        images = augment(batch["image"], augmenting, config, flip=flip)
-        x, labels = preprocess.normalize(images), batch["label"]
-        targets = jax.nn.one_hot(labels, program.num_classes)
-        targets = optax.smooth_labels(targets, config.label_smoothing)
-        x, targets = mix(x, targets, jax.random.fold_in(augmenting, MIXING), config)
-        if class_weights is not None:
-            targets = targets * jnp.asarray(class_weights)
+        x, labels = preprocess.normalize(changed(batch["image"], augmenting)), batch["label"]
+        mixing = jax.random.fold_in(augmenting, MIXING)
+        x, targets = mix(x, goal.smoothed(labels), mixing, config)
+        targets = goal.weighted(targets)
         logits, stats, grads = in_parts(
             partial(loss_and_gradients, state), state, x, targets, dropping, config.accumulate
         )
@@ -85,7 +89,7 @@ def make_train_step(
         stats = {**state.stats, **mean({path: stats[path] for path in program.moving})}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Arrays = optax.apply_updates(state.params, updates)
-        sums = measure(logits, labels, jnp.ones(len(labels)))
+        sums = goal.measure(logits, labels, jnp.ones(len(labels)))
         return replace(
             state,
             step=state.step + 1,
@@ -100,9 +104,10 @@ def make_train_step(
 
 
 def make_eval_step(
-    program: Program, preprocess: Preprocess
+    program: Program, preprocess: Preprocess, objective: Objective | None = None
 ) -> Callable[[tuple[Arrays, Arrays, Arrays], Batch], tuple[Arrays, Arrays, Arrays]]:
     """(params, stats, totals), batch -> the same with the batch added to the totals."""
+    goal = objective or Objective(program.num_classes)
 
     def eval_step(
         state: tuple[Arrays, Arrays, Arrays], batch: Batch
@@ -112,7 +117,7 @@ def make_eval_step(
         logits = program.network(params, stats, dropout=None).logits(
             preprocess.normalize(batch["image"])
         )
-        return params, stats, add(totals, measure(logits, labels, weight))
+        return params, stats, add(totals, goal.measure(logits, labels, weight))
 
     return eval_step
 
@@ -160,17 +165,6 @@ def average(ema: Arrays, params: Arrays, step: jax.Array, decay: float) -> Array
 def mean(tree: Tree) -> Tree:
     """The mean over all devices; of one device the tree itself, which XLA would copy."""
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
-
-
-def measure(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Arrays:
-    """Weighted sums over this device's pictures: loss, top-1 and top-5 hits, and the count."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    own = jnp.take_along_axis(logits, labels[:, None], -1)
-    # Of equal logits the first class is taken, as argmax does; NaN is no hit.
-    first = jnp.arange(logits.shape[-1])[None] < labels[:, None]
-    rank = (~(logits <= own) | ((logits == own) & first)).sum(-1)  # of the true class, 0 the best
-    sums = {"loss": losses, "correct": rank < 1, "top5": rank < 5, "count": jnp.ones(len(labels))}
-    return {name: (values * weight).sum() for name, values in sums.items()}
 
 
 def add(totals: Arrays, sums: Arrays) -> Arrays:

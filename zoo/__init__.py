@@ -8,24 +8,43 @@
 """
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cache import enable_compilation_cache
-    from .context import KERAS, TF, TORCH, Numerics
-    from .errors import ZooError
-    from .folding import fold
-    from .layers import Network, features
-    from .preprocess import Preprocess
-    from .pretrained.catalogue import Weights, list_weights, weights
-    from .pretrained.export import export
-    from .pretrained.store import load, save
-    from .registry import create, list_models
-    from .report.card import Card, info
-    from .report.compare import Comparison, compare
-    from .report.count import Count, count
-    from .report.diff import Diff, diff
-    from .report.peers import against
+    from training import TrainConfig as TrainConfig
+    from training import evaluate as evaluate
+    from training import finetune as finetune
+    from training import fit as fit
+
+    from .cache import enable_compilation_cache as enable_compilation_cache
+    from .context import KERAS as KERAS
+    from .context import TF as TF
+    from .context import TORCH as TORCH
+    from .context import Numerics as Numerics
+    from .errors import ZooError as ZooError
+    from .folding import fold as fold
+    from .layers import Network as Network
+    from .layers import features as features
+    from .preprocess import Preprocess as Preprocess
+    from .pretrained.catalogue import Weights as Weights
+    from .pretrained.catalogue import list_weights as list_weights
+    from .pretrained.catalogue import weights as weights
+    from .pretrained.export import export as export
+    from .pretrained.store import load as load
+    from .pretrained.store import restore as restore
+    from .pretrained.store import save as save
+    from .registry import create as create
+    from .registry import list_models as list_models
+    from .report.card import Card as Card
+    from .report.card import info as info
+    from .report.compare import Comparison as Comparison
+    from .report.compare import compare as compare
+    from .report.count import Count as Count
+    from .report.count import count as count
+    from .report.diff import Diff as Diff
+    from .report.diff import diff as diff
+    from .report.peers import against as against
 
 # Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
 _HOME = {
@@ -55,19 +74,50 @@ _HOME = {
     "weights": "pretrained.catalogue",
     "export": "pretrained.export",
     "load": "pretrained.store",
+    "restore": "pretrained.store",
     "save": "pretrained.store",
 }
 
-__all__ = [*_HOME]
+# The public face of the package `training`, which stands beside this one
+_TRAINING = ("TrainConfig", "evaluate", "finetune", "fit")
+
+__all__ = [*_HOME, *_TRAINING]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _TRAINING:
+        value = getattr(_training(), name)
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    else:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def _training() -> Any:
+    """Our package `training`.
+
+    Raises:
+      ZooError: another package or folder of that name comes first on the path.
+    """
+    from .errors import ZooError
+
+    ours = Path(__file__).resolve().parents[1] / "training"
+    try:
+        found = importlib.import_module("training")
+        where = Path(found.__file__ or next(iter(found.__path__)))
+    except ImportError as error:
+        if error.name != "training":
+            raise
+        where = Path("nothing")
+    if where.resolve().parent != ours:
+        raise ZooError(
+            f"import training: got {where}, expected {ours}, which it hides: rename it, or start "
+            "Python from another folder"
+        )
+    return found
 
 
 def __dir__() -> list[str]:

@@ -578,6 +578,12 @@ class Network(nnx.Module):
     def classes(self, names: Iterable[str]) -> None:
         self._classes = tuple(names)  # a list would keep calls from being compiled
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages, in order."""
+        classifier = ("classifier",) if self.classifier is not None else ()
+        return (*self.body.order, *self.head.order, *classifier)
+
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each stage's name and its activation, in order; the last one is the output."""
@@ -666,8 +672,7 @@ def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
 
 def model_stages(model: Network) -> tuple[str, ...]:
     """The names of a network's stages, in order."""
-    classifier = ("classifier",) if model.classifier is not None else ()
-    return (*model.body.order, *model.head.order, *classifier)
+    return model.stages
 
 
 def _call(layer: Layer, x: jax.Array) -> jax.Array:

@@ -36,7 +36,9 @@ SPLIT_NAMES = tuple(name for names in SPLITS.values() for name in names)
 class Source(Protocol):
     """Pictures by number: `{"image": path, PIL image, uint8 array or Encoded, "label": int}`.
 
-    One that knows all its labels has them as `labels`, an int array [N]; see `labels_of`.
+    Where pictures may show several classes a label is a float32 array [K], 1 for each that is
+    there. A source that knows all its labels has them as `labels`, int [N] or float32 [N, K]; see
+    `labels_of`.
     """
 
     def __len__(self) -> int: ...
@@ -45,11 +47,15 @@ class Source(Protocol):
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """The label of every picture, int64 [N]; nothing is decoded where the source knows them."""
+    """The label of every picture, int64 [N]; nothing is decoded where the source knows them.
+
+    float32 [N, K] where pictures may show several classes.
+    """
     known = getattr(source, "labels", None)
     if known is None:
         known = [source[i]["label"] for i in range(len(source))]
-    return np.asarray(known, np.int64)
+    known = np.asarray(known)
+    return known.astype(np.float32 if known.ndim == 2 else np.int64)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Dataset:
         split: how the pictures to validate on were chosen, in words.
         left_out: what else was found and is not used, and why, in words.
         test: the pictures of a test split beside `val`, where they were asked for.
+        multilabel: whether a picture may show several classes, or none.
     """
 
     name: str
@@ -78,6 +85,7 @@ class Dataset:
     split: str = "the dataset's own split"
     left_out: tuple[str, ...] = ()
     test: Source | None = None
+    multilabel: bool = False
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -99,7 +107,10 @@ class Dataset:
     @cached_property
     def class_counts(self) -> np.ndarray:
         """How many training pictures each class has, int64 [classes]."""
-        return np.bincount(labels_of(self.train), minlength=len(self.classes))
+        labels = labels_of(self.train)
+        if self.multilabel:
+            return labels.sum(0).astype(np.int64)
+        return np.bincount(labels, minlength=len(self.classes))
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,35 @@ class Files:
             own[label].append(path)
         size = self.archive.size if self.archive else _file_size
         return [_files_content(paths, size) for paths in own]
+
+
+@dataclass(frozen=True, eq=False)
+class Tagged:
+    """A `Source` of image files that may show several classes, or none.
+
+    Args:
+        files: whose own labels do not count.
+        labels: float32 [N, K], 1 for each class that a picture shows.
+    """
+
+    files: Files
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return {**self.files[index], "label": self.labels[index]}
+
+    @property
+    def examples(self) -> tuple[tuple[str, int], ...]:
+        return self.files.examples
+
+    def contents(self, classes: int) -> "list[Content]":
+        """Of each class its files, as `Files.contents`; of pictures of no class their number."""
+        paths = [path for path, _ in self.examples]
+        own = [[paths[i] for i in np.flatnonzero(column)] for column in self.labels.T]
+        return [_files_content(names, _file_size) for names in own]
 
 
 # Of the pictures of a class or of all: their number, a digest of them in order, and one that is a
@@ -171,7 +211,10 @@ def digest(parts: Iterable[bytes]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A `Source` of pictures in memory: uint8 [N, H, W, 3] or [N, H, W], labels int64 [N]."""
+    """A `Source` of pictures in memory: uint8 [N, H, W, 3] or [N, H, W].
+
+    Their labels are int64 [N], or float32 [N, K].
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -180,11 +223,16 @@ class Arrays:
         return len(self.labels)
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return {"image": self.images[index], "label": int(self.labels[index])}
+        label = self.labels[index]
+        return {"image": self.images[index], "label": label if label.ndim else int(label)}
 
     def contents(self, classes: int) -> list[Content]:
         """Of each class the pixels, and which pictures they are."""
-        own = [np.flatnonzero(self.labels == label) for label in range(classes)]
+        several = self.labels.ndim == 2
+        own = [
+            np.flatnonzero(self.labels[:, label] if several else self.labels == label)
+            for label in range(classes)
+        ]
         return [(len(i), digest((i.tobytes(), self.images[i].tobytes())), 0) for i in own]
 
 
@@ -262,6 +310,7 @@ class Part:
         loose: how many pictures are in no class folder.
         others: of the files that are no pictures how many have each suffix.
         inside: for each class the folders in its folder that lead to pictures.
+        several: the classes of each picture, which may be several or none; None: one each.
     """
 
     kind: str
@@ -271,6 +320,14 @@ class Part:
     loose: int = 0
     others: Counter[str] = field(default_factory=Counter)
     inside: dict[str, set[str]] = field(default_factory=dict)
+    several: dict[str, set[str]] | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """All of them, each once."""
+        if self.several is not None:
+            return [*self.several]
+        return [path for files in self.classes.values() for path in files]
 
     def alone(self, name: str) -> str:
         """How to have one of its folders for itself."""
@@ -408,7 +465,7 @@ def assemble(
         if part is train or part.kind != "list":
             _check_folders(part)
             _check_classes(part)
-    paths = [path for part in parts for files in part.classes.values() for path in files]
+    paths = [path for part in parts for path in part.files]
     unreadable = _unreadable(paths, archive)
     broken = {path: why for part in parts for path, why in part.broken.items()}
     where = f"{archive.path}/" if archive else ""
@@ -429,23 +486,34 @@ def assemble(
                 raise ZooError(f"{part.named(name)} has no image that can be read")
     if val and not any(val.classes.values()):
         raise ZooError(f"{plain(val.root)} has no image to validate on")
-    sources = {split: Files(_examples(part), archive) for split, part in found.items()}
+    sources: dict[str, Source] = {
+        split: _source(part, archive, unreadable) for split, part in found.items()
+    }
     dataset = Dataset(
         request.spec,
         tuple(train.classes),
         sources["train"],
-        Files(_examples(val), archive) if val else Files((), archive),
+        sources["val" if "val" in found else "test"] if val else Files((), archive),
         image_size=None,
         flip=True,
         skipped=skipped,
         split=_split_words(found) if val else request.held_out,
         left_out=(*_left_out(parts), *left_out),
         test=sources.get("test") if "val" in found else None,
+        multilabel=train.several is not None,
     )
     if val or request.val_fraction is None:
         return dataset
     names = [train.named(name) for name in train.classes]
     return split_off(dataset, request, names)
+
+
+def _source(part: Part, archive: "Archive | None", unreadable: Mapping[str, str]) -> Source:
+    if part.several is None:
+        return Files(_examples(part), archive)
+    shown = {path: own for path, own in part.several.items() if path not in unreadable}
+    labels = [[name in own for name in part.classes] for own in shown.values()]
+    return Tagged(Files(tuple((path, 0) for path in shown)), np.array(labels, np.float32))
 
 
 def _split_words(found: Mapping[str, Part]) -> str:
@@ -471,6 +539,9 @@ def split_off(dataset: Dataset, request: Request, names: list[str] | None = None
         if isinstance(source, Files):
             chosen = tuple(source.examples[i] for i in indices)
             parts.append(Files(chosen, source.archive))
+        elif isinstance(source, Tagged):
+            chosen = tuple(source.examples[i] for i in indices)
+            parts.append(Tagged(Files(chosen), source.labels[indices]))
         else:
             parts.append(Subset(source, indices))
     train, val = parts
@@ -512,11 +583,18 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the pictures to keep and of those to hold out, both rising.
 
-    Held out is `fraction` of each class, rounded, but at least one picture and never all.
+    Held out is `fraction` of each class, rounded, but at least one picture and never all; where a
+    picture may show several classes, of all pictures.
 
     Args:
         names: how an error calls the classes.
     """
+    if labels.ndim == 2:
+        if len(labels) < 2:
+            raise ZooError("data: got one image: to hold some out it takes at least 2")
+        count = min(max(round(len(labels) * fraction), 1), len(labels) - 1)
+        val = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
+        return np.setdiff1d(np.arange(len(labels)), val), val
     members = np.split(
         np.argsort(labels, kind="stable"), np.bincount(labels, minlength=len(names)).cumsum()[:-1]
     )

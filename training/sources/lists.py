@@ -13,6 +13,8 @@ from zoo.text import plain
 from .base import SPLIT_NAMES, Dataset, Part, Request, assemble, split_of, used_splits
 
 LABEL_COLUMNS = ("label", "class")
+SEVERAL = "labels"  # the column of pictures that may show several classes, or none
+BETWEEN = "|"  # their names in a CSV file
 IMAGE_COLUMNS = ("image", "path", "file")
 
 
@@ -23,13 +25,22 @@ def open_list(request: Request, path: str) -> Dataset:
         raise ZooError(f"list {plain(str(file))}: expected FILE.csv or FILE.jsonl")
     splits: dict[str, dict[str, list[str]]] = {}  # by split, by class
     rows: dict[tuple[str, str], int] = {}  # where a class first comes in a split
+    shown: dict[str, dict[str, set[str]]] = {}  # by split, by picture: its classes
+    several = False
     if why := no_file(file):
         raise ZooError(f"cannot read list {plain(str(file))}: {why}")
     try:
         for number, row in readers[file.suffix.lower()](file):
-            image, label, split = _row(file, number, row)
-            splits.setdefault(split, {}).setdefault(label, []).append(str(file.parent / image))
-            rows.setdefault((split, label), number)
+            image, labels, split = _row(file, number, row)
+            several = several or SEVERAL in row
+            picture = str(file.parent / image)
+            if SEVERAL in row and picture in shown.get(split, ()):
+                raise ZooError(f"{_at(file, number)}: {plain(image)[:80]} comes a second time")
+            shown.setdefault(split, {}).setdefault(picture, set()).update(labels)
+            by_label = splits.setdefault(split, {})
+            for label in labels:
+                by_label.setdefault(label, []).append(picture)
+                rows.setdefault((split, label), number)
     except UnicodeError as error:
         raise ZooError(
             f"cannot read list {plain(str(file))}: not UTF-8 ({error.reason} in"
@@ -61,9 +72,11 @@ def open_list(request: Request, path: str) -> Dataset:
                     " in train"
                 )
         by_class = {name: splits[split].get(name, []) for name in names}
-        found[split or "train"] = Part("list", str(file), by_class)
+        found[split or "train"] = Part(
+            "list", str(file), by_class, several=shown[split] if several else None
+        )
     left = [
-        f"{sum(map(len, splits[split].values())):,} rows of {split}, as val is used"
+        f"{len(shown[split]):,} rows of {split}, as val is used"
         for split in splits
         if split not in used
     ]
@@ -75,7 +88,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.reader(lines)
         header = [name.strip().lower() for name in next(reader, [])]
-        for columns in (IMAGE_COLUMNS, LABEL_COLUMNS):
+        for columns in (IMAGE_COLUMNS, (*LABEL_COLUMNS, SEVERAL)):
             if not set(columns) & set(header):
                 raise ZooError(
                     f"list {plain(str(file))}: its header (row 1) lacks a column"
@@ -108,8 +121,8 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, {name.lower(): value for name, value in row.items()}
 
 
-def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The picture's path, label and split ("" where there is no such column)."""
+def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, list[str], str]:
+    """The picture's path, labels and split ("" where there is no such column)."""
 
     def cell(columns: tuple[str, ...], longest: int) -> str:
         value = next((row[name] for name in columns if name in row), None)
@@ -128,7 +141,22 @@ def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, str, str
     split = split_of(named) if named else ""
     if split is None:
         raise ZooError(f"{_at(file, number)}: {unknown('split', named.lower(), SPLIT_NAMES)}")
-    return cell(IMAGE_COLUMNS, 4096), cell(LABEL_COLUMNS, 255), split
+    labels = _labels(file, number, row[SEVERAL]) if SEVERAL in row else [cell(LABEL_COLUMNS, 255)]
+    return cell(IMAGE_COLUMNS, 4096), labels, split
+
+
+def _labels(file: Path, number: int, value: Any) -> list[str]:
+    """The names of a picture's classes, of which there may be none."""
+    names = value.split(BETWEEN) if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ZooError(
+            f"{_at(file, number)}: expected a list of names for {SEVERAL}, or text with {BETWEEN} "
+            f"between them, got {value!r:.60}"
+        )
+    names = [name.strip() for name in names if name.strip()]
+    if any(len(name) > 255 or "\0" in name for name in names):
+        raise ZooError(f"{_at(file, number)}: expected names of at most 255 characters without NUL")
+    return [*dict.fromkeys(names)]
 
 
 def _at(file: Path, number: int) -> str:

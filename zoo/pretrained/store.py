@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..context import KERAS, MOST_CLASSES, TF, TORCH, Numerics, Spec
 from ..errors import ZooError, unknown
@@ -26,6 +26,7 @@ from ..preprocess import Preprocess
 from ..registry import Variant, abstract, find
 from ..settings import shown, whole
 from ..text import reason
+from ..wrapped import Wrapped
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write
@@ -435,12 +436,18 @@ def _described(
             raise TypeError(f"classes are {shown(names)}, expected a list of names")
         if len(names) not in (0, spec.num_classes):
             raise ValueError(f"{len(names)} names of {spec.num_classes} classes")
-        find(spec.name)
-        return spec, preprocess, tuple(names)
+        if not (wrapped := about.get("module")):
+            find(spec.name)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ZooError(
             f"load: {file} was not {what} ({reason(error)}): expected its layout"
         ) from error
+    if wrapped:
+        raise ZooError(
+            f"load: {file} holds {shown(spec.name)}, which is not a network of the zoo: make one "
+            "and call zoo.restore(it, file)"
+        )
+    return spec, preprocess, tuple(names)
 
 
 def save(model: Network, path: str | Path) -> None:
@@ -456,8 +463,42 @@ def save(model: Network, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ZooError(f"save: got {path.name}, expected a name that ends with .safetensors")
-    check_built(model, "save")
+    if not isinstance(model, Wrapped):
+        check_built(model, "save")
     _write(_pack(model), path)
+
+
+def restore(module: nnx.Module, path: str | Path) -> None:
+    """Give a module of your own the parameters and statistics that training saved of it.
+
+    Args:
+      module: of the class that was trained, with the same settings.
+      path: the `model.safetensors` of its run.
+
+    Raises:
+      ZooError: no such file, a damaged one, or one of other names, shapes or types.
+
+    >>> net = MyNet(rngs=nnx.Rngs(0))                        # doctest: +SKIP
+    >>> zoo.restore(net, "runs/mine/model.safetensors")      # doctest: +SKIP
+    """
+    arrays, metadata = files.read(Path(path))
+    verify(str(path), (arrays, metadata))
+    state = nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat))
+    own = flatten_dict(nnx.to_pure_dict(state), sep=".")
+    want = {name: (tuple(x.shape), str(x.dtype)) for name, x in own.items()}
+    got = {name: (x.shape, str(x.dtype)) for name, x in arrays.items()}
+    for name in sorted(want.keys() | got.keys()):
+        if want.get(name) != got.get(name):
+            raise ZooError(
+                f"restore: {path} does not fit {type(module).__name__}: {name} is "
+                f"{_shaped(got.get(name))} in the file, {_shaped(want.get(name))} in the module"
+            )
+    nnx.replace_by_pure_dict(state, unflatten_dict(dict(arrays), sep="."))
+    nnx.update(module, state)
+
+
+def _shaped(value: tuple[tuple[int, ...], str] | None) -> str:
+    return f"{value[1]} {list(value[0])}" if value else "not there"
 
 
 def check_built(model: Network, verb: str) -> None:
@@ -522,6 +563,7 @@ def describe(model: Network) -> str:
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
         "classes": [str(name) for name in model.classes],
+        **({"module": True} if isinstance(model, Wrapped) else {}),
     }
     return json.dumps(about)
 
@@ -540,7 +582,8 @@ def rebuild(source: str, arrays: files.Arrays, about: str) -> Network:
 
 def _pack(model: Network) -> Content:
     """The tensors of a network by path, and our description of it."""
-    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    of = model.module if isinstance(model, Wrapped) else model
+    state = nnx.to_pure_dict(nnx.state(of, nnx.Any(nnx.Param, nnx.BatchStat)))
     arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
     return arrays, {_METADATA: describe(model)}
 

@@ -30,6 +30,7 @@ from ..context import Spec
 from ..errors import ZooError
 from ..layers import Network, model_stages
 from ..registry import abstract, find
+from ..wrapped import Wrapped
 from . import memory
 from .walk import PIXEL, Operation, Value, value_of, walk
 
@@ -137,7 +138,8 @@ def count(
     elif num_classes is not None:
         raise ZooError("num_classes: expected with a name, got a network, which has its own")
     if input_size is None:
-        input_size = find(model.spec.name).input_size
+        wrapped = isinstance(model, Wrapped)
+        input_size = model.preprocess.size if wrapped else find(model.spec.name).input_size
     with _no_garbage_collection():
         return _count(model, input_size)
 
@@ -255,7 +257,8 @@ def _stages(
 ) -> tuple[StageCount, ...]:
     body = len(model.body.order)
     stages = []
-    for place, (name, output) in enumerate(zip(model_stages(model), outputs, strict=True)):
+    names = ("module",) if isinstance(model, Wrapped) else model_stages(model)
+    for place, (name, output) in enumerate(zip(names, outputs, strict=True)):
         part = "body." if place < body else "head." if name in model.head.order else ""
         path = part + name
         inside = [row for row in layers if f"{row.name}.".startswith(f"{path}.")]

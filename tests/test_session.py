@@ -7,7 +7,7 @@ import zoo
 from training.config import TrainConfig
 from training.loop import fit
 from training.lr_finder import find_learning_rate
-from training.setup import check_batch_norm, preprocessing
+from training.session import check_batch_norm, preprocessing
 from zoo.errors import ZooError
 
 

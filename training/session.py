@@ -1,11 +1,12 @@
-"""What a run works on: its pictures, its network and its step, as the config asks for them."""
+"""A run put together: its pictures, its network and its steps, as the config asks for them."""
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,23 +20,33 @@ from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
 from zoo.registry import abstract, find
 from zoo.text import plain
+from zoo.wrapped import Wrapped
 
 from . import data, optim
 from .config import TrainConfig
+from .objective import LOSSES, Objective
+from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
+from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart
-from .step import AXIS, Batch, make_train_step
+from .step import AXIS, Batch, make_eval_step, make_train_step
+
+OWN_SIZE = 224  # pixels: of the pictures of a module that does not say, and of data that does not
 
 
-def open_data(config: TrainConfig) -> data.Dataset:
+def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
     """
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
-    find(config.model)  # a wrong name is told before the pictures are read
-    dataset = data.open_dataset(
-        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
-    )
+    if objects.model is None:
+        find(config.model)  # a wrong name is told before the pictures are read
+    if objects.data is not None:
+        dataset = own_dataset(objects.data, config.val_fraction)
+    else:
+        dataset = data.open_dataset(
+            config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
+        )
     if len(dataset.train) < config.batch_size:
         raise ZooError(
             f"batch size: got {config.batch_size}, "
@@ -44,8 +55,10 @@ def open_data(config: TrainConfig) -> data.Dataset:
     return dataset
 
 
-def build(config: TrainConfig, dataset: data.Dataset) -> Network:
+def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -> Network:
     """The network to train, with fresh or given weights, its preprocessing fit for the dataset."""
+    if objects.model is not None:
+        return _own(objects.model, config, dataset)
     classes = len(dataset.classes)
     switches = _switches(config)
     if config.weights:
@@ -69,6 +82,19 @@ def build(config: TrainConfig, dataset: data.Dataset) -> Network:
             seed=config.seed,
             aux=True,
             **switches,
+        )
+    model.classes = dataset.classes
+    return _at_size(model, config, dataset.image_size)
+
+
+def _own(module: Any, config: TrainConfig, dataset: data.Dataset) -> Network:
+    """A network that Python gave, with the dataset's classes and size."""
+    size, classes = config.image_size or dataset.image_size, len(dataset.classes)
+    model = module if isinstance(module, Network) else Wrapped(module, size or OWN_SIZE)
+    if model.spec.num_classes != classes:
+        raise ZooError(
+            f"model: {model.spec.name} gives {model.spec.num_classes} classes, the data have "
+            f"{classes}"
         )
     model.classes = dataset.classes
     return _at_size(model, config, dataset.image_size)
@@ -126,6 +152,7 @@ class Assembly:
     averaged: bool
     optimizer: optax.GradientTransformation
     step: Callable[[TrainState, Batch], TrainState]  # for one device of many
+    metrics: tuple[str, ...] = ()  # names of further figures
 
     def start(self, step: int = 0) -> TrainState:
         """The state at the phase's first step, which has that number."""
@@ -135,6 +162,7 @@ class Assembly:
             self.stats,
             frozen=self.frozen,
             averaged=self.averaged,
+            metrics=self.metrics,
             step=step,
         )
 
@@ -152,17 +180,17 @@ def assemble(
     model: Network,
     phase: Phase,
     rate: optax.Schedule,
+    objective: Objective,
     *,
     flip: bool,
-    class_weights: Sequence[float] | None = None,
+    objects: Objects = NONE,
 ) -> Assembly:
     """The step of a phase and its parts.
 
     Args:
       model: with arrays, or with shapes in their place.
       rate: the learning rate by step.
-      flip: whether the dataset allows to mirror its pictures.
-      class_weights: [K], what the loss of each class counts; None: 1 each.
+      flip: whether to mirror pictures.
     """
     stages = model_stages(model)
     program, params, stats = take_apart(
@@ -174,16 +202,147 @@ def assemble(
     trained = {path: x for path, x in params.items() if phase.trains(path)}
     frozen = {path: x for path, x in params.items() if path not in trained}
     scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
-    optimizer = optim.optimizer(config, rate, scales)
+    optimizer = optim.optimizer(config, rate, scales, objects.optimizer)
     step = make_train_step(
         program,
         model.preprocess,
         optimizer,
         config,
-        flip=flip if config.flip is None else config.flip,
-        class_weights=class_weights,
+        objective,
+        flip=flip,
+        own_augment=objects.augment,
     )
-    return Assembly(program, trained, frozen, stats, config.ema > 0, optimizer, step)
+    return Assembly(
+        program, trained, frozen, stats, config.ema > 0, optimizer, step, (*objective.metrics,)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Config, pictures and network, and all that follows from them.
+
+    The loop, the range test, `--show-batch` and the benchmarks take their parts from here.
+    """
+
+    config: TrainConfig
+    objects: Objects
+    dataset: data.Dataset
+    model: Network
+
+    @classmethod
+    def open(cls, config: TrainConfig, objects: Objects = NONE) -> "Session":
+        """
+        Raises:
+          ZooError: as `open_data` and `build`.
+        """
+        dataset = open_data(config, objects)
+        return cls(config, objects, dataset, build(config, dataset, objects))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset.train) // self.config.batch_size
+
+    @cached_property
+    def phases(self) -> list[Phase]:
+        return phases(self.config, model_stages(self.model))
+
+    @property
+    def flip(self) -> bool:
+        """Whether pictures are mirrored: as the config says, or else as the dataset allows."""
+        return self.dataset.flip if self.config.flip is None else self.config.flip
+
+    @cached_property
+    def objective(self) -> Objective:
+        weights = class_weights(self.dataset) if self.config.class_weights else None
+        return objective(
+            self.config, len(self.dataset.classes), weights, self.dataset.multilabel, self.objects
+        )
+
+    def check(self, devices: int) -> None:
+        """
+        Raises:
+          ZooError: settings that this network or these data cannot have, on so many devices.
+        """
+        rate_scales(model_stages(self.model), (), self.config.depth_decay, self.config.multipliers)
+        _ = self.phases, self.objective  # for what they refuse
+        check_batch_norm(self.config, self.model, devices)
+
+    def rate(self, phase: Phase, scale: float = 1.0) -> optax.Schedule:
+        """The learning rate of a phase by its own steps; one that Python gave, by the run's."""
+        first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
+        if (own := self.objects.schedule) is not None:
+            return lambda step: scale * own(first + step)
+        peak = phase.learning_rate * scale
+        return optim.schedule(self.config, peak, last - first, self.steps_per_epoch)
+
+    def assemble(self, phase: Phase, rate: optax.Schedule | None = None) -> Assembly:
+        """The step of a phase.
+
+        Args:
+          rate: None: that of the phase.
+        """
+        return assemble(
+            self.config,
+            self.model,
+            phase,
+            rate or self.rate(phase),
+            self.objective,
+            flip=self.flip,
+            objects=self.objects,
+        )
+
+    def eval_step(self, program: Program) -> Callable[[Any, Batch], Any]:
+        return make_eval_step(program, self.model.preprocess, self.objective)
+
+    def train_batches(self) -> grain.DatasetIterator:
+        """This process's part of the endless stream of training batches."""
+        return data.train_batches(
+            self.dataset,
+            self.model.preprocess,
+            batch_size=self.config.batch_size // jax.process_count(),
+            seed=self.config.seed,
+            crop_scale=self.config.crop_scale,
+            shard=(jax.process_index(), jax.process_count()),
+            balanced=self.config.balanced,
+        )
+
+    def val_batches(self) -> grain.IterDataset:
+        return data.eval_batches(
+            self.dataset.val,
+            self.model.preprocess,
+            batch_size=self.config.batch_size // jax.process_count(),
+            shard=(jax.process_index(), jax.process_count()),
+        )
+
+
+def objective(
+    config: TrainConfig,
+    num_classes: int,
+    class_weights: Sequence[float] | None,
+    multilabel: bool = False,
+    objects: Objects = NONE,
+) -> Objective:
+    """What the config, or else the data, ask a network to learn.
+
+    Raises:
+      ZooError: a loss or settings that these data cannot have.
+    """
+    name = config.loss or ("sigmoid" if multilabel else "softmax")
+    if multilabel and objects.loss is None:
+        if name == "softmax":
+            raise ZooError("loss: got softmax, expected sigmoid: pictures show several classes")
+        for setting in ("class_weights", "balanced"):
+            if getattr(config, setting):
+                raise ZooError(f"{setting}: expected pictures of one class each")
+    if class_weights is not None and (objects.loss or name != "softmax"):
+        raise ZooError("class_weights: they go with the loss softmax alone")
+    return Objective(
+        num_classes,
+        objects.loss or LOSSES[name],
+        objects.metrics,
+        config.label_smoothing,
+        class_weights,
+    )
 
 
 def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
