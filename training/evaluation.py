@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import zoo
+from zoo import backend
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
@@ -167,6 +168,7 @@ def evaluate(
     """
     if split not in (None, *SPLITS):
         raise unknown("split", str(split), SPLITS)
+    backend.expect_training()
     folder = None
     if not isinstance(model, Network):
         path = Path(model)

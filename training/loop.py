@@ -18,6 +18,7 @@ from flax import nnx
 from tqdm import tqdm
 
 import zoo
+from zoo import backend
 from zoo.errors import ZooError
 from zoo.pretrained.fetch import write
 from zoo.pretrained.store import describe
@@ -125,6 +126,7 @@ def fit(
     >>> result = fit(TrainConfig(data="folder:photos", out="runs/photos"))    # doctest: +SKIP
     >>> result = fit(model=net, data=(images, labels), optimizer=optax.adamw) # doctest: +SKIP
     """
+    backend.expect_training()
     objects = Objects(model, data, optimizer, schedule, loss, augment, metrics or {}, callbacks)
     config = objects.entered(config or TrainConfig())
     with heeded(jax.process_count() > 1) as stop, _together():

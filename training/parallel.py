@@ -21,8 +21,6 @@ from .step import AXIS
 
 State = TypeVar("State")
 
-backend.expect_training()
-
 
 class Devices:
     """All devices of a run, and how arrays get onto them.
@@ -35,6 +33,7 @@ class Devices:
     def __init__(self, engine: str = "pmap", devices: Sequence[jax.Device] | None = None):
         if engine not in ("pmap", "shard_map"):
             raise unknown("engine", engine, ("pmap", "shard_map"))
+        backend.expect_training()
         self.engine = engine
         # a Mesh by hand: `jax.make_mesh` makes Explicit axes, which pmap does not take
         self.mesh = Mesh(np.array(devices or jax.devices()), (AXIS,))

@@ -80,15 +80,15 @@ def main() -> None:
         arguments.error(str(error))
     before_jax()
 
-    # `training` first: it settles how programs run on a CPU before JAX computes anything.
-    import training.parallel  # noqa: F401, I001
     import jax
-    from zoo import enable_compilation_cache
+
+    from zoo import backend, enable_compilation_cache
 
     from .. import harness
     from . import fast, machine, right, sizes, trains, why
     from .bench import Bench, run
 
+    backend.expect_training()  # before JAX computes anything
     enable_compilation_cache()
     device = jax.devices()[0]
     size = sizes.ACCELERATOR if device.platform != "cpu" else sizes.CPU

@@ -70,8 +70,8 @@ def training(work: dict[str, Any], on: Sequence[jax.Device] | None = None) -> tu
     """
     from training import TrainConfig, optim
     from training.parallel import Devices
-    from training.state import TrainState, take_apart
-    from training.step import make_train_step
+    from training.phases import phases
+    from training.session import assemble, objective
 
     config = TrainConfig(
         model=work["network"],
@@ -84,12 +84,11 @@ def training(work: dict[str, Any], on: Sequence[jax.Device] | None = None) -> tu
     )
     devices = Devices(work.get("engine", config.engine), on)
     model = zoo.create(config.model, aux=True, dtype=config.dtype, act=work.get("act"))
-    program, params, stats = take_apart(model)
     rate = optim.schedule(config, work.get("rate", 1e-3), 10**6, 10**3)
-    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
-    state = devices.replicate(TrainState.start(optimizer, params, stats))
-    step = make_train_step(program, model.preprocess, optimizer, config, flip=False)
-    return devices, step, state
+    goal = objective(config, model.spec.num_classes, None)
+    (phase,) = phases(config, model.stages)
+    parts = assemble(config, model, phase, rate, goal, flip=False)
+    return devices, parts.step, devices.replicate(parts.start())
 
 
 def plain_jit(work: dict[str, Any]) -> Callable[[], Any]:

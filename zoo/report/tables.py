@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
-from .count import Count, LayerCount
 from .definitions import DEFINITIONS, notes
 from .table import Column, Table, number, shape
+
+if TYPE_CHECKING:
+    from .count import Count, LayerCount
 
 FIELD = "receptive field"
 
 
-def networks(counts: Sequence[Count], batch_size: int = 1) -> Table:
+def networks(counts: "Sequence[Count]", batch_size: int = 1) -> Table:
     """A row a network, with every figure of `Count`, activations for `batch_size` images."""
     meant = [note for name, note in zip(DEFINITIONS, notes(), strict=True) if name != FIELD]
     if batch_size > 1:
@@ -52,7 +55,7 @@ def networks(counts: Sequence[Count], batch_size: int = 1) -> Table:
     )
 
 
-def layers(c: Count) -> Table:
+def layers(c: "Count") -> Table:
     """The rows of a network's table under its stages and blocks, which show their sums."""
     rows: list[tuple[object, ...]] = []
     opened: tuple[str, ...] = ()
@@ -81,14 +84,14 @@ def layers(c: Count) -> Table:
     )
 
 
-def _sum(c: Count, path: Sequence[str]) -> tuple[object, ...]:
+def _sum(c: "Count", path: Sequence[str]) -> tuple[object, ...]:
     name = ".".join(path)
     inside = [layer for layer in c.layers if layer.name.startswith(f"{name}.")]
     return _row(name, inside, (), "")
 
 
 def _row(
-    name: str, inside: Sequence[LayerCount], output: tuple[int, ...], kind: str
+    name: str, inside: "Sequence[LayerCount]", output: tuple[int, ...], kind: str
 ) -> tuple[object, ...]:
     field = inside[0].receptive_field if kind else None
     params, macs = (sum(getattr(layer, key) for layer in inside) for key in ("params", "macs"))
