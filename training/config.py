@@ -7,6 +7,7 @@ import operator
 import os
 import reprlib
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,23 @@ KEEP = ("last", "best")
 LOSSES = ("softmax", "sigmoid")
 
 
-def option(default: Any, text: str) -> Any:
-    """A field with the sentence that `--help` shows for it."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def option(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | str | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A field.
+
+    Args:
+      text: the sentence that `--help` shows for it.
+      low, high: the bounds of a number, which may be one; `high` may name another field.
+      choices: the texts that may be.
+    """
+    about = {"help": text, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -60,83 +75,145 @@ class TrainConfig:
     )
 
     # 30 passes bring mobilenet_v1_025 on the digits to 98 % in under a minute on two cores
-    epochs: int = option(30, "passes over the training pictures")
-    batch_size: int = option(32, "pictures a step, over all devices together")
-    image_size: int | None = option(None, "side of the input, pixels; default: the dataset's")
+    epochs: int = option(30, "passes over the training pictures", low=1, high=10**6)
+    batch_size: int = option(32, "pictures a step, over all devices together", low=1, high=10**6)
+    image_size: int | None = option(
+        None, "side of the input, pixels; default: the dataset's", low=1, high=10**4
+    )
 
-    optimizer: str = option("adam", "one of " + ", ".join(OPTIMIZERS))
+    optimizer: str = option("adam", "one of " + ", ".join(OPTIMIZERS), choices=OPTIMIZERS)
     momentum: float = option(
-        0.9, "of sgd, lars, rmsprop and muon (Nesterov's for sgd and muon), b1 of the others"
+        0.9,
+        "of sgd, lars, rmsprop and muon (Nesterov's for sgd and muon), b1 of the others",
+        low=0,
+        high=0.9999,
     )
     learning_rate: float | None = option(
-        None, "peak rate; default by optimizer: 0.01 for adam, 0.05 for sgd"
+        None, "peak rate; default by optimizer: 0.01 for adam, 0.05 for sgd", low=0, high=1e3
     )
     base_batch_size: int | None = option(
-        None, "the batch that the rate is meant for: the rate is scaled to the batch in proportion"
+        None,
+        "the batch that the rate is meant for: the rate is scaled to the batch in proportion",
+        low=1,
+        high=10**6,
     )
-    schedule: str = option("cosine", "the rate after the warm-up: " + ", ".join(SCHEDULES))
+    schedule: str = option(
+        "cosine", "the rate after the warm-up: " + ", ".join(SCHEDULES), choices=SCHEDULES
+    )
     # a twentieth of the run lets Adam's second moments and BatchNorm settle
-    warmup: float = option(0.05, "share of the steps that raise the rate from 0")
+    warmup: float = option(0.05, "share of the steps that raise the rate from 0", low=0, high=1)
     decay_rate: float | None = option(
-        None, "factor of each drop; default: 0.94 (step, exponential), 0.1 (piecewise)"
+        None,
+        "factor of each drop; default: 0.94 (step, exponential), 0.1 (piecewise)",
+        low=0,
+        high=1,
     )
-    decay_epochs: float = option(2.0, "epochs between drops of step and exponential")
+    decay_epochs: float = option(
+        2.0, "epochs between drops of step and exponential", low=1e-3, high=1e6
+    )
     milestones: str = option("0.3,0.6,0.9", "where piecewise drops, as shares of the run")
-    clip_norm: float | None = option(None, "the most that the norm of all gradients may be")
-    weight_decay: float = option(1e-4, "decoupled; spares biases and batch norm")
-    accumulate: int = option(1, "parts of a batch that are computed one after the other")
-    ema: float = option(0.0, "decay of the average of weights that is then the result; 0: none")
+    clip_norm: float | None = option(
+        None, "the most that the norm of all gradients may be", low=1e-9, high=1e9
+    )
+    weight_decay: float = option(1e-4, "decoupled; spares biases and batch norm", low=0, high=1e3)
+    accumulate: int = option(
+        1, "parts of a batch that are computed one after the other", low=1, high="batch_size"
+    )
+    ema: float = option(
+        0.0,
+        "decay of the average of weights that is then the result; 0: none",
+        low=0,
+        high=0.999999,
+    )
 
     loss: str | None = option(
         None,
         "softmax or sigmoid cross-entropy; default: sigmoid where pictures show several classes, "
         "else softmax",
+        choices=LOSSES,
     )
-    label_smoothing: float = option(0.0, "share of the target spread over all classes")
-    dropout: float | None = option(None, "dropout rate; default: the network's own")
+    label_smoothing: float = option(
+        0.0, "share of the target spread over all classes", low=0, high=0.99
+    )
+    dropout: float | None = option(
+        None, "dropout rate; default: the network's own", low=0, high=0.99
+    )
     drop_path: float = option(
-        0.0, "stochastic depth: the chance to skip the last residual block, less towards the stem"
+        0.0,
+        "stochastic depth: the chance to skip the last residual block, less towards the stem",
+        low=0,
+        high=0.99,
     )
     class_weights: bool = option(False, "weigh the loss so that every class counts alike")
     balanced: bool = option(False, "draw pictures so that every class comes as often")
 
     flip: bool | None = option(None, "mirror half of the pictures; default: as the dataset allows")
-    shift: int = option(2, "move each picture by up to this many pixels")
-    rotate: float = option(0.0, "turn each picture by up to this many degrees")
-    noise: float = option(0.0, "standard deviation of Gaussian noise, in shares of the full range")
-    color: float = option(0.0, "change brightness, contrast and saturation by up to this share")
-    randaugment: int = option(0, "RandAugment: operations a picture")
-    magnitude: float = option(9.0, "RandAugment: their strength, of 30")
-    erase: float = option(0.0, "chance to erase a random rectangle")
-    mixup: float = option(0.0, "MixUp: alpha of the Beta distribution; 0: none")
-    cutmix: float = option(0.0, "CutMix: alpha of the Beta distribution; 0: none")
-    crop_scale: float = option(1.0, "random crops down to this share of a picture; 1: none")
+    shift: int = option(2, "move each picture by up to this many pixels", low=0, high=10**4)
+    rotate: float = option(0.0, "turn each picture by up to this many degrees", low=0, high=180)
+    noise: float = option(
+        0.0, "standard deviation of Gaussian noise, in shares of the full range", low=0, high=1
+    )
+    color: float = option(
+        0.0, "change brightness, contrast and saturation by up to this share", low=0, high=1
+    )
+    randaugment: int = option(0, "RandAugment: operations a picture", low=0, high=10)
+    magnitude: float = option(9.0, "RandAugment: their strength, of 30", low=0, high=30)
+    erase: float = option(0.0, "chance to erase a random rectangle", low=0, high=1)
+    mixup: float = option(0.0, "MixUp: alpha of the Beta distribution; 0: none", low=0, high=100)
+    cutmix: float = option(0.0, "CutMix: alpha of the Beta distribution; 0: none", low=0, high=100)
+    crop_scale: float = option(
+        1.0, "random crops down to this share of a picture; 1: none", low=0.01, high=1
+    )
 
-    dtype: str = option("float32", "of activations: float32 or bfloat16; weights stay float32")
+    dtype: str = option(
+        "float32", "of activations: float32 or bfloat16; weights stay float32", choices=DTYPES
+    )
     remat: bool = option(False, "compute stages again for the gradients: less memory, more time")
 
     # The running average of a long schedule (0.99 in Keras) is still far off after 500 steps.
-    bn_momentum: float = option(0.9, "share of the old BN statistics that a step keeps")
+    bn_momentum: float = option(
+        0.9, "share of the old BN statistics that a step keeps", low=0, high=1
+    )
     sync_bn: bool = option(False, "batch-norm statistics over all devices, not each its own")
 
     weights: str | None = option(None, "weights to start from: published ones, or a file")
     layout: str | None = option(None, "the layout of a file of weights; default: by the file")
     like: str | None = option(None, "published weights that a file of weights computes like")
-    head_epochs: int = option(0, "epochs at the start that train the classifier alone")
+    head_epochs: int = option(
+        0, "epochs at the start that train the classifier alone", low=0, high="epochs"
+    )
     head_only: bool = option(False, "train the classifier alone to the end")
     freeze: str | None = option(None, "stages to leave as loaded: stem..stage3, or stem,stage1")
     lr_mult: str | None = option(None, "factors of the rate by stage: stem=0.1,classifier=10")
-    unfreeze_scale: float = option(0.1, "peak rate after those epochs, over the one before")
-    freeze_bn: bool = option(False, "keep batch-norm statistics as they were loaded")
-    depth_decay: float = option(1.0, "rate of a stage over the rate of the stage after it")
-
-    engine: str = option("pmap", "pmap or shard_map: what spreads a step over the devices")
-    seed: int = option(0, "of the weights, the order of the pictures, augmentation and dropout")
-    patience: int = option(
-        0, "epochs without a better validation accuracy after which the run ends; 0: all are run"
+    unfreeze_scale: float = option(
+        0.1, "peak rate after those epochs, over the one before", low=0, high=1
     )
-    keep: str = option("last", "which epoch model.safetensors is of: " + " or ".join(KEEP))
-    val_fraction: float = option(0.2, "held out of each class where a folder has no val/")
+    freeze_bn: bool = option(False, "keep batch-norm statistics as they were loaded")
+    depth_decay: float = option(
+        1.0, "rate of a stage over the rate of the stage after it", low=0, high=1
+    )
+
+    engine: str = option(
+        "pmap", "pmap or shard_map: what spreads a step over the devices", choices=ENGINES
+    )
+    seed: int = option(
+        0,
+        "of the weights, the order of the pictures, augmentation and dropout",
+        low=0,
+        high=2**31 - 1,
+    )
+    patience: int = option(
+        0,
+        "epochs without a better validation accuracy after which the run ends; 0: all are run",
+        low=0,
+        high=10**6,
+    )
+    keep: str = option(
+        "last", "which epoch model.safetensors is of: " + " or ".join(KEEP), choices=KEEP
+    )
+    val_fraction: float = option(
+        0.2, "held out of each class where a folder has no val/", low=0, high=1
+    )
     skip_unreadable: bool = option(False, "leave unreadable images out instead of stopping")
 
     # the import paths of what Python gave instead of settings, which `fit` enters
@@ -147,54 +224,8 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = _typed(field.name, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        for kind, got, choices in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("dtype", self.dtype, DTYPES),
-            ("engine", self.engine, ENGINES),
-            ("keep", self.keep, KEEP),
-            ("loss", self.loss or LOSSES[0], LOSSES),
-        ):
-            if got not in choices:
-                raise unknown(kind, got, choices)
-        for name, low, high in (
-            ("epochs", 1, 10**6),
-            ("patience", 0, 10**6),
-            ("batch_size", 1, 10**6),
-            ("image_size", 1, 10**4),
-            ("momentum", 0, 0.9999),
-            ("learning_rate", 0, 1e3),
-            ("base_batch_size", 1, 10**6),
-            ("warmup", 0, 1),
-            ("decay_rate", 0, 1),
-            ("decay_epochs", 1e-3, 1e6),
-            ("clip_norm", 1e-9, 1e9),
-            ("weight_decay", 0, 1e3),
-            ("accumulate", 1, self.batch_size),
-            ("ema", 0, 0.999999),
-            ("label_smoothing", 0, 0.99),
-            ("dropout", 0, 0.99),
-            ("drop_path", 0, 0.99),
-            ("bn_momentum", 0, 1),
-            ("shift", 0, 10**4),
-            ("rotate", 0, 180),
-            ("noise", 0, 1),
-            ("color", 0, 1),
-            ("randaugment", 0, 10),
-            ("magnitude", 0, 30),
-            ("erase", 0, 1),
-            ("mixup", 0, 100),
-            ("cutmix", 0, 100),
-            ("crop_scale", 0.01, 1),
-            ("head_epochs", 0, self.epochs),
-            ("unfreeze_scale", 0, 1),
-            ("depth_decay", 0, 1),
-            ("seed", 0, 2**31 - 1),
-            ("val_fraction", 0, 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # NaN is in no bounds
-                raise ZooError(f"{name}: got {value}, expected {low} to {high}")
+        for field in dataclasses.fields(self):
+            self._check(field.name, field.metadata)
         if self.batch_size % self.accumulate:
             raise ZooError(
                 f"accumulate: {self.accumulate} parts cannot share out a batch of "
@@ -203,6 +234,22 @@ class TrainConfig:
         if self.class_weights and self.balanced:
             raise ZooError("class_weights and balanced: each evens out the classes, take one")
         _ = self.drops, self.multipliers  # told here if they cannot be read
+
+    def _check(self, name: str, about: Mapping[str, Any]) -> None:
+        """
+        Raises:
+          ZooError: a value out of its bounds, or not among the choices.
+        """
+        value = getattr(self, name)
+        if value is None or not about:
+            return
+        if about["choices"] and value not in about["choices"]:
+            raise unknown(name, value, about["choices"])
+        if about["low"] is not None:
+            high = about["high"]
+            high = getattr(self, high) if isinstance(high, str) else high
+            if not about["low"] <= value <= high:  # NaN is in no bounds
+                raise ZooError(f"{name}: got {value}, expected {about['low']} to {high}")
 
     @property
     def folder(self) -> Path:
