@@ -18,7 +18,7 @@ import jax
 
 import zoo
 from zoo.errors import ZooError
-from zoo.pretrained.fetch import write
+from zoo.paths import write
 
 from . import distributed, report
 from .config import TrainConfig, differences

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zoo.pretrained.fetch import write
+from zoo.paths import write
 from zoo.text import plain
 
 Record = dict[str, Any]

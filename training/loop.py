@@ -20,7 +20,7 @@ from tqdm import tqdm
 import zoo
 from zoo import backend
 from zoo.errors import ZooError
-from zoo.pretrained.fetch import write
+from zoo.paths import write
 from zoo.pretrained.store import describe
 from zoo.wrapped import Wrapped
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.layers import Network
-from zoo.pretrained.fetch import write as write_whole
+from zoo.paths import write as write_whole
 from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
 from zoo.text import block, cell, code, markdown, plain
 from zoo.wrapped import Wrapped

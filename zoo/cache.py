@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import ZooError
-from .pretrained.fetch import cache_folder
+from .paths import cache_folder
 
 _SWITCH = "ZOO_COMPILE_CACHE"
 _UNITS = {"M": 2**20, "G": 2**30}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import ZooError
-from .pretrained.fetch import cache_folder
+from .paths import cache_folder
 from .report.table import Column, Table
 
 Row = tuple[str, str, str]  # part, what, value

@@ -198,7 +198,19 @@ def last(steps: Iterator[tuple[str, jax.Array]]) -> jax.Array:
     return x
 
 
-class Residual(Stack):
+class Skippable(Stack):
+    """A table whose output is added to something: what training may skip (`stochastic_depth`)."""
+
+    def __init__(self, channels: int, table: Table, ctx: Context):
+        super().__init__(channels, table, ctx)
+        self.drop: nnx.Dropout | None = nnx.data(None)
+
+    def dropped(self, y: jax.Array) -> jax.Array:
+        """The table's output, or nothing for a picture that skips it."""
+        return y if self.drop is None else self.drop(y)
+
+
+class Residual(Skippable):
     """`act(table(x) + shortcut(x))`: the branch is the table, the shortcut its input or a row."""
 
     def __init__(
@@ -207,12 +219,9 @@ class Residual(Stack):
         super().__init__(channels, table, ctx)
         self.shortcut = None if shortcut is None else shortcut.build(channels, ctx)[0]
         self.act = ctx.act(act)
-        self.drop: nnx.Dropout | None = nnx.data(None)  # see `stochastic_depth`
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = super().__call__(x)
-        if self.drop is not None:
-            y = self.drop(y)
+        y = self.dropped(super().__call__(x))
         if self.shortcut is not None:
             with jax.named_scope("shortcut"):
                 x = self.shortcut(x)
@@ -652,7 +661,7 @@ def stochastic_depth(model: Network, ctx: Context) -> None:
 
 def _residual_blocks(stack: Stack) -> Iterator[Any]:
     for _, layer in stack.layers():
-        if hasattr(layer, "drop"):
+        if isinstance(layer, Skippable):
             yield layer
         elif isinstance(layer, Stack):
             yield from _residual_blocks(layer)

@@ -3,12 +3,11 @@
 Nothing here decodes a picture to learn its class, and nothing is written but what TFDS prepares.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from zoo.errors import ZooError, unknown
+from zoo.paths import cache_folder
 
 from .base import Arrays as Arrays
 from .base import Dataset, Request
@@ -80,8 +79,7 @@ def open_dataset(
 def _digits() -> Dataset:
     from .. import digits  # TFDS takes a while to import
 
-    cache = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo")
-    splits = digits.sources(cache / "tfds")
+    splits = digits.sources(cache_folder() / "tfds")
     return Dataset(
         "digits", digits.CLASSES, splits["train"], splits["val"], image_size=48, flip=False
     )

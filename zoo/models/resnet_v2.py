@@ -19,7 +19,7 @@ from ..layers import (
     Network,
     Row,
     Sequence,
-    Stack,
+    Skippable,
     Table,
     activated,
     batch_norm,
@@ -55,7 +55,7 @@ class PreAct:
         return NormAct(channels, ctx), channels
 
 
-class PreActResidual(Stack):
+class PreActResidual(Skippable):
     """`table(x) + x`; a projection takes, in place of x, what the table's first row made of it.
 
     The appendix has one activation serve both paths in the network's first unit; the published
@@ -68,14 +68,11 @@ class PreActResidual(Stack):
         super().__init__(channels, table, ctx)
         self.projection = None if projection is None else projection.build(channels, ctx)[0]
         self.skip = None if skip is None else skip.build(channels, ctx)[0]
-        self.drop: nnx.Dropout | None = nnx.data(None)  # see `stochastic_depth`
 
     def __call__(self, x: jax.Array) -> jax.Array:
         steps = self.steps(x)
         _, active = next(steps)
-        y = last(steps)
-        if self.drop is not None:
-            y = self.drop(y)
+        y = self.dropped(last(steps))
         if self.projection is not None:
             with jax.named_scope("projection"):
                 return y + self.projection(active)

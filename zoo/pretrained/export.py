@@ -15,9 +15,9 @@ from ..context import TF, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold
 from ..layers import Network
+from ..paths import write
 from ..registry import abstract, find
 from . import convert
-from .fetch import write
 from .files import Arrays
 from .layouts import LAYOUTS
 from .store import EXPORTED, check_built, describe, save, write_checked

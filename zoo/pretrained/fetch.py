@@ -18,7 +18,6 @@ SHA-256 of large files, Google's hosts an MD5.
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import socket
 import ssl
@@ -46,6 +45,7 @@ from urllib.request import (
 )
 
 from ..errors import ZooError
+from ..paths import cache_folder, write
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second try, the third ...
 _TIMEOUT = 30.0  # seconds without a byte
@@ -57,11 +57,6 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that another try may 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HUB = re.compile(r"hf://([^/@]+/[^/@]+)(?:@([^/@]+))?/([^@]+?)(?:@([^/@]+))?")
 _HUB_LOGIN = "set HF_TOKEN or `hf auth login`"
-
-
-def cache_folder() -> Path:
-    """Where everything lies that can be had again: ZOO_CACHE, or ~/.cache/zoo."""
-    return Path(os.environ.get("ZOO_CACHE") or "~/.cache/zoo").expanduser()
 
 
 def converted(key: str) -> Path:
@@ -149,22 +144,6 @@ def forget(source: str) -> None:
     for file in (path, _note(path)):
         with suppress(OSError):
             file.unlink()
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-      OSError: the folder is not there, cannot be written or is full.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 # --- What a file must be -------------------------------------------------------------------------

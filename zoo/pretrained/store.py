@@ -22,6 +22,7 @@ from ..folding import fold as folded
 from ..folding import partly_folded
 from ..init import materialize
 from ..layers import LinearAct, Network
+from ..paths import write
 from ..preprocess import Preprocess
 from ..registry import Variant, abstract, find
 from ..settings import shown, whole
@@ -29,7 +30,7 @@ from ..text import reason
 from ..wrapped import Wrapped
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
-from .fetch import as_noted, cached, converted, fetch, forget, note, write
+from .fetch import as_noted, cached, converted, fetch, forget, note
 from .layouts import LAYOUTS, Layout
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set

@@ -2,12 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ZooError
+from ..paths import write
 from ..pretrained.catalogue import Weights, weights
 from ..registry import Variant, find, list_models
 from . import definitions, pictures
@@ -177,13 +177,9 @@ def ready(folder: str | Path) -> Path:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        write(path, data)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise ZooError(f"cannot write {path}: {error.strerror}") from None
     return path
 
