@@ -23,12 +23,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from jax._src import clusters, distributed  # JAX has no public way to what is used of them here
 from jax.experimental import multihost_utils
 
 from zoo import backend
 from zoo.errors import ZooError
 
+from . import private
 from .stopping import EXIT_INTERRUPTED
 
 Json = TypeVar("Json", bound=dict[str, Any])
@@ -84,11 +84,9 @@ def in_cluster() -> bool:
     Raises:
       ZooError: a cluster that does not say how many there are.
     """
-    for cluster in clusters.ClusterEnv._cluster_types:
-        if cluster.opt_in_only_method:
-            continue
+    for cluster in private.cluster_types():
         # It takes any pod for one of a job, and warns where the package `kubernetes` is missing.
-        if cluster is clusters.K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ:
+        if private.is_kubernetes(cluster) and "JOB_COMPLETION_INDEX" not in os.environ:
             continue
         try:
             if cluster.is_env_present():
@@ -170,7 +168,7 @@ def _initialize(hosts: dict[str, Any]) -> None:
         raise ZooError(alone(str(error).splitlines()[0])) from error
     finally:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
-    state = distributed.global_state
+    state = private.coordination()
     _watch = Watch(
         state.client, state.process_id, state.num_processes, state.coordinator_address or ""
     )
@@ -354,4 +352,4 @@ def from_first(value: Json) -> Json:
 
 
 def _client() -> Any:
-    return distributed.global_state.client
+    return private.coordination().client

@@ -12,6 +12,8 @@ from typing import Any
 from zoo.paths import write
 from zoo.text import plain
 
+from .private import close_events
+
 Record = dict[str, Any]
 
 
@@ -95,7 +97,7 @@ class _Events:
             with suppress(OSError):
                 self._writer.flush()
             with suppress(OSError):
-                self._writer._py_recordio_writer.close()  # its own would leave a full disk's open
+                close_events(self._writer)
 
 
 def _line(record: Record) -> str:
