@@ -214,6 +214,9 @@ def test_memory_is_known_before_the_run(tiny):
     assert kept <= need.activations <= 3 * kept
     together, _, _ = start(network, bn_axis="batch")
     assert memory.needs(together, network.preprocess, config, state, 2) == need
+    a_picture = zoo.count(network, input_size=network.preprocess.size).training_memory
+    # but for the statistics of a batch, which are small where a picture is not
+    assert need.activations == pytest.approx(a_picture * config.batch_size / 2, rel=0.05)
     parts = memory.needs(program, network.preprocess, replace(config, accumulate=4), state, 2)
     assert parts.activations == pytest.approx(need.activations / 4, rel=0.05)
     assert "parameters" in str(need)

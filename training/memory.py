@@ -1,6 +1,5 @@
 """What a run will hold in the memory of each device, worked out before anything is allocated."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from zoo import ops
 from zoo.preprocess import Preprocess
+from zoo.report.memory import held
 
 from .config import TrainConfig
 from .state import Program, TrainState
@@ -45,7 +45,8 @@ def needs(
 ) -> Memory:
     """What training holds at once: the state, one set of gradients, one part's activations.
 
-    XLA's scratch space and the input's prefetched batches come on top.
+    Activations are counted as by `zoo.count`, with auxiliary classifiers where the network has
+    some. XLA's scratch space and the input's prefetched batches come on top.
 
     Args:
       state: arrays, or their shapes.
@@ -53,26 +54,26 @@ def needs(
     part = max(config.batch_size // devices // config.accumulate, 1)
     images = jax.ShapeDtypeStruct((part, preprocess.size, preprocess.size, 3), jnp.float32)
 
-    def residuals(params: Any, rest: tuple[Any, Any], x: jax.Array) -> Callable[..., Any]:
-        frozen, stats = rest
+    def residuals(params: tuple[Any, Any], stats: Any, x: jax.Array) -> list[Any]:
+        trained, frozen = params
 
-        def forward(params: Any) -> Any:
+        def forward(trained: Any) -> Any:
             key = jax.random.key(0)
-            model = program.network({**params, **frozen}, stats, dropout=key)
+            model = program.network({**trained, **frozen}, stats, dropout=key)
             return model.forward(x)
 
-        return jax.vjp(forward, params)[1]
+        return jax.tree.leaves(jax.vjp(forward, trained)[1])
 
-    # of one device, under the axis that statistics may be taken over
-    alone = jax.vmap(residuals, None, None, axis_name=AXIS, axis_size=devices)
     with ops.native_only():  # else what every platform's own operations keep is added up
-        kept = jax.eval_shape(alone, state.params, (state.frozen, state.stats), images)
+        activations = held(
+            residuals, (state.params, state.frozen), state.stats, images, axis=(AXIS, devices)
+        )
     weights = size((state.params, state.frozen, state.stats))
     return Memory(
         parameters=weights + size(state.ema),
         optimizer=size(state.opt_state),
         gradients=size(state.params),
-        activations=max(size(kept) - weights, 0),
+        activations=activations,
     )
 
 

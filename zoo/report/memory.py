@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,12 +123,28 @@ def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtyp
 
     params, rest = nnx.split_state(state, nnx.Param, ...)
     # one picture of two: a batch norm refuses to see a single value of a channel
-    traced = jax.make_jaxpr(residuals, axis_env=[("pictures", 2)])(params, rest, image)
-    program = traced.jaxpr
+    return held(residuals, params, rest, image, axis=("pictures", 2))
+
+
+def held(
+    residuals: Callable[[Any, Any, Any], Any],
+    params: Any,
+    rest: Any,
+    image: Any,
+    axis: tuple[str, int],
+) -> int:
+    """Bytes of what `residuals(params, rest, image)` gives, as `kept` counts them.
+
+    Args:
+      params: of the network, in any tree.
+      rest: statistics, random keys and the like.
+      axis: the name of the devices, and how many share a batch.
+    """
+    program = jax.make_jaxpr(residuals, axis_env=[axis])(params, rest, image).jaxpr
     given = program.invars[len(jax.tree.leaves(params)) :]  # statistics, random keys, the image
     computed = set(given)
     for eqn in program.eqns:
         if any(v in computed for v in eqn.invars if isinstance(v, core.Var)):
             computed.update(eqn.outvars)
-    held = computed.intersection(v for v in program.outvars if isinstance(v, core.Var))
-    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in held - set(given[:-1]))
+    found = computed.intersection(v for v in program.outvars if isinstance(v, core.Var))
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in found - set(given[:-1]))
