@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from .pretrained.catalogue import Weights, list_weights, weights
     from .pretrained.export import export
     from .pretrained.store import load, save
-    from .registry import create, list_models
+    from .registry import create, list_models, register
     from .report.card import Card, info
     from .report.compare import Comparison, compare
     from .report.count import Count, count
     from .report.diff import Diff, diff
     from .report.peers import against
+    from .variant import Paper, Variant
 
 # Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
 _HOME = {
@@ -39,6 +40,9 @@ _HOME = {
     "Preprocess": "preprocess",
     "create": "registry",
     "list_models": "registry",
+    "register": "registry",
+    "Paper": "variant",
+    "Variant": "variant",
     "Card": "report.card",
     "Comparison": "report.compare",
     "Count": "report.count",

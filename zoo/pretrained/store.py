@@ -23,9 +23,10 @@ from ..folding import partly_folded
 from ..init import materialize
 from ..layers import LinearAct, Network
 from ..preprocess import Preprocess
-from ..registry import Variant, abstract, find
+from ..registry import abstract, find
 from ..settings import shown, whole
 from ..text import reason
+from ..variant import Variant
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write

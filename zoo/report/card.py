@@ -8,8 +8,9 @@ from typing import Any
 
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import Paper, Variant, abstract, find
+from ..registry import abstract, find
 from ..text import link, markdown, markdown_link
+from ..variant import Paper, Variant
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
