@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .folding import fold
     from .layers import Network, features
     from .preprocess import Preprocess
-    from .pretrained.catalogue import Weights, list_weights, weights
+    from .pretrained.catalogue import Weights, list_weights, register_weights, weights
     from .pretrained.export import export
+    from .pretrained.layouts import register_layout
     from .pretrained.store import load, save
     from .registry import create, list_models, register
     from .report.card import Card, info
@@ -56,8 +57,10 @@ _HOME = {
     "fold": "folding",
     "Weights": "pretrained.catalogue",
     "list_weights": "pretrained.catalogue",
+    "register_weights": "pretrained.catalogue",
     "weights": "pretrained.catalogue",
     "export": "pretrained.export",
+    "register_layout": "pretrained.layouts",
     "load": "pretrained.store",
     "save": "pretrained.store",
 }

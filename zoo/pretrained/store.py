@@ -30,7 +30,7 @@ from ..variant import Variant
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note, write
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS, Layout, layouts
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set
 PRESETS = {"TORCH": TORCH, "TF": TF, "KERAS": KERAS}
@@ -397,7 +397,7 @@ def in_cache(record: Weights) -> bool:
 
 def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
     if asked is not None:
-        if asked not in LAYOUTS:
+        if asked not in layouts():
             raise unknown("layout", asked, LAYOUTS)
         return asked
     if _METADATA in metadata:
@@ -406,7 +406,7 @@ def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
         if file.lower().endswith(suffix):
             return layout
     raise ZooError(
-        f"load: {file} does not say its layout: expected layout= one of {', '.join(LAYOUTS)}"
+        f"load: {file} does not say its layout: expected layout= one of {', '.join(layouts())}"
     )
 
 
@@ -436,12 +436,18 @@ def _described(
             raise TypeError(f"classes are {shown(names)}, expected a list of names")
         if len(names) not in (0, spec.num_classes):
             raise ValueError(f"{len(names)} names of {spec.num_classes} classes")
-        find(spec.name)
-        return spec, preprocess, tuple(names)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ZooError(
             f"load: {file} was not {what} ({reason(error)}): expected its layout"
         ) from error
+    try:
+        find(spec.name)
+    except ZooError as error:
+        raise ZooError(
+            f"load: {file} holds {shown(spec.name)}, which is not known here: expected the package "
+            f"that registers it ({reason(error)})"
+        ) from error
+    return spec, preprocess, tuple(names)
 
 
 def save(model: Network, path: str | Path) -> None:

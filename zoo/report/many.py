@@ -1,5 +1,6 @@
 """Counting many networks, in a process for each core."""
 
+import logging
 import os
 import pickle
 import signal
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import ZooError
-from ..registry import find
+from ..registry import find, list_models
 from .count import Count, count
 
 FEW = 8  # networks that are counted sooner than a process has started
@@ -58,7 +59,7 @@ def count_many(
                     i = todo.popleft()
                 except IndexError:  # another thread was quicker
                     break
-                pickle.dump((names[i], input_size), process.stdin)
+                pickle.dump((variants[i].name, input_size), process.stdin)
                 process.stdin.flush()
                 try:
                     answer = pickle.load(process.stdout)
@@ -66,8 +67,9 @@ def count_many(
                     raise ZooError(f"counting {names[i]}: its process ended early") from None
                 if isinstance(answer, ZooError):
                     raise answer
-                done[i] = answer
-                tell()
+                if answer is not None:
+                    done[i] = answer
+                    tell()
 
     workers = min(cores or 1, len(names))
     with ThreadPoolExecutor(workers) as pool:
@@ -77,6 +79,10 @@ def count_many(
                 thread.result()
         finally:
             todo.clear()  # after an error, or Ctrl-C
+    for i, name in enumerate(names):
+        if i not in done:  # a network that was registered in this process alone
+            done[i] = count(name, input_size=input_size)
+            tell()
     return [done[i] for i in range(len(names))]
 
 
@@ -93,16 +99,23 @@ def _process() -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    """Answer each (name, input size) on stdin with a `Count` on stdout, until stdin ends."""
+    """Answer each (name, input size) on stdin, until stdin ends.
+
+    An answer on stdout is a `Count`, or a `ZooError`; None to a name that this process has not.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that stdin
+    logging.getLogger("zoo").setLevel(logging.ERROR)  # the parent has told of plugins that fail
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a plugin may print
     while True:
         try:
             name, input_size = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        answer: Count | ZooError | None
         try:
-            answer: Count | ZooError = count(name, input_size=input_size)
+            answer = count(name, input_size=input_size) if name in list_models() else None
         except ZooError as error:
             answer = error
-        pickle.dump(answer, sys.stdout.buffer)
-        sys.stdout.flush()
+        pickle.dump(answer, answers)
+        answers.flush()
