@@ -99,6 +99,7 @@ def create(
     name: str,
     *,
     num_classes: int = 1000,
+    in_chans: int = 3,
     seed: int = 0,
     dtype: jax.typing.DTypeLike = "float32",
     param_dtype: jax.typing.DTypeLike = "float32",
@@ -116,6 +117,7 @@ def create(
     Args:
       name: one of `list_models()`, or an alias.
       num_classes: outputs of the classifier; 0 leaves it out, and the pooled features come out.
+      in_chans: channels of the pictures: 1 for grey ones, 4 for RGBA, any number for arrays.
       seed: of the initial weights.
       dtype: of the computation; logits and BN statistics are float32 always.
       param_dtype: of the stored parameters.
@@ -130,7 +132,7 @@ def create(
       remat: recompute activations in the backward pass: less memory, a third more time.
 
     Returns:
-      A callable: preprocessed images [N, H, W, 3] -> logits [N, num_classes] float32.
+      A callable: preprocessed images [N, H, W, in_chans] -> logits [N, num_classes] float32.
 
     Raises:
       ZooError: an unknown name or switch; the line offers the nearest.
@@ -141,6 +143,7 @@ def create(
     spec = Spec(
         variant.name,
         num_classes=num_classes,
+        in_chans=in_chans,
         dtype=dtype_name("dtype", dtype),
         param_dtype=dtype_name("param_dtype", param_dtype),
         numerics=numerics or variant.numerics,
@@ -176,5 +179,5 @@ def abstract(spec: Spec) -> Network:
         return model
 
     model = nnx.eval_shape(build)
-    model.preprocess = IMAGENET.at_size(variant.input_size)
+    model.preprocess = IMAGENET.at_size(variant.input_size).of_channels(spec.in_chans)
     return model

@@ -350,6 +350,18 @@ def _cell(row: Row, column: str, parse: Callable[[str], Any]) -> Any:
         raise ZooError(f"{column}: {error}") from None
 
 
+def _first_wrong(row: Row) -> str:
+    """The first column with which the preprocessing of a row cannot be made."""
+    pictures: dict[str, Any] = {}
+    for column, part in PICTURES.items():
+        pictures |= part(row[column])
+        try:
+            Preprocess.from_dict(pictures)
+        except ZooError:
+            break
+    return column
+
+
 def _record(row: Row) -> Weights:
     """The record of a row.
 
@@ -362,12 +374,8 @@ def _record(row: Row) -> Weights:
         pictures |= _cell(row, column, part)
     try:
         preprocess = Preprocess.from_dict(pictures)
-    except ZooError:
-        pictures = {}
-        for column, part in PICTURES.items():  # the first with which it cannot be made
-            pictures |= part(row[column])
-            _cell(row, column, lambda cell: Preprocess.from_dict(pictures))
-        raise
+    except ZooError as error:
+        raise ZooError(f"{_first_wrong(row)}: {error}") from None
     model, _, tag = values.pop("name").partition(".")
     if values["source"] == "zoo":  # our own lie in a folder of the package
         values["file"] = str(Path(row.get("folder", "")) / values["file"])

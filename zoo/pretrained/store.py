@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from ..context import KERAS, MOST_CLASSES, TF, TORCH, Numerics, Spec
+from ..context import KERAS, MOST_CHANNELS, MOST_CLASSES, TF, TORCH, Numerics, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold as folded
 from ..folding import partly_folded
@@ -51,6 +51,7 @@ def load(
     preprocess: Preprocess | str | None = None,
     head: str | None = None,
     num_classes: int | None = None,
+    in_chans: int | None = None,
     aux: bool | None = None,
     fold: bool = False,
     **switches: Any,
@@ -83,6 +84,9 @@ def load(
         puts a fresh one in its place, all zeros, so that training starts from the features alone
         (random where an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded
         always.
+      in_chans: channels of the pictures; None keeps the file's. For another number than the 3 of
+        the file the first convolution is converted as timm does: for 1 its kernel is summed over
+        R, G and B, for n it is repeated to n channels and scaled by 3 / n.
       aux: with the auxiliary classifiers, which only training uses, where the file has them; None
         does as `zoo.save` found it, and without for published files.
       fold: with `zoo.fold`: for inference, the same outputs in less time.
@@ -103,6 +107,8 @@ def load(
             raise unknown("switch", switch, SWITCHES)
     if num_classes is not None:
         num_classes = whole("num_classes", num_classes, high=MOST_CLASSES)
+    if in_chans is not None:
+        in_chans = whole("in_chans", in_chans, 1, MOST_CHANNELS)
     if file is None and (like, numerics, head) != (None, None, None):
         raise ZooError("load: like=, numerics= and head= are for a file=, got none")
     record = None  # the published weights that all else is known from
@@ -152,12 +158,14 @@ def load(
         own,
         source,
         num_classes=num_classes,
+        in_chans=in_chans,
         aux=aux,
         head=head,
         bare=record is not None and not record.classes,
         **switches,
     )
-    model.preprocess = _preprocess(preprocess) or found
+    found = _preprocess(preprocess) or found
+    model.preprocess = found.of_channels(model.spec.in_chans)
     model.classes = names if model.spec.num_classes == len(names) else ()
     about_pictures = (model.preprocess.note,) if model.preprocess.note else ()
     model.notes = (*more, *notes, *about_pictures)
@@ -292,6 +300,7 @@ def _fill(
     source: str,
     *,
     num_classes: int | None,
+    in_chans: int | None = None,
     aux: bool | None = None,
     head: str | None = None,
     bare: bool = False,
@@ -308,6 +317,7 @@ def _fill(
         arrays, notes = convert.unwrap(shapes(spec), arrays, layout)
         if head is not None:
             arrays = convert.take_head(shapes(spec), arrays, layout, head)
+        spec = replace(spec, in_chans=convert.channels_in(shapes(spec), arrays, layout))
     had = convert.classes_in(shapes(spec), arrays, layout)
     if ours and had != spec.num_classes:
         raise ZooError(
@@ -331,8 +341,12 @@ def _fill(
     if others:
         notes += (f"left out: {listed}; head= takes one",)
     asked = {switch: value for switch, value in switches.items() if value is not None}
-    spec = replace(spec, num_classes=classes, aux=aux, **asked)
+    channels = spec.in_chans if in_chans is None else in_chans
+    if channels != spec.in_chans:
+        notes += (f"the first convolution is made of that for {spec.in_chans} channels",)
+    spec = replace(spec, num_classes=classes, in_chans=channels, aux=aux, **asked)
     model = shapes(spec)
+    values = convert.adapt_channels(model, values, full.spec.in_chans)
     if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
         values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
@@ -377,7 +391,7 @@ def _converted(record: Weights, file: Path) -> Content:
         raise ZooError(
             f"load: {record.file} has {model.spec.num_classes} classes, expected {record.classes}"
         )
-    model.preprocess = record.preprocess
+    model.preprocess = record.preprocess.of_channels(model.spec.in_chans)
     model.classes = class_names(record)
     return _pack(model)
 

@@ -22,6 +22,7 @@ def count_many(
     names: Sequence[str],
     *,
     input_size: int | None = None,
+    in_chans: int | None = None,
     on_done: Callable[[], object] | None = None,
 ) -> list[Count]:
     """Count networks, many of them in a process for each core.
@@ -29,6 +30,7 @@ def count_many(
     Args:
       names: of `zoo.list_models()`.
       input_size: side of the square input; None takes each network's published one.
+      in_chans: channels of the pictures; None counts the 3 of RGB.
       on_done: called after each.
 
     Returns:
@@ -38,12 +40,13 @@ def count_many(
       ZooError: an unknown name, or an input below a network's minimum.
     """
     variants = [find(name) for name in names]
+    settings = {"input_size": input_size, "in_chans": in_chans}
     tell = on_done or (lambda: None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(names) <= FEW or cores == 1:
         counts = []
         for name in names:
-            counts.append(count(name, input_size=input_size))
+            counts.append(count(name, **settings))
             tell()
         return counts
     # larger networks read larger pictures: they go first, so that all cores end together
@@ -59,7 +62,7 @@ def count_many(
                     i = todo.popleft()
                 except IndexError:  # another thread was quicker
                     break
-                pickle.dump((variants[i].name, input_size), process.stdin)
+                pickle.dump((variants[i].name, settings), process.stdin)
                 process.stdin.flush()
                 try:
                     answer = pickle.load(process.stdout)
@@ -81,7 +84,7 @@ def count_many(
             todo.clear()  # after an error, or Ctrl-C
     for i, name in enumerate(names):
         if i not in done:  # a network that was registered in this process alone
-            done[i] = count(name, input_size=input_size)
+            done[i] = count(name, **settings)
             tell()
     return [done[i] for i in range(len(names))]
 
@@ -99,7 +102,7 @@ def _process() -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    """Answer each (name, input size) on stdin, until stdin ends.
+    """Answer each (name, settings of `count`) on stdin, until stdin ends.
 
     An answer on stdout is a `Count`, or a `ZooError`; None to a name that this process has not.
     """
@@ -109,12 +112,12 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a plugin may print
     while True:
         try:
-            name, input_size = pickle.load(sys.stdin.buffer)
+            name, settings = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         answer: Count | ZooError | None
         try:
-            answer = count(name, input_size=input_size) if name in list_models() else None
+            answer = count(name, **settings) if name in list_models() else None
         except ZooError as error:
             answer = error
         pickle.dump(answer, answers)
