@@ -536,9 +536,9 @@ class Network(nnx.Module):
     """A body (rows on images), a head (rows down to one vector an image) and a classifier.
 
     Calling it maps preprocessed images `[N, H, W, in_chans]`, float, to logits `[N, num_classes]`,
-    float32; both numbers are the `Spec`'s; with `num_classes=0` to the head's features. A network built with auxiliary classifiers
-    (`Spec.aux`) gives an `Output` in training mode. Outside of a transformation the call compiles
-    itself, once for each input shape.
+    float32, both numbers the `Spec`'s; with `num_classes=0` to the head's features. A network built
+    with auxiliary classifiers (`Spec.aux`) gives an `Output` in training mode. Outside of a
+    transformation the call compiles itself, once for each input shape.
 
     Args:
       body, head: the tables.

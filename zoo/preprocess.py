@@ -169,8 +169,9 @@ class Preprocess:
                 8 bits.
 
         Returns:
-            uint8 [size, size, C], grey, R, G, B or with alpha: to the bit what torchvision's `Resize` and `CenterCrop`
-            make of the PIL image (or, with `resize=None`, Keras' `load_img(target_size=...)`).
+            uint8 [size, size, C], grey, R, G, B or with alpha: to the bit what torchvision's
+            `Resize` and `CenterCrop` make of such a PIL image (or, with `resize=None`, Keras'
+            `load_img(target_size=...)`).
 
         Raises:
             ZooError: a file that cannot be read ("cannot read image PATH: reason"), an array
