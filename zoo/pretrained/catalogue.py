@@ -112,7 +112,9 @@ def weights(name: str) -> Weights:
         default = next(filter(_is_default, rows.values()), None)
         if default is None:
             names = ", ".join(row["name"] for row in rows.values())
-            raise ZooError(f"weights of {model} are non-commercial: ask for them by name: {names}")
+            free = any(not row["non_commercial"] for row in rows.values())
+            why = "have no default" if free else "are non-commercial"
+            raise ZooError(f"weights of {model} {why}: ask for them by name: {names}")
         return _record(default)
     if tag not in rows:
         raise unknown("weights", f"{model}.{tag}", (row["name"] for row in rows.values()))
