@@ -200,6 +200,7 @@ def test_rows_from_outside_are_rows_of_the_catalogue(tmp_path):
     ("column", "cell", "says"),
     [
         ("name", "mine", "got 'mine', expected NETWORK.TAG"),
+        ("name", "mine.../x", "got 'mine.../x', expected NETWORK.TAG"),
         ("name", "nobody.own", "unknown model 'nobody'"),
         ("name", "my_net.own", "got 'my_net', expected 'mine'"),
         ("name", "resnet18.a1_in1k", "'resnet18.a1_in1k' is taken"),
@@ -265,6 +266,29 @@ def test_rows_that_fit_no_table(tmp_path):
     with pytest.raises(zoo.ZooError, match=r"row 3, default: the default .* of mine are mine\.own"):
         zoo.register_weights(path)
     assert not zoo.list_weights("mine.*")
+
+
+@pytest.mark.usefixtures("doors")
+def test_files_of_ours_from_outside(tmp_path, monkeypatch):
+    zoo.register(MINE)
+    model = zoo.create("mine", num_classes=2)
+    model.preprocess, model.classes = zoo.Preprocess(size=20), ["no", "yes"]
+    zoo.save(model, tmp_path / "own.safetensors")
+    beside = dict(ROW, source="zoo", file="own.safetensors", layout="zoo")
+    hosted = dict(ROW, name="mine.hosted", file="https://example.org/own", layout="zoo")
+    zoo.register_weights(table(tmp_path / "w.csv", beside, hosted))
+    monkeypatch.setattr(store, "fetch", lambda *args, **kwargs: tmp_path / "own.safetensors")
+    for name in ("mine.own", "mine.hosted", "mine.hosted"):  # downloaded, then converted
+        loaded = zoo.load(name)
+        assert (loaded.spec, loaded.preprocess) == (model.spec, model.preprocess)
+        assert loaded.classes == ("no", "yes")
+    (tmp_path / "own.safetensors").unlink()
+    table(tmp_path / "w.csv", dict(beside, layout="timm", name="mine.other"))
+    with pytest.raises(zoo.ZooError, match="row 2, layout: got 'timm', expected 'zoo'"):
+        zoo.register_weights(tmp_path / "w.csv")
+    table(tmp_path / "w.csv", dict(beside, name="mine.other"))
+    with pytest.raises(zoo.ZooError, match=r"row 2, file: there is no .*own\.safetensors"):
+        zoo.register_weights(tmp_path / "w.csv")
 
 
 def test_presets_have_one_list_of_names():

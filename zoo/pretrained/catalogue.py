@@ -222,7 +222,7 @@ def _check(row: Row, before: dict[str, dict[str, Row]]) -> None:
     if None in row or None in row.values():
         raise ZooError(f"got more or fewer cells than {len(COLUMNS)}, one a column")
     record = _record(row)
-    if not record.tag:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.tag):  # a part of names in the cache
         raise ZooError(f"name: got {shown(row['name'])}, expected NETWORK.TAG")
     try:
         network = find(record.model).name
@@ -237,6 +237,10 @@ def _check(row: Row, before: dict[str, dict[str, Row]]) -> None:
         raise ZooError(f"default: the default weights of {network} are {default['name']}")
     if record.layout not in layouts():
         raise ZooError(f"layout: {unknown('layout', record.layout, layouts())}")
+    if record.source == "zoo" and record.layout != "zoo":
+        raise ZooError(f"layout: got {record.layout!r}, expected 'zoo', as `source` is")
+    if record.source == "zoo" and not Path(record.file).is_file():
+        raise ZooError(f"file: there is no {record.file}")
 
 
 def _is_default(row: Row) -> bool:
