@@ -74,7 +74,8 @@ def network() -> Callable[..., "Network"]:
 def tiny(monkeypatch):
     """A network that trains in seconds, known as "tiny" for as long as a test runs."""
     from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
-    from zoo.registry import Paper, Variant, variants
+    from zoo.registry import variants
+    from zoo.variant import Paper, Variant
 
     def build(ctx):
         body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))

@@ -34,7 +34,8 @@ def assert_same(a: Path, b: Path) -> None:
 def register_tiny() -> None:
     """Make the network "tiny", which trains in seconds, known to this process."""
     from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
-    from zoo.registry import Paper, Variant, variants
+    from zoo.registry import variants
+    from zoo.variant import Paper, Variant
 
     def build(ctx):
         body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))

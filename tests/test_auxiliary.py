@@ -14,7 +14,8 @@ from training.parallel import Devices
 from training.state import TrainState, take_apart
 from training.step import AUX_WEIGHT, make_train_step
 from zoo.layers import Conv, GlobalAvgPool, Network, Output
-from zoo.registry import Paper, Variant, variants
+from zoo.registry import variants
+from zoo.variant import Paper, Variant
 
 BODY = dict(stem=Conv(3, 4, stride=2), stage1=Conv(3, 6), stage2=Conv(3, 8, stride=2))
 POOL = dict(pool=GlobalAvgPool())

@@ -21,7 +21,8 @@ from training.data import (
 )
 from training.decode import Encoded, crop
 from zoo.errors import ZooError
-from zoo.preprocess import IMAGENET, Preprocess, read_rgb
+from zoo.preprocess import IMAGENET, Preprocess
+from zoo.reading import read_rgb
 
 ROOT = Path(__file__).parents[1]
 IMAGENETTE = Path(__file__).parents[2] / "shared" / "data" / "imagenette"

@@ -35,7 +35,8 @@ from training.topologies import CHIPS, Topology, topology
 from zoo import ops
 from zoo.errors import ZooError
 from zoo.layers import AvgPool, Conv, GlobalAvgPool, MaxPool, Network
-from zoo.registry import Paper, Variant, variants
+from zoo.registry import variants
+from zoo.variant import Paper, Variant
 
 THREE = Pictures(3)
 needs_libtpu = pytest.mark.skipif(

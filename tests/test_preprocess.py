@@ -28,7 +28,6 @@ from zoo.preprocess import (
     SLIM,
     SLIM_VGG,
     Preprocess,
-    read_rgb,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -721,7 +720,7 @@ def test_files_that_peers_leave_to_the_caller(kind, pictures, tmp_path, torchvis
         grey = np.asarray(photo.convert("L"))
         Image.fromarray(grey.astype(np.uint16) * 257).save(path)
         seen = Image.fromarray(grey).convert("RGB")
-    assert read_rgb(path).size == seen.size
+    assert reading.read_rgb(path).size == seen.size
     preset = ImageClassification(crop_size=224)
     assert_same_levels(IMAGENET, lambda _: preset(seen).permute(1, 2, 0), [path])
 

@@ -166,7 +166,8 @@ def test_stochastic_depth_rises_to_the_last_block():
 def test_stochastic_depth_skips_whole_branches_picture_by_picture(monkeypatch):
     from zoo.layers import Conv, GlobalAvgPool, Network
     from zoo.models.resnet import Block
-    from zoo.registry import Paper, Variant, variants
+    from zoo.registry import variants
+    from zoo.variant import Paper, Variant
 
     def build(ctx):
         body = dict(stem=Conv(3, 8), block=Block(8))

@@ -452,7 +452,8 @@ import sys
 from training import distributed, report
 from training.cli import main
 from zoo.layers import Conv, Dropout, GlobalAvgPool, Network
-from zoo.registry import Paper, Variant, variants
+from zoo.registry import variants
+from zoo.variant import Paper, Variant
 
 def build(ctx):
     body = dict(stem=Conv(3, 8, stride=2), conv2=Conv(3, 16, stride=2))

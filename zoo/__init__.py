@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from .preprocess import Preprocess as Preprocess
     from .pretrained.catalogue import Weights as Weights
     from .pretrained.catalogue import list_weights as list_weights
+    from .pretrained.catalogue import register_weights as register_weights
     from .pretrained.catalogue import weights as weights
     from .pretrained.export import export as export
+    from .pretrained.layouts import register_layout as register_layout
     from .pretrained.store import load as load
     from .pretrained.store import restore as restore
     from .pretrained.store import save as save
     from .registry import create as create
     from .registry import list_models as list_models
+    from .registry import register as register
     from .report.card import Card as Card
     from .report.card import info as info
     from .report.compare import Comparison as Comparison
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from .report.diff import Diff as Diff
     from .report.diff import diff as diff
     from .report.peers import against as against
+    from .variant import Paper as Paper
+    from .variant import Variant as Variant
 
 # Where each public name lives. Nothing is imported, jax least of all, before a name is asked for.
 _HOME = {
@@ -58,6 +63,9 @@ _HOME = {
     "Preprocess": "preprocess",
     "create": "registry",
     "list_models": "registry",
+    "register": "registry",
+    "Paper": "variant",
+    "Variant": "variant",
     "Card": "report.card",
     "Comparison": "report.compare",
     "Count": "report.count",
@@ -71,8 +79,10 @@ _HOME = {
     "fold": "folding",
     "Weights": "pretrained.catalogue",
     "list_weights": "pretrained.catalogue",
+    "register_weights": "pretrained.catalogue",
     "weights": "pretrained.catalogue",
     "export": "pretrained.export",
+    "register_layout": "pretrained.layouts",
     "load": "pretrained.store",
     "restore": "pretrained.store",
     "save": "pretrained.store",

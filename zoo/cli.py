@@ -73,6 +73,7 @@ def commands() -> Commands:
     parser.add_argument("--layers", action="store_true", help="by stage and layer")
     parser.add_argument("--size", type=int, help="side of the input, pixels")
     parser.add_argument("--batch-size", type=int, default=1, help="images for activations (1)")
+    _add_channels(parser)
     parser.add_argument(
         "--against",
         metavar="PEER,...",
@@ -89,6 +90,7 @@ def commands() -> Commands:
         "zoo info inception_v3",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help=_NAME)
+    _add_channels(parser)
     _add_format(parser, ("text", "md", "json"))
 
     parser = found.add(
@@ -136,6 +138,7 @@ def commands() -> Commands:
     )
     _add_file_options(parser)
     parser.add_argument("--num-classes", type=int, help="0: without the classifier")
+    _add_channels(parser, default=None)
 
     parser = found.add(
         "export",
@@ -178,6 +181,13 @@ def commands() -> Commands:
     )
     _add_format(parser)
     return found
+
+
+def _add_channels(parser: argparse.ArgumentParser, default: int | None = 3) -> None:
+    usual = "as the file" if default is None else f"{default}"
+    parser.add_argument(
+        "--in-chans", type=int, default=default, help=f"channels of the pictures ({usual})"
+    )
 
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -265,12 +275,16 @@ def _params(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ZooError(f"--batch-size: got {args.batch_size}, expected 1 or more")
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
+    if args.against is not None and args.in_chans != 3:
+        raise ZooError(f"--against: peers count 3 channels, got --in-chans {args.in_chans}")
     if args.against is not None:
         peers = args.against.split(",")
         found = [table for name in names for table in against(name, peers)]
     else:
         with _progress(len(names)) as bar:
-            counts = count_many(names, input_size=args.size, on_done=bar.update)
+            counts = count_many(
+                names, input_size=args.size, in_chans=args.in_chans, on_done=bar.update
+            )
         found = (
             [c.table() for c in counts]
             if args.layers
@@ -297,7 +311,7 @@ def _info(args: argparse.Namespace) -> None:
     from .report.card import info
 
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
-    print(_rendered([info(name) for name in names], args.format))
+    print(_rendered([info(name, in_chans=args.in_chans) for name in names], args.format))
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -352,7 +366,7 @@ def _weights(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from .pretrained.store import save
 
-    model = _load(args, num_classes=args.num_classes, aux=True)
+    model = _load(args, num_classes=args.num_classes, in_chans=args.in_chans, aux=True)
     save(model, _writable(args.out))
     print(f"{args.out}: {model.spec.name}, {model.spec.num_classes} classes")
 

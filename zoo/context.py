@@ -157,6 +157,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_CLASSES = 10_000_000
+MOST_CHANNELS = 10_000
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Spec:
 
     name: str
     num_classes: int = 1000  # 0: no classifier, the pooled features are the output
+    in_chans: int = 3  # channels of the pictures
     dtype: str = "float32"  # of the computation
     param_dtype: str = "float32"
     numerics: Numerics = TORCH
@@ -191,6 +193,7 @@ class Spec:
         _set(
             self,
             num_classes=whole("num_classes", self.num_classes, high=MOST_CLASSES),
+            in_chans=whole("in_chans", self.in_chans, 1, MOST_CHANNELS),
             dtype=dtype_name("dtype", self.dtype),
             param_dtype=dtype_name("param_dtype", self.param_dtype),
             dropout=None if self.dropout is None else _rate("dropout", self.dropout),

@@ -275,6 +275,11 @@ class Conv:
     padding: str | None = None  # None: as the source of the weights pads
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        if channels % self.groups:
+            raise ZooError(
+                f"{ctx.spec.name}: got {channels} channels for a convolution in {self.groups} "
+                "groups, expected a multiple of them"
+            )
         depthwise = self.groups == channels > 1
         source = ctx.numerics.depthwise_padding if depthwise else ctx.numerics.padding
         norm = self.norm and ctx.has_norm
@@ -539,10 +544,10 @@ class Output(NamedTuple):
 class Network(nnx.Module):
     """A body (rows on images), a head (rows down to one vector an image) and a classifier.
 
-    Calling it maps preprocessed images `[N, H, W, 3]`, float, to logits `[N, num_classes]`,
-    float32; with `num_classes=0` to the head's features. A network built with auxiliary classifiers
-    (`Spec.aux`) gives an `Output` in training mode. Outside of a transformation the call compiles
-    itself, once for each input shape.
+    Calling it maps preprocessed images `[N, H, W, in_chans]`, float, to logits `[N, num_classes]`,
+    float32, both numbers the `Spec`'s; with `num_classes=0` to the head's features. A network built
+    with auxiliary classifiers (`Spec.aux`) gives an `Output` in training mode. Outside of a
+    transformation the call compiles itself, once for each input shape.
 
     Args:
       body, head: the tables.
@@ -564,7 +569,7 @@ class Network(nnx.Module):
         aux: Mapping[str, Table] | None = None,
     ):
         classes = ctx.spec.num_classes
-        self.body = Stack(3, body, ctx)
+        self.body = Stack(ctx.spec.in_chans, body, ctx)
         self.head = Stack(self.body.channels, head, ctx)
         self.classifier = classifier(self.head.channels, ctx) if classes else None
         self.aux_after = tuple(aux or ()) if ctx.spec.aux and classes else ()
@@ -634,10 +639,12 @@ class Network(nnx.Module):
         return _run(self, x, Network.forward)
 
     def check_input(self, x: Any) -> None:
-        want = f"expected preprocessed float images [N, H, W, 3], H and W >= {self.min_size}"
+        channels, side = self.spec.in_chans, self.min_size
+        want = f"expected preprocessed float images [N, H, W, {channels}], H and W >= {side}"
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
             raise ZooError(f"{self.spec.name}: got {type(x).__name__}, {want}")
-        if len(x.shape) != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        if len(x.shape) != 4 or x.shape[-1] != channels or not floats:
             raise ZooError(f"{self.spec.name}: got {x.dtype} {list(x.shape)}, {want}")
         if min(x.shape[1:3]) < self.min_size:
             raise ZooError(f"{self.spec.name}: got images of {x.shape[1]}x{x.shape[2]}, {want}")
@@ -668,7 +675,7 @@ def _residual_blocks(stack: Stack) -> Iterator[Any]:
 
 
 def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
-    """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, 3].
+    """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, C].
 
     The order is kept under transformations too.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ZooError, unknown
-from .reading import check_unit_range, read_rgb
+from .reading import check_unit_range, read_picture
 from .settings import flag, real, shown, whole
 
 if TYPE_CHECKING:  # both are slow to import, and building a record needs neither
@@ -37,6 +37,20 @@ def _pixels_of(name: str, value: Any) -> int:
         ) from None
 
 
+def _per_channel(values: Any, least: float) -> tuple[float, ...]:
+    """Numbers from `least` on, one a channel; none where they are anything else."""
+    try:
+        numbers = tuple(real("", value, "") for value in values)
+    except (TypeError, ZooError):
+        return ()
+    return numbers if all(least <= number <= 1e6 for number in numbers) else ()
+
+
+def _of_channels(rgb: tuple[float, ...], count: int) -> tuple[float, ...]:
+    kept, mean = rgb if count > 3 else (), sum(rgb) / 3
+    return (*kept, *(mean,) * (count - len(kept)))
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How pictures become the input that a set of weights was trained on.
@@ -51,7 +65,8 @@ class Preprocess:
         interpolation: "nearest", "box", "bilinear", "bicubic" or "lanczos": Pillow's, all but
             "nearest" averaging when they shrink; or "tf_bilinear": `resize_bilinear` of TensorFlow
             1, which does not, and counts pixels from their upper left corner.
-        mean, std: per channel R, G, B whatever `channels` says, in units of 0..1.
+        mean, std: per channel R, G, B whatever `channels` says, in units of 0..1. Their number is
+            that of the pictures' channels: one for grey ones, four for R, G, B, alpha.
         channels: the order that the network sees: "rgb", or Caffe's "bgr".
         squash: the whole picture is warped to `resize` x `resize`, its aspect lost, and the centre
             cut out of that: Caffe's way.
@@ -67,8 +82,8 @@ class Preprocess:
     size: int = 224
     resize: int | None = 256
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channels: str = "rgb"
     squash: bool = False
     central: float = 1.0
@@ -94,18 +109,40 @@ class Preprocess:
             raise ZooError(f"central: got {self.central}, expected 0 < share <= 1")
         if not isinstance(self.note, str):
             raise ZooError(f"note: got {shown(self.note)}, expected a text")
-        for name in ("mean", "std"):
-            kind = "three numbers" if name == "mean" else "three positive numbers"
-            value = getattr(self, name)
-            try:
-                value = tuple(real(name, v, "numbers") for v in value)
-            except (TypeError, ZooError):
-                value = ()
-            if len(value) != 3 or max(map(abs, value)) > 1e6:
-                value = ()
-            if not value or (name == "std" and min(value) < 1e-6):
-                raise ZooError(f"{name} must be {kind} (R, G, B), got {shown(getattr(self, name))}")
+        mean, std = _per_channel(self.mean, -1e6), _per_channel(self.std, 1e-6)
+        for name, kind, value in (("mean", "numbers", mean), ("std", "positive numbers", std)):
+            if len(value) != 3 and not 0 < len(mean) == len(std):
+                raise ZooError(
+                    f"{name} must be three {kind} (R, G, B), or as many as the other has, got "
+                    f"{shown(getattr(self, name))}"
+                )
             object.__setattr__(self, name, value)  # JSON gives lists, and a record is hashable
+
+    @property
+    def in_chans(self) -> int:
+        """How many channels the pictures have."""
+        return len(self.mean)
+
+    def of_channels(self, in_chans: int) -> "Preprocess":
+        """The same for pictures of another number of channels than R, G and B.
+
+        Grey ones get the mean of the three means and deviations, as does any channel after the
+        third: alpha in RGBA.
+
+        Raises:
+            ZooError: it is for another number than three itself.
+
+        >>> Preprocess(std=(0.1, 0.2, 0.3)).of_channels(1).std
+        (0.2,)
+        """
+        if in_chans == self.in_chans:
+            return self
+        if self.in_chans != 3:
+            raise ZooError(
+                f"preprocess: got pictures of {self.in_chans} channels, expected {in_chans} or 3"
+            )
+        mean, std = (_of_channels(values, in_chans) for values in (self.mean, self.std))
+        return replace(self, mean=mean, std=std)
 
     def at_size(self, size: int) -> "Preprocess":
         """The same for another input size: the crop keeps its share of the picture.
@@ -127,30 +164,32 @@ class Preprocess:
 
         Args:
             source: a path, a PIL image, or an array [H, W, 3], [H, W, 1] or [H, W], uint8 or float
-                in 0..1. EXIF rotation is applied, transparency is laid on white, 16 bits and
-                floats become 8 bits.
+                in 0..1; [H, W, 4] too where four channels are wanted. EXIF rotation is applied,
+                transparency is laid on white unless it is one of them, 16 bits and floats become
+                8 bits.
 
         Returns:
-            uint8 [size, size, 3], R, G, B: to the bit what torchvision's `Resize` and `CenterCrop`
-            make of the PIL image (or, with `resize=None`, Keras' `load_img(target_size=...)`).
+            uint8 [size, size, C], grey, R, G, B or with alpha: to the bit what torchvision's
+            `Resize` and `CenterCrop` make of such a PIL image (or, with `resize=None`, Keras'
+            `load_img(target_size=...)`).
 
         Raises:
-            ZooError: a file that cannot be read ("cannot read image PATH: reason"), or an array
-                of another type, shape or range.
+            ZooError: a file that cannot be read ("cannot read image PATH: reason"), an array
+                of another type, shape or range, or another number of channels than 1, 3 and 4.
         """
-        picture = read_rgb(source)
+        picture = read_picture(source, self.in_chans)
         if self.central < 1:
             left, top = (int((side - side * self.central) / 2) for side in picture.size)
             picture = picture.crop((left, top, picture.width - left, picture.height - top))
         whole = replace(self, central=1)
         width, height = whole.resized(picture.size)
         if self.interpolation == "tf_bilinear":
-            return _tf_bilinear(np.asarray(picture), (height, width), self.size)
+            return _tf_bilinear(_array(picture), (height, width), self.size)
         if width * height > MOST:
-            return np.array(whole._centre(picture))
+            return _array(whole._centre(picture))
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
-        return np.array(picture.crop((left, top, left + self.size, top + self.size)))
+        return _array(picture.crop((left, top, left + self.size, top + self.size)))
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) of a picture of `size` (width, height) before its centre is cut out.
@@ -192,7 +231,7 @@ class Preprocess:
         return rows.resize((self.size, self.size), self.filter, box=down)
 
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
-        """The device's part: R, G, B images [..., 3] to float32 [..., 3] in the order `channels`.
+        """The device's part: images [..., C] to float32 [..., C], R, G, B in the order `channels`.
 
         `(x / 255 - mean) / std`: with `INCEPTION` that is Keras' `x / 127.5 - 1`.
 
@@ -201,33 +240,39 @@ class Preprocess:
                 their range cannot be seen.
 
         Raises:
-            ZooError: another type or range, or not three channels last.
+            ZooError: another type or range, or another number of channels last.
         """
         import jax
         import jax.numpy as jnp
 
         floats = images.dtype.kind == "f" and not isinstance(images, jax.core.Tracer)
-        if not (floats or images.dtype == np.uint8) or images.ndim == 0 or images.shape[-1] != 3:
+        typed = floats or images.dtype == np.uint8
+        if not typed or images.ndim == 0 or images.shape[-1] != self.in_chans:
             raise ZooError(
-                f"expected images uint8 0..255 [..., 3], got {images.dtype} {list(images.shape)}"
+                f"expected images uint8 0..255 [..., {self.in_chans}], got {images.dtype} "
+                f"{list(images.shape)}"
             )
         if floats:
             check_unit_range(np.asarray(images))
-        order = 1 if self.channels == "rgb" else -1
         # Spelt out in full rank, so that it also runs where rank promotion is an error.
-        per_channel = (1,) * (images.ndim - 1) + (3,)
+        per_channel = (1,) * (images.ndim - 1) + (self.in_chans,)
+        bgr = self.channels == "bgr"  # the first three channels; any others stay behind them
         mean, std = (
-            np.asarray(v[::order], np.float32).reshape(per_channel) for v in (self.mean, self.std)
+            np.asarray((*v[2::-1], *v[3:]) if bgr else v, np.float32).reshape(per_channel)
+            for v in (self.mean, self.std)
         )
         x = jnp.asarray(images, jnp.float32)
-        x = x if order == 1 else jnp.flip(x, -1)
+        if bgr and self.in_chans > 3:
+            x = jnp.concatenate([jnp.flip(x[..., :3], -1), x[..., 3:]], -1)
+        elif bgr:
+            x = jnp.flip(x, -1)
         return ((x if floats else x / 255) - mean) / std
 
     def __call__(self, sources: "Source | list[Source] | tuple[Source, ...]") -> "jax.Array":
-        """Both parts: one picture, a list or an array [N, H, W, 3] of them, to network input.
+        """Both parts: one picture, a list or an array [N, H, W, C] of them, to network input.
 
         Returns:
-            float32 [N, size, size, 3].
+            float32 [N, size, size, C].
 
         Raises:
             ZooError: as `image`; or no picture at all.
@@ -289,8 +334,13 @@ SLIM_VGG = Preprocess(
 )
 
 
+def _array(picture: "Image.Image") -> np.ndarray:
+    """Its pixels, uint8 [H, W, C]."""
+    return np.array(picture).reshape(picture.height, picture.width, -1)
+
+
 def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.ndarray:
-    """The middle [size, size, 3] of uint8 [H, W, 3] resized to `shape` (height, width), as
+    """The middle [size, size, C] of uint8 [H, W, C] resized to `shape` (height, width), as
     `tf.compat.v1.image.resize_bilinear` does it.
 
     Row i of n looks at i * H / n, between the two rows there; columns alike. Only the result is

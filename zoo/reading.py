@@ -171,11 +171,25 @@ def count_scans(jpeg: bytes) -> int:
     return jpeg.count(b"\xff\xda")
 
 
-def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
+def read_picture(source: "Source", in_chans: int) -> "Image.Image":
+    """A picture as upright 8-bit grey (1 channel), RGB (3) or RGBA (4), whatever it is stored as.
+
+    Raises:
+        ZooError: as `Preprocess.image`.
+    """
+    if in_chans == 1:
+        return read_rgb(source).convert("L")  # of a grey picture its very values
+    if in_chans not in (3, 4):
+        raise ZooError(f"pictures have 1, 3 or 4 channels, expected arrays of {in_chans} instead")
+    return read_rgb(source, mode="RGB" if in_chans == 3 else "RGBA")
+
+
+def read_rgb(source: "Source", draft: bool = False, mode: str = "RGB") -> "Image.Image":
     """A picture as upright 8-bit RGB, whatever it is stored as.
 
     Args:
         source: as for `Preprocess.image`.
+        mode: "RGBA" to keep its transparency, instead of laying it on white.
         draft: JPEG files come at about an eighth of their size. All of the file is decoded still,
             so this is the quick way to learn whether it can be read.
 
@@ -188,18 +202,20 @@ def read_rgb(source: "Source", draft: bool = False) -> "Image.Image":
         name = os.fsdecode(source)
         if why := no_file(name):
             raise ZooError(f"cannot read image {plain(name)}: {why}")
-        return read_file(name, name, draft)
+        return read_file(name, name, draft, mode)
     if not isinstance(source, Image.Image):
-        return Image.fromarray(_pixels(source)).convert("RGB")
+        return Image.fromarray(_pixels(source, mode)).convert(mode)
     try:
-        return _upright_rgb(source, in_place=False)
+        return _upright_rgb(source, in_place=False, mode=mode)
     except Exception as error:
         name = getattr(source, "filename", "") or "given as a PIL image"
         why = _reason(error, empty=False)
         raise ZooError(f"cannot read image {plain(str(name))}: {why}") from error
 
 
-def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Image.Image":
+def read_file(
+    file: "str | io.BytesIO", name: str, draft: bool = False, mode: str = "RGB"
+) -> "Image.Image":
     """As `read_rgb`, from the path of a file that is there or from its bytes.
 
     Args:
@@ -221,7 +237,7 @@ def read_file(file: "str | io.BytesIO", name: str, draft: bool = False) -> "Imag
                 raise ValueError(why)
             if draft:
                 picture.draft("RGB", (1, 1))
-            return _upright_rgb(picture, in_place=True)
+            return _upright_rgb(picture, in_place=True, mode=mode)
     except Exception as error:  # Pillow's many readers raise nearly every kind there is
         if isinstance(error, Image.DecompressionBombError):
             found = re.search(r"\d+", str(error))
@@ -248,7 +264,7 @@ def _ignore_warnings() -> None:
         warnings.filterwarnings("ignore", module=PILLOW)
 
 
-def _upright_rgb(picture: "Image.Image", in_place: bool) -> "Image.Image":
+def _upright_rgb(picture: "Image.Image", in_place: bool, mode: str) -> "Image.Image":
     from PIL import ImageOps
 
     picture.load()  # before EXIF is touched, so that a damaged file is reported as such
@@ -262,10 +278,10 @@ def _upright_rgb(picture: "Image.Image", in_place: bool) -> "Image.Image":
     if picture.mode[0] in "IF":  # I;16 and its byte orders, I (32 bits), F (float)
         if picture.mode == "F" or not _is_16_bits(picture.getextrema()):
             raise ValueError(f"{picture.mode} pixels have no agreed range, store 8 or 16 bits")
-        return _in_bands(picture, _eight_bits)
-    if picture.has_transparency_data:
+        return _in_bands(picture, _eight_bits).convert(mode)
+    if picture.has_transparency_data and mode == "RGB":
         return _in_bands(picture, _on_white)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _is_16_bits(extrema: Any) -> bool:
@@ -304,18 +320,20 @@ def _on_white(picture: "Image.Image") -> "Image.Image":
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
-def _pixels(source: Any) -> np.ndarray:
-    """The array as uint8 [H, W, 3] or [H, W], or a ZooError where it is no picture."""
-    expected = (
-        "expected a path, a PIL image or an array [H, W, 3] or [H, W], uint8 or float in 0..1"
-    )
+def _pixels(source: Any, mode: str) -> np.ndarray:
+    """The array as uint8 [H, W, 3] or [H, W], or a ZooError where it is no picture.
+
+    For the mode "RGBA" it may be [H, W, 4] too.
+    """
+    shapes = "[H, W, 3] or [H, W]" if mode == "RGB" else "[H, W, 4], [H, W, 3] or [H, W]"
+    expected = f"expected a path, a PIL image or an array {shapes}, uint8 or float in 0..1"
     if not hasattr(source, "__array__"):
         raise ZooError(f"{expected}, got {type(source).__name__}")
     pixels = np.asarray(source)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     floats = pixels.dtype.kind == "f"
-    shaped = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,))
+    shaped = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,), (len(mode),))
     if not shaped or not (floats or pixels.dtype == np.uint8):
         raise ZooError(f"{expected}, got {pixels.dtype} {list(pixels.shape)}")
     if not pixels.size:

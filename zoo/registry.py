@@ -2,50 +2,32 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 
 import jax
 from flax import nnx
 
-from . import backend, models
-from .context import TORCH, Context, Numerics, Spec, dtype_name
+from . import backend, models, plugins
+from .context import Context, Numerics, Spec, dtype_name
 from .errors import ZooError, unknown
 from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
-from .settings import whole
+from .settings import shown, whole
+from .variant import Variant
 
 
-@dataclass(frozen=True)
-class Paper:
-    """Where a network was published, and what was new in it."""
-
-    title: str
-    authors: str  # surnames, in the paper's order: "He, Zhang, Ren, Sun"
-    year: int  # of the first version
-    url: str
-    new: str  # one or two sentences
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One network of a family: its name, how to build it, and where it was published."""
-
-    name: str
-    build: Callable[[Context], Network]
-    paper: Paper
-    input_size: int = 224  # of the published figures
-    aliases: tuple[str, ...] = ()
-    numerics: Numerics = TORCH  # of random weights; published ones bring their own
-    family: str = ""  # the name of its file, entered when it is found
+def variants() -> dict[str, Variant]:
+    """All variants by name: ours, families in alphabetical order, then those of others."""
+    plugins.load()
+    return _known()
 
 
 @cache
-def variants() -> dict[str, Variant]:
-    """All variants by name, families in alphabetical order, each in its file's order."""
+def _known() -> dict[str, Variant]:
+    """Ours, each family in its file's order, and what was registered so far."""
     found: dict[str, Variant] = {}
     for module in sorted(pkgutil.iter_modules(models.__path__), key=lambda m: m.name):
         for variant in importlib.import_module(f"{models.__name__}.{module.name}").VARIANTS:
@@ -60,6 +42,36 @@ def add(found: dict[str, Variant], variant: Variant) -> None:
         if name in taken:
             raise ZooError(f"model name {name!r} is taken by {taken[name].name!r}")
     found[variant.name] = variant
+
+
+def register(variant: Variant) -> None:
+    """Add a network from outside, for this process: from now on its name works as ours do.
+
+    A package calls it in every process through the entry points `zoo.plugins`: docs/extending.md.
+    A variant without a family gets the name of the module that its `build` stands in, with its
+    packages where we have such a family ourselves; a script's gets its own name.
+
+    Raises:
+      ZooError: no variant, or its name or one of its aliases is taken.
+
+    >>> zoo.register(zoo.Variant("resnet50", build, PAPER))  # doctest: +SKIP
+    ZooError: model name 'resnet50' is taken by 'resnet50'
+    """
+    if not isinstance(variant, Variant):
+        raise ZooError(f"register: got {shown(variant)}, expected a zoo.Variant")
+    add(_known(), variant if variant.family else replace(variant, family=_family(variant)))
+
+
+def _family(variant: Variant) -> str:
+    build = variant.build
+    while isinstance(build, partial):
+        build = build.func
+    module = getattr(build, "__module__", None) or "__main__"
+    if module == "__main__":
+        return variant.name
+    last = module.rpartition(".")[2]
+    ours = {ours.name for ours in pkgutil.iter_modules(models.__path__)}
+    return module if last in ours else last
 
 
 def find(name: str) -> Variant:
@@ -87,6 +99,7 @@ def create(
     name: str,
     *,
     num_classes: int = 1000,
+    in_chans: int = 3,
     seed: int = 0,
     dtype: jax.typing.DTypeLike = "float32",
     param_dtype: jax.typing.DTypeLike = "float32",
@@ -104,6 +117,7 @@ def create(
     Args:
       name: one of `list_models()`, or an alias.
       num_classes: outputs of the classifier; 0 leaves it out, and the pooled features come out.
+      in_chans: channels of the pictures: 1 for grey ones, 4 for RGBA, any number for arrays.
       seed: of the initial weights.
       dtype: of the computation; logits and BN statistics are float32 always.
       param_dtype: of the stored parameters.
@@ -118,7 +132,7 @@ def create(
       remat: recompute activations in the backward pass: less memory, a third more time.
 
     Returns:
-      A callable: preprocessed images [N, H, W, 3] -> logits [N, num_classes] float32.
+      A callable: preprocessed images [N, H, W, in_chans] -> logits [N, num_classes] float32.
 
     Raises:
       ZooError: an unknown name or switch; the line offers the nearest.
@@ -129,6 +143,7 @@ def create(
     spec = Spec(
         variant.name,
         num_classes=num_classes,
+        in_chans=in_chans,
         dtype=dtype_name("dtype", dtype),
         param_dtype=dtype_name("param_dtype", param_dtype),
         numerics=numerics or variant.numerics,
@@ -157,10 +172,12 @@ def abstract(spec: Spec) -> Network:
     def build() -> Network:
         ctx = Context(spec, nnx.Rngs(dropout=0))
         model = variant.build(ctx)
+        if not isinstance(model, Network):
+            raise ZooError(f"{spec.name}: build gave {shown(model)}, expected a zoo.Network")
         if spec.drop_path:
             stochastic_depth(model, ctx)
         return model
 
     model = nnx.eval_shape(build)
-    model.preprocess = IMAGENET.at_size(variant.input_size)
+    model.preprocess = IMAGENET.at_size(variant.input_size).of_channels(spec.in_chans)
     return model

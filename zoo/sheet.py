@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .reading import read_picture, read_rgb
 from .text import plain
 
 MARGIN, LINE, FONT_SIZE = 12, 17, 13  # pixels
@@ -20,7 +21,7 @@ def contact_sheet(
     """One picture of many.
 
     Args:
-      pictures: uint8 [H, W, 3] each, of any size.
+      pictures: uint8 [H, W, C] each, grey, RGB or RGBA, of any size.
       captions: the lines below each; what is too long for its column is cut off.
       columns: pictures in a row, at most.
       width: of a picture on the sheet, pixels; its height follows.
@@ -34,7 +35,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for i, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
         left, top = i % columns * cell_w + MARGIN, i // columns * cell_h + MARGIN
-        picture = Image.fromarray(pixels)
+        picture = read_rgb(read_picture(pixels, pixels.shape[-1]))
         picture.thumbnail((width, width), Image.Resampling.LANCZOS)
         dx, dy = (width - picture.width) // 2, width - picture.height
         sheet.paste(picture, (left + dx, top + dy))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..context import Context
 from ..layers import LRN, Conv, Dense, Dropout, FlattenAt, Layer, MaxPool, Network, Sequence, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER_2012 = Paper(
     "ImageNet Classification with Deep Convolutional Neural Networks",

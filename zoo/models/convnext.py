@@ -12,7 +12,7 @@ from flax import nnx
 
 from ..context import NO_DRAWS, Context
 from ..layers import Conv, Dense, GlobalAvgPool, Layer, Network, Residual, Row, Sequence, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "A ConvNet for the 2020s",

@@ -22,7 +22,7 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet_v2 import PreAct
 
 PAPER = Paper(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Network, Row, SqueezeExcite, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .mobilenet_v2 import Bottleneck, InvertedResidual, divisible
 
 PAPER = Paper(

@@ -9,7 +9,7 @@ from functools import partial
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Layer, Network, Row, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .efficientnet import MBConv
 from .mobilenet_v2 import Bottleneck, shortcut
 

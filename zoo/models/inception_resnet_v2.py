@@ -23,7 +23,7 @@ from ..layers import (
     Table,
     branches,
 )
-from ..registry import Variant
+from ..variant import Variant
 from .inception_v3 import AUX, STEM, figure_5, reduction_a
 from .inception_v4 import PAPER
 

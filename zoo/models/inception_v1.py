@@ -26,7 +26,7 @@ from ..layers import (
     Row,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Going Deeper with Convolutions",

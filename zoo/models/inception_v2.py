@@ -20,7 +20,7 @@ from ..layers import (
     Sequence,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
@@ -34,13 +34,16 @@ PAPER = Paper(
 SLIM = replace(TF, bn_scale=False)  # the scale before a ReLU and a convolution changes nothing
 
 
-# Appendix: the first convolution is separable, depth multiplier 8. Slim's has a bias and no BN.
-STEM = Sequence(
-    dict(
-        depthwise=Conv(7, 3 * 8, stride=2, groups=3, norm=False, act=None, bias=False),
-        pointwise=Conv(1, 64, norm=False),
-    )
-)
+class Stem:
+    """Appendix: the first convolution is separable. Slim's has a bias and no BN."""
+
+    multiplier = 8  # outputs of the depthwise part, a channel
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        depthwise = Conv(7, channels * self.multiplier, stride=2, groups=channels,
+                         norm=False, act=None, bias=False)  # fmt: skip
+        table = dict(depthwise=depthwise, pointwise=Conv(1, 64, norm=False))
+        return Sequence(table).build(channels, ctx)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ avg, peak, halve = AvgPool(3, 1), MaxPool(3, 1), MaxPool(3, 2)
 
 # fmt: off
 FIGURE_5: Table = dict(
-    conv1=STEM, pool1=halve,                                          # 56x56x64
+    conv1=Stem(), pool1=halve,                                          # 56x56x64
     conv2=Conv(1, 64), conv3=Conv(3, 192), pool2=halve,               # 28x28x192
     #             1x1 3x3r  3x3 d3x3r d3x3 pool  proj
     mixed3a=Mixed( 64,  64,  64,  64,  96, avg,   32),                # 28x28x256

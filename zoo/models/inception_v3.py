@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..context import TORCH, Context
 from ..layers import AvgPool, Conv, Dropout, GlobalAvgPool, MaxPool, Network, Row, Table, branches
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Rethinking the Inception Architecture for Computer Vision",

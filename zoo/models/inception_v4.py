@@ -17,7 +17,7 @@ from ..layers import (
     Table,
     branches,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .inception_v3 import AUX, pool_conv, reduction_a, split
 
 PAPER = Paper(

@@ -4,7 +4,7 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, Dropout, GlobalAvgPool, Network, Separable, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",

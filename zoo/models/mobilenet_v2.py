@@ -16,7 +16,7 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "MobileNetV2: Inverted Residuals and Linear Bottlenecks",

@@ -6,7 +6,7 @@ from functools import partial
 
 from ..context import TORCH, Context
 from ..layers import Conv, Dense, Dropout, GlobalAvgPool, Network, Row, SqueezeExcite, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .mobilenet_v2 import InvertedResidual, divisible
 
 PAPER = Paper(

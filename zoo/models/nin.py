@@ -24,7 +24,7 @@ from ..layers import (
     Sequence,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Network In Network",

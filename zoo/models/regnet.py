@@ -19,7 +19,7 @@ from ..layers import (
     SqueezeExcite,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Designing Network Design Spaces",

@@ -11,7 +11,7 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, GlobalAvgPool, Layer, MaxPool, Network, Residual, Row, Sequence, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Deep Residual Learning for Image Recognition",

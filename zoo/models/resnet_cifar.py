@@ -10,7 +10,7 @@ from jax import lax
 
 from ..context import KERAS, Context
 from ..layers import Conv, Layer, Network, Row, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import HEAD, PAPER, Block, stage
 
 MLPERF_TINY = Paper(

@@ -7,7 +7,7 @@ tweak D a shortcut that averages where it had skipped three pixels in four.
 from functools import partial
 
 from ..layers import AvgPool, Conv, Row, Sequence
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import Block, Bottleneck, projection, resnet
 
 PAPER = Paper(

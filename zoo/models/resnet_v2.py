@@ -25,7 +25,7 @@ from ..layers import (
     batch_norm,
     last,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import DEPTHS, HEAD
 
 PAPER = Paper(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..layers import Conv, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import Bottleneck, resnet
 
 PAPER = Paper(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..layers import Row, SqueezeExcite, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import Block, Bottleneck, resnet
 
 PAPER = Paper(

@@ -19,7 +19,7 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",

@@ -9,7 +9,7 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Branches, Conv, Dropout, Layer, MaxPool, Network, Row, Sequence, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .nin import network
 
 PAPER = Paper(

@@ -4,7 +4,7 @@ from functools import partial
 
 from ..context import Context
 from ..layers import Conv, Dense, Dropout, FlattenAt, MaxPool, Network, Row, Sequence, Table
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Very Deep Convolutional Networks for Large-Scale Image Recognition",

@@ -6,7 +6,7 @@ outputs are not. The stride stands in the 3x3, as torchvision's and timm's weigh
 
 from functools import partial
 
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 from .resnet import resnet
 from .resnext import Aggregated
 

@@ -15,7 +15,7 @@ from ..layers import (
     Stack,
     Table,
 )
-from ..registry import Paper, Variant
+from ..variant import Paper, Variant
 
 PAPER = Paper(
     "Xception: Deep Learning with Depthwise Separable Convolutions",

@@ -7,18 +7,25 @@ holds. Reading it imports neither jax nor a network.
 import csv
 import hashlib
 import json
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .. import plugins
 from ..errors import ZooError, unknown
 from ..preprocess import Preprocess
+from ..settings import shown
+from ..text import reason
 
 HERE = Path(__file__).parent
 OWN = HERE.parent / "checkpoints"  # weights that this project trained, each beside its card
 
+PRESETS = ("TORCH", "TF", "KERAS")  # of `zoo.context`, which is slow to import
 HUB, FIRST = "sha256 of the Hub", "first download"  # of `Weights.check`: no hash was published
 
 # fmt: off
@@ -102,10 +109,12 @@ def weights(name: str) -> Weights:
     if rows is None:
         raise ZooError(f"no published weights of {model} are known: see zoo.list_weights()")
     if not dot:
-        default = next((row for row in rows.values() if row["default"]), None)
+        default = next(filter(_is_default, rows.values()), None)
         if default is None:
             names = ", ".join(row["name"] for row in rows.values())
-            raise ZooError(f"weights of {model} are non-commercial: ask for them by name: {names}")
+            free = any(not row["non_commercial"] for row in rows.values())
+            why = "have no default" if free else "are non-commercial"
+            raise ZooError(f"weights of {model} {why}: ask for them by name: {names}")
         return _record(default)
     if tag not in rows:
         raise unknown("weights", f"{model}.{tag}", (row["name"] for row in rows.values()))
@@ -127,8 +136,11 @@ def class_names(weights: Weights) -> tuple[str, ...]:
     if weights.source == "zoo":
         return tuple(about(OWN / weights.file)["classes"])
     imagenet = _imagenet_classes()
-    by_number = {10: CIFAR10, 1000: imagenet, 1001: ("background", *imagenet)}
-    return by_number.get(weights.classes, ())
+    data = {"cifar10": CIFAR10, "in1k": imagenet, "features": imagenet}  # as tags say it
+    names = next((data[part] for part in weights.tag.split("_") if part in data), ())
+    if weights.label_offset:
+        names = ("background", *names)
+    return names if len(names) == weights.classes else ()
 
 
 def about(file: Path) -> dict[str, Any]:
@@ -140,9 +152,15 @@ def about(file: Path) -> dict[str, Any]:
     return described
 
 
-@cache
 def _rows() -> dict[str, dict[str, Row]]:
-    """Rows of the file by network and tag."""
+    """Rows by network and tag: ours, then those of others."""
+    plugins.load()
+    return _known()
+
+
+@cache
+def _known() -> dict[str, dict[str, Row]]:
+    """Rows of our file, and what was registered so far."""
     found: dict[str, dict[str, Row]] = {}
     with (HERE / "catalogue.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -151,43 +169,223 @@ def _rows() -> dict[str, dict[str, Row]]:
     return found
 
 
+def register_weights(file: str | Path) -> None:
+    """Add rows of a CSV file from outside to the catalogue, for this process.
+
+    Args:
+      file: with the columns of `catalogue.csv`, in any order; the fields of `Weights` say what
+        they hold. `name` is "network.tag" of a network that is known; `mean` and `std` are numbers
+        with spaces between them; `resize` may be "87.5%", the share of both sides that is cut out
+        before. Where `source` is "zoo", `file` is one that `zoo.save` wrote, beside the CSV.
+
+    Raises:
+      ZooError: the file cannot be read, or the first row and column that is wrong. Nothing is
+        added then.
+    """
+    path = Path(file)
+    new: dict[str, dict[str, Row]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            _check_head(reader.fieldnames or [])
+            for row in reader:
+                row = {**row, "folder": str(path.parent.resolve())}
+                try:
+                    _check(row, new)
+                except ZooError as error:
+                    raise ZooError(f"row {reader.line_num}, {error}") from error
+                model, _, tag = row["name"].partition(".")
+                new.setdefault(model, {})[tag] = row
+    except ZooError as error:
+        raise ZooError(f"register_weights: {path}, {error}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ZooError(f"register_weights: cannot read {path}: {reason(error)}") from error
+    for model, rows in new.items():
+        _known().setdefault(model, {}).update(rows)
+
+
+def _check_head(columns: Sequence[str]) -> None:
+    for place, column in enumerate(columns):
+        if column not in COLUMNS:
+            raise unknown("column", column, COLUMNS)
+        if column in columns[:place]:
+            raise ZooError(f"column {column!r} comes twice")
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise ZooError(f"no column {', '.join(map(repr, missing))}")
+
+
+def _check(row: Row, before: dict[str, dict[str, Row]]) -> None:
+    """Refuse a row from outside that has no place in the catalogue after those `before`."""
+    from ..registry import find  # slow to import, as are the layouts
+    from .layouts import layouts
+
+    if None in row or None in row.values():
+        raise ZooError(f"got more or fewer cells than {len(COLUMNS)}, one a column")
+    record = _record(row)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.tag):  # a part of names in the cache
+        raise ZooError(f"name: got {shown(row['name'])}, expected NETWORK.TAG")
+    try:
+        network = find(record.model).name
+    except ZooError as error:
+        raise ZooError(f"name: {error}") from error
+    if network != record.model:
+        raise ZooError(f"name: got {record.model!r}, expected {network!r}, which it stands for")
+    others = _known().get(network, {}) | before.get(network, {})
+    if record.tag in others:
+        raise ZooError(f"name: {record.name!r} is taken")
+    if record.default and (default := next(filter(_is_default, others.values()), None)):
+        raise ZooError(f"default: the default weights of {network} are {default['name']}")
+    if record.layout not in layouts():
+        raise ZooError(f"layout: {unknown('layout', record.layout, layouts())}")
+    if record.source == "zoo" and record.layout != "zoo":
+        raise ZooError(f"layout: got {record.layout!r}, expected 'zoo', as `source` is")
+    if record.source == "zoo" and not Path(record.file).is_file():
+        raise ZooError(f"file: there is no {record.file}")
+
+
+def _is_default(row: Row) -> bool:
+    return row["default"] == "true"
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def _text(cell: str) -> str:
+    return cell
+
+
+def _whole(cell: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", cell):
+        raise ZooError(f"got {shown(cell)}, expected a whole number")
+    return int(cell)
+
+
+def _number(cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise ZooError(f"got {shown(cell)}, expected a number")
+    return number
+
+
+def _percent(cell: str) -> float:
+    if (number := _number(cell)) > 100:
+        raise ZooError(f"got {shown(cell)}, expected percent")
+    return number
+
+
+def _numbers(cell: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, cell.split()))
+    except ValueError:
+        raise ZooError(f"got {shown(cell)}, expected numbers") from None
+
+
+def _yes(cell: str) -> bool:
+    if cell not in ("", "true"):
+        raise ZooError(f"got {shown(cell)}, expected 'true' or nothing")
+    return bool(cell)
+
+
+def _address(cell: str) -> str:
+    if not cell or ("://" in cell and not cell.startswith(("https://", "hf://"))):
+        raise ZooError(
+            f"got {shown(cell)}, expected https://HOST/PATH, hf://OWNER/REPO/FILE or a file's name"
+        )
+    return cell
+
+
+def _hash(cell: str) -> str:
+    if cell and not re.fullmatch(r"(sha256|md5|sha1):[0-9a-fA-F]{8,64}", cell):
+        raise ZooError(f"got {shown(cell)}, expected 'sha256:', 'md5:' or 'sha1:' and 8 digits on")
+    return cell
+
+
+def _preset(cell: str) -> str:
+    if cell not in ("", *PRESETS):
+        raise unknown("numerics", cell, PRESETS)
+    return cell
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda cell: parse(cell) if cell else None
+
+
+# The columns of the file, in order, and what reads a cell of each; those of preprocessing last.
+CELLS: dict[str, Callable[[str], Any]] = {
+    "name": _text,
+    "source": _text,
+    "file": _address,
+    "hash": _hash,
+    "size_mb": _optional(_number),
+    "layout": _text,
+    "numerics": _preset,
+    "classes": _whole,
+    "label_offset": _whole,
+    "licence": _text,
+    "non_commercial": _yes,
+    "top1": _optional(_percent),
+    "top5": _optional(_percent),
+    "params": _whole,
+    "default": _yes,
+    "notes": _text,
+}
+# The same of the columns that make a `Preprocess`: some of its fields.
+PICTURES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "input_size": lambda cell: {"size": _whole(cell), "resize": None},
+    "resize": lambda cell: (
+        {"central": _number(cell[:-1]) / 100}
+        if cell.endswith("%")
+        else {"resize": _optional(_whole)(cell)}
+    ),
+    "squash": lambda cell: {"squash": _yes(cell)},
+    "interpolation": lambda cell: {"interpolation": cell},
+    "mean": lambda cell: {"mean": _numbers(cell), "std": (1.0,) * len(cell.split())},
+    "std": lambda cell: {"std": _numbers(cell)},
+    "channels": lambda cell: {"channels": cell},
+}
+COLUMNS = (*CELLS, *PICTURES)
+
+
+def _cell(row: Row, column: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(row[column])
+    except ZooError as error:
+        raise ZooError(f"{column}: {error}") from None
+
+
+def _first_wrong(row: Row) -> str:
+    """The first column with which the preprocessing of a row cannot be made."""
+    pictures: dict[str, Any] = {}
+    for column, part in PICTURES.items():
+        pictures |= part(row[column])
+        try:
+            Preprocess.from_dict(pictures)
+        except ZooError:
+            break
+    return column
+
+
 def _record(row: Row) -> Weights:
-    model, _, tag = row["name"].partition(".")
-    share = row["resize"].rpartition("%")[0]  # "87.5%" of both sides are cut out, then resized
-    preprocess = {
-        "size": int(row["input_size"]),
-        "resize": int(row["resize"]) if row["resize"] and not share else None,
-        "central": float(share) / 100 if share else 1.0,
-        "squash": row["squash"] == "true",
-        "interpolation": row["interpolation"],
-        "mean": [float(v) for v in row["mean"].split()],
-        "std": [float(v) for v in row["std"].split()],
-        "channels": row["channels"],
-    }
-    return Weights(
-        model=model,
-        tag=tag,
-        source=row["source"],
-        file=row["file"],
-        hash=row["hash"],
-        size_mb=_number(row["size_mb"]),
-        layout=row["layout"],
-        numerics=row["numerics"],
-        preprocess=Preprocess.from_dict(preprocess),
-        classes=int(row["classes"]),
-        label_offset=int(row["label_offset"]),
-        licence=row["licence"],
-        non_commercial=row["non_commercial"] == "true",
-        top1=_number(row["top1"]),
-        top5=_number(row["top5"]),
-        params=int(row["params"]),
-        default=row["default"] == "true",
-        notes=row["notes"],
-    )
+    """The record of a row.
 
-
-def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
+    Raises:
+      ZooError: the first cell that is wrong, by its column.
+    """
+    values = {column: _cell(row, column, parse) for column, parse in CELLS.items()}
+    pictures: dict[str, Any] = {}
+    for column, part in PICTURES.items():
+        pictures |= _cell(row, column, part)
+    try:
+        preprocess = Preprocess.from_dict(pictures)
+    except ZooError as error:
+        raise ZooError(f"{_first_wrong(row)}: {error}") from None
+    model, _, tag = values.pop("name").partition(".")
+    if values["source"] == "zoo":  # our own lie in a folder of the package
+        values["file"] = str(Path(row.get("folder", "")) / values["file"])
+    return Weights(model=model, tag=tag, preprocess=preprocess, **values)
 
 
 @cache

@@ -220,6 +220,66 @@ def _splits(name: str, join: str) -> Iterable[tuple[str, str]]:
             return
 
 
+# --- channels of the pictures --------------------------------------------------------------------
+
+
+def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
+    """Of how many channels the source's pictures are, as its first convolution shows.
+
+    The model's own number where it does not: an error of `convert` says what it is, then.
+    """
+    first, channels = f"body.{model.body.order[0]}.", model.spec.in_chans
+    rules, named = layout.rules_for(model), layout.rename(model, arrays)
+    for path, shape in expected(model).items():
+        if path.startswith(first) and len(shape) == 4 and shape[2] == channels:
+            try:
+                got = layout.arrange(path, named[layout.source_name(path, rules)], model).shape
+            except KeyError:
+                continue
+            if len(got) == 4 and (*got[:2], got[3]) == (*shape[:2], shape[3]):
+                return got[2]
+    return channels
+
+
+def adapt_channels(model: Network, values: Arrays, channels: int) -> Arrays:
+    """The values with every kernel that reads the pictures made for as many channels as the model.
+
+    Summed over R, G and B for one channel, else repeated and scaled, so that the sum over all
+    channels stays: timm's way.
+
+    Args:
+      model: the (abstract) network to fill.
+      values: by our paths, of the same network for pictures of `channels` channels.
+
+    Raises:
+      ZooError: they are not for three channels, or what reads the pictures is no convolution of
+        all of them.
+    """
+    want = model.spec.in_chans
+    if want == channels:
+        return values
+    if channels != 3:
+        raise ZooError(
+            f"in_chans: the weights are for {channels} channels, got {want}: expected {channels}, "
+            "or weights for 3"
+        )
+    shapes = expected(model)
+    adapted = {path: value for path, value in values.items() if value.shape != shapes[path]}
+    for path, kernel in adapted.items():
+        if kernel.ndim != 4 or shapes[path] != (*kernel.shape[:2], want, kernel.shape[3]):
+            raise ZooError(
+                f"in_chans: {model.spec.name} reads each channel by itself ({path}): "
+                "expected the 3 of its weights"
+            )
+        kernel = kernel.astype(np.float32)
+        if want == 1:
+            adapted[path] = kernel.sum(2, keepdims=True)
+        else:
+            repeated = np.tile(kernel, (1, 1, -(-want // 3), 1))[:, :, :want]
+            adapted[path] = repeated * np.float32(3 / want)
+    return values | adapted
+
+
 # --- classifiers ---------------------------------------------------------------------------------
 
 

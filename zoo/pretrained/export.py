@@ -50,7 +50,7 @@ def export(
           `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
           with its own convolutions; JAX of the same version or a newer one reads it.
         "onnx": one program with its weights inside, opset 17, float32, its batch norms folded.
-      preprocess: of the programs: they take uint8 R, G, B images [N, size, size, 3] as
+      preprocess: of the programs: they take uint8 images [N, size, size, C] as
         `model.preprocess.image` makes them, instead of float32 ones that are normalised already.
         Both take any number of images, and give logits [N, num_classes], float32.
 
@@ -101,7 +101,8 @@ def _torch_names(model: Network, name: str, path: Path) -> None:
             f"export: {name}'s {variant.name} computes otherwise: got "
             + ", ".join(f"{key}={got[key]!r}, expected {theirs[key]!r}" for key in other)
         )
-    spec = Spec(variant.name, model.spec.num_classes, numerics=model.spec.numerics)
+    built = model.spec
+    spec = Spec(variant.name, built.num_classes, built.in_chans, numerics=built.numerics)
     whole = abstract(replace(spec, aux=model.spec.aux))
     if convert.expected(model) != convert.expected(whole) or model.spec.act is not None:
         raise ZooError(
@@ -145,7 +146,8 @@ def _stablehlo(model: Network, preprocess: bool) -> bytes:
     from jax import export
 
     size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
-    images = jax.ShapeDtypeStruct(export.symbolic_shape(f"n, {size}, {size}, 3"), dtype)
+    shape = export.symbolic_shape(f"n, {size}, {size}, {model.spec.in_chans}")
+    images = jax.ShapeDtypeStruct(shape, dtype)
     exported = export.export(jax.jit(_function(model, preprocess)), platforms=PLATFORMS)(images)
     data = bytes(exported.serialize())
     _check("stablehlo", export.deserialize(bytearray(data)).call, model, preprocess)
@@ -159,7 +161,9 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     if model.spec.dtype != "float32":
         raise ZooError(f"export: onnx holds float32 networks, got {model.spec.dtype}")
     size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
-    data = graph(_function(fold(model), preprocess), (size, size, 3), np.dtype(dtype))
+    data = graph(
+        _function(fold(model), preprocess), (size, size, model.spec.in_chans), np.dtype(dtype)
+    )
     try:
         import onnxruntime
     except ImportError:  # it can be checked where it is used
@@ -182,7 +186,8 @@ def _needs(package: str, format: str) -> None:
 
 def _check(format: str, run: Run, model: Network, preprocess: bool) -> None:
     """Refuse a program whose outputs for two random pictures are not the model's."""
-    shape = (2, model.preprocess.size, model.preprocess.size, 3)
+    size = model.preprocess.size
+    shape = (2, size, size, model.spec.in_chans)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     normalized = model.preprocess.normalize(images)
     want = np.asarray(model(normalized))

@@ -53,8 +53,8 @@ class Entry:
     resize: int | str | None  # 87.5%: that share of both sides is cut out, then resized
     squash: bool
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     channels: str
     classes: int  # 0: no classifier in the file
     label_offset: int  # output number of the first ILSVRC class

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ..context import KERAS, MOST_CLASSES, TF, TORCH, Numerics, Spec
+from ..context import KERAS, MOST_CHANNELS, MOST_CLASSES, TF, TORCH, Numerics, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold as folded
 from ..folding import partly_folded
@@ -24,14 +24,15 @@ from ..init import materialize
 from ..layers import LinearAct, Network
 from ..paths import write
 from ..preprocess import Preprocess
-from ..registry import Variant, abstract, find
+from ..registry import abstract, find
 from ..settings import shown, whole
 from ..text import reason
+from ..variant import Variant
 from ..wrapped import Wrapped
 from . import convert, digest, files
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS, Layout, layouts
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set
 PRESETS = {"TORCH": TORCH, "TF": TF, "KERAS": KERAS}
@@ -52,6 +53,7 @@ def load(
     preprocess: Preprocess | str | None = None,
     head: str | None = None,
     num_classes: int | None = None,
+    in_chans: int | None = None,
     aux: bool | None = None,
     fold: bool = False,
     **switches: Any,
@@ -84,6 +86,9 @@ def load(
         puts a fresh one in its place, all zeros, so that training starts from the features alone
         (random where an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded
         always.
+      in_chans: channels of the pictures; None keeps the file's. For another number than the 3 of
+        the file the first convolution is converted as timm does: for 1 its kernel is summed over
+        R, G and B, for n it is repeated to n channels and scaled by 3 / n.
       aux: with the auxiliary classifiers, which only training uses, where the file has them; None
         does as `zoo.save` found it, and without for published files.
       fold: with `zoo.fold`: for inference, the same outputs in less time.
@@ -104,6 +109,8 @@ def load(
             raise unknown("switch", switch, SWITCHES)
     if num_classes is not None:
         num_classes = whole("num_classes", num_classes, high=MOST_CLASSES)
+    if in_chans is not None:
+        in_chans = whole("in_chans", in_chans, 1, MOST_CHANNELS)
     if file is None and (like, numerics, head) != (None, None, None):
         raise ZooError("load: like=, numerics= and head= are for a file=, got none")
     record = None  # the published weights that all else is known from
@@ -153,12 +160,14 @@ def load(
         own,
         source,
         num_classes=num_classes,
+        in_chans=in_chans,
         aux=aux,
         head=head,
         bare=record is not None and not record.classes,
         **switches,
     )
-    model.preprocess = _preprocess(preprocess) or found
+    found = _preprocess(preprocess) or found
+    model.preprocess = found.of_channels(model.spec.in_chans)
     model.classes = names if model.spec.num_classes == len(names) else ()
     about_pictures = (model.preprocess.note,) if model.preprocess.note else ()
     model.notes = (*more, *notes, *about_pictures)
@@ -293,6 +302,7 @@ def _fill(
     source: str,
     *,
     num_classes: int | None,
+    in_chans: int | None = None,
     aux: bool | None = None,
     head: str | None = None,
     bare: bool = False,
@@ -309,6 +319,7 @@ def _fill(
         arrays, notes = convert.unwrap(shapes(spec), arrays, layout)
         if head is not None:
             arrays = convert.take_head(shapes(spec), arrays, layout, head)
+        spec = replace(spec, in_chans=convert.channels_in(shapes(spec), arrays, layout))
     had = convert.classes_in(shapes(spec), arrays, layout)
     if ours and had != spec.num_classes:
         raise ZooError(
@@ -332,8 +343,12 @@ def _fill(
     if others:
         notes += (f"left out: {listed}; head= takes one",)
     asked = {switch: value for switch, value in switches.items() if value is not None}
-    spec = replace(spec, num_classes=classes, aux=aux, **asked)
+    channels = spec.in_chans if in_chans is None else in_chans
+    if channels != spec.in_chans:
+        notes += (f"the first convolution is made of that for {spec.in_chans} channels",)
+    spec = replace(spec, num_classes=classes, in_chans=channels, aux=aux, **asked)
     model = shapes(spec)
+    values = convert.adapt_channels(model, values, full.spec.in_chans)
     if not keep_head and type(model.classifier) is LinearAct:  # zeros before a ReLU learn nothing
         fresh = {p: s for p, s in convert.expected(model).items() if p.startswith("classifier.")}
         values |= {path: np.zeros(shape, np.float32) for path, shape in fresh.items()}
@@ -363,11 +378,14 @@ def _published(record: Weights) -> Content:
 
 def _converted(record: Weights, file: Path) -> Content:
     """The same of a file that is the one published as `record`."""
+    content = files.read(file)
+    if record.layout == "zoo":  # it says itself what it is
+        verify(record.name, content)
+        return _pack(rebuild(record.name, content[0], content[1].get(_METADATA, "")))
     spec = Spec(find(record.model).name, numerics=_published_numerics(record))
-    arrays, _ = files.read(file)
     model, _ = _fill(
         spec,
-        arrays,
+        content[0],
         LAYOUTS[record.layout],
         record.name,
         num_classes=None,
@@ -378,7 +396,7 @@ def _converted(record: Weights, file: Path) -> Content:
         raise ZooError(
             f"load: {record.file} has {model.spec.num_classes} classes, expected {record.classes}"
         )
-    model.preprocess = record.preprocess
+    model.preprocess = record.preprocess.of_channels(model.spec.in_chans)
     model.classes = class_names(record)
     return _pack(model)
 
@@ -398,7 +416,7 @@ def in_cache(record: Weights) -> bool:
 
 def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
     if asked is not None:
-        if asked not in LAYOUTS:
+        if asked not in layouts():
             raise unknown("layout", asked, LAYOUTS)
         return asked
     if _METADATA in metadata:
@@ -407,7 +425,7 @@ def _layout_name(file: str, asked: str | None, metadata: dict[str, str]) -> str:
         if file.lower().endswith(suffix):
             return layout
     raise ZooError(
-        f"load: {file} does not say its layout: expected layout= one of {', '.join(LAYOUTS)}"
+        f"load: {file} does not say its layout: expected layout= one of {', '.join(layouts())}"
     )
 
 
@@ -437,8 +455,7 @@ def _described(
             raise TypeError(f"classes are {shown(names)}, expected a list of names")
         if len(names) not in (0, spec.num_classes):
             raise ValueError(f"{len(names)} names of {spec.num_classes} classes")
-        if not (wrapped := about.get("module")):
-            find(spec.name)
+        wrapped = about.get("module")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ZooError(
             f"load: {file} was not {what} ({reason(error)}): expected its layout"
@@ -448,6 +465,13 @@ def _described(
             f"load: {file} holds {shown(spec.name)}, which is not a network of the zoo: make one "
             "and call zoo.restore(it, file)"
         )
+    try:
+        find(spec.name)
+    except ZooError as error:
+        raise ZooError(
+            f"load: {file} holds {shown(spec.name)}, which is not known here: expected the package "
+            f"that registers it ({reason(error)})"
+        ) from error
     return spec, preprocess, tuple(names)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import Paper, Variant, abstract, find
+from ..registry import abstract, find
 from ..text import link, markdown, markdown_link
+from ..variant import Paper, Variant
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
@@ -219,11 +220,12 @@ class Card:
         return f"No published weights of {self.count.name} are known."
 
 
-def info(name: str) -> Card:
+def info(name: str, *, in_chans: int = 3) -> Card:
     """The card of a network.
 
     Args:
       name: one of `zoo.list_models()`, or an alias.
+      in_chans: channels of the pictures.
 
     Raises:
       ZooError: an unknown name; the line offers the nearest.
@@ -232,16 +234,18 @@ def info(name: str) -> Card:
     25557032
     """
     variant = find(name)
-    counted = count(variant.name)
+    counted = count(variant.name, in_chans=in_chans)
     records = [weights(found) for found in list_weights(f"{variant.name}.*")]
     return Card(
         variant,
         counted,
         stage_table(counted),
-        stages(abstract(Spec(variant.name, numerics=variant.numerics))),
+        stages(abstract(Spec(variant.name, in_chans=in_chans, numerics=variant.numerics))),
         weights_table(variant.name, records),
         next((record.name for record in records if record.default), None),
-        count(variant.name, num_classes=10).params if variant.input_size == CIFAR else None,
+        count(variant.name, num_classes=10, in_chans=in_chans).params
+        if variant.input_size == CIFAR
+        else None,
     )
 
 

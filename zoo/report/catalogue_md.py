@@ -9,8 +9,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import Variant, list_models, variants
+from ..registry import list_models, variants
 from ..text import code, markdown
+from ..variant import Variant
 from .card import CIFAR, cited
 from .count import count
 from .definitions import DEFINITIONS

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ZooError
 from ..paths import write
 from ..pretrained.catalogue import Weights, weights
-from ..registry import Variant, find, list_models
+from ..registry import find, list_models
+from ..variant import Variant
 from . import definitions, pictures
 from .count import Count
 from .many import count_many

@@ -114,7 +114,11 @@ class Count:
 
 
 def count(
-    model: str | Network, *, input_size: int | None = None, num_classes: int | None = None
+    model: str | Network,
+    *,
+    input_size: int | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
 ) -> Count:
     """Count a network's parameters and costs.
 
@@ -122,6 +126,7 @@ def count(
       model: a name of `zoo.list_models()`, or a network.
       input_size: side of the square input; None takes the published one.
       num_classes: of a name; None counts the 1000 ImageNet classes.
+      in_chans: of a name: channels of the pictures; None counts the 3 of RGB.
 
     Raises:
       ZooError: an unknown name, or an input below the network's minimum.
@@ -131,12 +136,18 @@ def count(
     """
     if isinstance(model, str):
         variant = find(model)
-        classes = 1000 if num_classes is None else num_classes
-        spec = Spec(variant.name, num_classes=classes, numerics=variant.numerics, aux=True)
+        spec = Spec(
+            variant.name,
+            num_classes=1000 if num_classes is None else num_classes,
+            in_chans=3 if in_chans is None else in_chans,
+            numerics=variant.numerics,
+            aux=True,
+        )
         with _no_garbage_collection():
             model = abstract(spec)
-    elif num_classes is not None:
-        raise ZooError("num_classes: expected with a name, got a network, which has its own")
+    elif (num_classes, in_chans) != (None, None):
+        which = "num_classes" if in_chans is None else "in_chans"
+        raise ZooError(f"{which}: expected with a name, got a network, which has its own")
     if input_size is None:
         wrapped = isinstance(model, Wrapped)
         input_size = model.preprocess.size if wrapped else find(model.spec.name).input_size
@@ -157,7 +168,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _count(model: Network, input_size: int) -> Count:
-    image = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, input_size, input_size, model.spec.in_chans), jnp.float32)
     model.check_input(image)
     graphdef, state = nnx.split(model)
 

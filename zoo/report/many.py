@@ -1,5 +1,6 @@
 """Counting many networks, in a process for each core."""
 
+import logging
 import os
 import pickle
 import signal
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import ZooError
-from ..registry import find
+from ..registry import find, list_models
 from .count import Count, count
 
 FEW = 8  # networks that are counted sooner than a process has started
@@ -21,6 +22,7 @@ def count_many(
     names: Sequence[str],
     *,
     input_size: int | None = None,
+    in_chans: int | None = None,
     on_done: Callable[[], object] | None = None,
 ) -> list[Count]:
     """Count networks, many of them in a process for each core.
@@ -28,6 +30,7 @@ def count_many(
     Args:
       names: of `zoo.list_models()`.
       input_size: side of the square input; None takes each network's published one.
+      in_chans: channels of the pictures; None counts the 3 of RGB.
       on_done: called after each.
 
     Returns:
@@ -37,12 +40,13 @@ def count_many(
       ZooError: an unknown name, or an input below a network's minimum.
     """
     variants = [find(name) for name in names]
+    settings = {"input_size": input_size, "in_chans": in_chans}
     tell = on_done or (lambda: None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(names) <= FEW or cores == 1:
         counts = []
         for name in names:
-            counts.append(count(name, input_size=input_size))
+            counts.append(count(name, **settings))
             tell()
         return counts
     # larger networks read larger pictures: they go first, so that all cores end together
@@ -58,7 +62,7 @@ def count_many(
                     i = todo.popleft()
                 except IndexError:  # another thread was quicker
                     break
-                pickle.dump((names[i], input_size), process.stdin)
+                pickle.dump((variants[i].name, settings), process.stdin)
                 process.stdin.flush()
                 try:
                     answer = pickle.load(process.stdout)
@@ -66,8 +70,9 @@ def count_many(
                     raise ZooError(f"counting {names[i]}: its process ended early") from None
                 if isinstance(answer, ZooError):
                     raise answer
-                done[i] = answer
-                tell()
+                if answer is not None:
+                    done[i] = answer
+                    tell()
 
     workers = min(cores or 1, len(names))
     with ThreadPoolExecutor(workers) as pool:
@@ -77,6 +82,10 @@ def count_many(
                 thread.result()
         finally:
             todo.clear()  # after an error, or Ctrl-C
+    for i, name in enumerate(names):
+        if i not in done:  # a network that was registered in this process alone
+            done[i] = count(name, **settings)
+            tell()
     return [done[i] for i in range(len(names))]
 
 
@@ -93,16 +102,23 @@ def _process() -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    """Answer each (name, input size) on stdin with a `Count` on stdout, until stdin ends."""
+    """Answer each (name, settings of `count`) on stdin, until stdin ends.
+
+    An answer on stdout is a `Count`, or a `ZooError`; None to a name that this process has not.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that stdin
+    logging.getLogger("zoo").setLevel(logging.ERROR)  # the parent has told of plugins that fail
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a plugin may print
     while True:
         try:
-            name, input_size = pickle.load(sys.stdin.buffer)
+            name, settings = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        answer: Count | ZooError | None
         try:
-            answer: Count | ZooError = count(name, input_size=input_size)
+            answer = count(name, **settings) if name in list_models() else None
         except ZooError as error:
             answer = error
-        pickle.dump(answer, sys.stdout.buffer)
-        sys.stdout.flush()
+        pickle.dump(answer, answers)
+        answers.flush()

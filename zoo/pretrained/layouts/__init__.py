@@ -1,5 +1,10 @@
 """The layouts by name: one file for the names of a source or of several alike."""
 
+from dataclasses import replace
+
+from ... import plugins
+from ...errors import ZooError
+from ...settings import shown
 from .base import Layout
 from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
@@ -32,3 +37,30 @@ LAYOUTS = {
         ZOO,
     )
 }
+
+
+def layouts() -> dict[str, Layout]:
+    """All layouts by name: `LAYOUTS`, once others have added theirs."""
+    plugins.load()
+    return LAYOUTS
+
+
+def register_layout(name: str, layout: Layout) -> None:
+    """Add a source's names from outside, for this process: `zoo.load(..., layout=name)` reads them.
+
+    Args:
+      layout: whatever name it bears itself, so that one made from ours will do:
+        `dataclasses.replace(LAYOUTS["torchvision"], rules={"mynet": rules})`.
+
+    Raises:
+      ZooError: no layout, or the name is none or taken.
+    """
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise ZooError(f"register_layout: got the name {shown(name)}, expected a text")
+    if not isinstance(layout, Layout):
+        raise ZooError(
+            f"register_layout: got {shown(layout)}, expected a zoo.pretrained.layouts.Layout"
+        )
+    if name in LAYOUTS:
+        raise ZooError(f"layout name {name!r} is taken: there are {', '.join(LAYOUTS)}")
+    LAYOUTS[name] = replace(layout, name=name)

@@ -16,7 +16,8 @@ from ...context import Numerics
 from ...errors import ZooError
 from ...layers import Network
 from ...preprocess import IMAGENET, Preprocess
-from ...registry import Variant, find
+from ...registry import find
+from ...variant import Variant
 from ..files import Arrays
 
 # (pattern of our module path, or of a whole path; the source's module name, or whole name). A name
