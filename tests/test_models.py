@@ -215,7 +215,7 @@ TABLE = [
 
 # fmt: on
 
-# The same architecture elsewhere: zoo/report/make_peers.py lists it. KerasHub's were not counted,
+# The same architecture elsewhere: tools/peers.py lists it. KerasHub's were not counted,
 # and what has the same parameters with strides elsewhere computes otherwise.
 LISTED = [p for p in peers.peers() if p.input_size and not p.elsewhere]
 BY_NAME = {p.name: p for p in LISTED}

@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import save_file
 
+import tools
 import training
 import zoo
 from training.cli import parser
@@ -76,7 +77,7 @@ def test_settings_in_examples_exist():
 
 MODULES = [
     module.name
-    for package in (zoo, training)
+    for package in (zoo, training, tools)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 
