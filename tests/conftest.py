@@ -30,6 +30,14 @@ for name in ("ZOO_OFFLINE", "ZOO_MIRROR", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Neighbours run in one process: what one test compiles or trains, the next one has."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def zoo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The zoo's own cache folder: a fresh one, never the user's."""
