@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from zoo.layers import Network, Table
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"  # published weights and the peers' figures, not in the repository
+# Published weights, pictures and the peers' figures: CONTRIBUTING.md says where they can be had.
+TEST_DATA = Path(os.environ.get("ZOO_TEST_DATA") or ROOT.parent / "shared").expanduser().resolve()
 
 # Subprocesses of tests inherit all of this.
 os.environ["XLA_FLAGS"] = (
@@ -29,6 +30,14 @@ for name in ("ZOO_OFFLINE", "ZOO_MIRROR", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Neighbours run in one process: what one test compiles or trains, the next one has."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def zoo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The zoo's own cache folder: a fresh one, never the user's."""
@@ -40,12 +49,12 @@ def zoo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """`shared("reference/params.csv")`: that path beside the checkout, or the test is skipped."""
+    """`shared("reference/params.csv")`: that path of the test data, or the test is skipped."""
 
     def find(path: str) -> Path:
-        if not (SHARED / path).exists():
-            pytest.skip(f"{SHARED / path}: not beside this checkout")
-        return SHARED / path
+        if not (TEST_DATA / path).exists():
+            pytest.skip(f"needs {path}, test data (CONTRIBUTING.md): ZOO_TEST_DATA is {TEST_DATA}")
+        return TEST_DATA / path
 
     return find
 

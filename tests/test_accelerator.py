@@ -41,7 +41,7 @@ def test_every_check_holds_on_a_cpu(tiny):
     done, result = tiny
     checks = {row["what"]: row["check"] for row in result["rows"] if row["check"]}
     unheld = {what: told for what, told in checks.items() if told != "holds"}
-    left_out = "resnet20_cifar training, no slower than torch.compile"
+    left_out = "resnet8_mlperf training, no slower than torch.compile"
     assert unheld.keys() == {left_out}, done.stdout + done.stderr
     assert unheld[left_out].startswith("left out: PyTorch is compared on a GPU")
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_every_step_leaves_figures(tiny):
     steps = dict.fromkeys(row["step"] for row in result["rows"])
     assert list(steps) == ["1 machine", "2 right", "3 zoo train", "4 fast", "5 why"]
     assert result["machine"]["accelerator"] == "cpu"
-    training = rows["resnet20_cifar training, batch 8"]
+    training = rows["resnet8_mlperf training, batch 8"]
     assert training["images/s"] == pytest.approx(8 / training["ms"] * 1e3)
     assert training["program GB"] > 0
     assert training["MFU, %"] > 0
@@ -324,15 +324,15 @@ def test_a_recipe_runs_as_many_epochs_as_there_is_time_for(bench, monkeypatch):
 def test_a_run_that_fails_is_told_by_its_last_line(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(RuntimeError, match="exit code 2: zoo train: epochs: got 0, expected 1"):
-        trains.train(trains.in_this_process, out, 0)
+        trains.train(trains.in_this_process, "mobilenet_v1_025", out, 0)
     assert not out.exists()
 
 
 @pytest.mark.slow
 def test_a_run_in_a_child_stops_and_goes_on_alike(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    trains.train(trains.in_a_child, whole, 2)
-    trains.train_with_a_break(trains.in_a_child, broken, 2)
+    network, whole, broken = "mobilenet_v1_025", tmp_path / "whole", tmp_path / "broken"
+    trains.train(trains.in_a_child, network, whole, 2)
+    trains.train_with_a_break(trains.in_a_child, network, broken, 2)
     assert trains.differences(whole, broken) == ""
 
 

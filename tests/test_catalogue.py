@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 
+import tools.catalogue
 import zoo
 from zoo import context
 from zoo.preprocess import CAFFE, IMAGENET, INCEPTION, KERAS_CAFFE, SLIM
-from zoo.pretrained import catalogue, make_catalogue
+from zoo.pretrained import catalogue
 from zoo.pretrained.catalogue import class_names, list_weights, weights
 from zoo.pretrained.layouts import LAYOUTS
 from zoo.registry import list_models, variants
@@ -174,9 +175,9 @@ def test_the_files_are_what_the_collected_tables_give(shared):
         return known[model, classes]
 
     written = catalogue.HERE / "catalogue.csv"
-    assert make_catalogue.catalogue(shared("reference"), params) == written.read_text("utf-8")
+    assert tools.catalogue.catalogue(shared("reference"), params) == written.read_text("utf-8")
     names = catalogue.HERE / "imagenet_classes.txt"
-    assert make_catalogue.class_names(shared(".")) == names.read_text("utf-8")
+    assert tools.catalogue.class_names(shared(".")) == names.read_text("utf-8")
 
 
 def test_the_file_is_plain_csv():

@@ -1,11 +1,13 @@
 """The weights that this project trained: they load by name, and do what their cards say."""
 
 import hashlib
+import re
 
 import pytest
 
 import zoo
 from training import evaluate
+from training.config import TrainConfig
 from zoo.pretrained.catalogue import OWN
 
 NAMES = sorted(path.stem for path in OWN.glob("*.safetensors"))
@@ -24,6 +26,18 @@ def test_card_and_catalogue_speak_of_this_file(name):
     assert f"`{digest}`" in card
     assert f'zoo.load("{name}")' in card
     assert (OWN / f"{name}.png").exists()
+
+
+def test_the_command_of_the_card_still_means_its_settings():
+    """A default that changes asks for these weights to be trained again."""
+    card = (OWN / "mobilenet_v1_025.digits.md").read_text("utf-8")
+    assert "\nzoo train mobilenet_v1_025 --data digits --out runs/digits\n" in card
+    today = TrainConfig(model="mobilenet_v1_025", data="digits", out="runs/digits").to_dict()
+    rows = re.findall(
+        r"^\| (\w+) \| (.*?) \| .*\|$", card.partition("| setting |")[2], re.MULTILINE
+    )
+    assert len(rows) > 30
+    assert {name: str(today[name]) for name, _ in rows} == dict(rows)
 
 
 def test_digits_reach_the_accuracy_of_their_card():

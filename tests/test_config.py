@@ -150,6 +150,23 @@ def test_the_rate_is_scaled_to_the_batch():
     assert scaled.peak_learning_rate == pytest.approx(0.4)
 
 
+# With these every plain `zoo train` and `zoo finetune` was measured: they change on purpose only.
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        *(("adam", 0.01), ("adamw", 0.01), ("adagrad", 0.2), ("rmsprop", 0.05), ("sgd", 0.05)),
+        *(("lamb", 0.01), ("lars", 10.0), ("lion", 0.003), ("muon", 0.05)),
+    ],
+)
+def test_default_rates(optimizer, rate):
+    assert TrainConfig(optimizer=optimizer).peak_learning_rate == rate
+
+
+def test_default_rates_of_finetuning():
+    head, everything = phases(finetune_config(model="m", weights="w"), STAGES)
+    assert (head.learning_rate, everything.learning_rate) == (5e-3, 5e-3 * 0.02)
+
+
 def test_finetuning_trains_the_head_for_a_third():
     assert finetune_config(model="m", weights="w", epochs=10).head_epochs == 4
     assert finetune_config(model="m", weights="w", epochs=10, head_epochs=0).head_epochs == 0

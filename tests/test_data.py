@@ -25,8 +25,6 @@ from zoo.preprocess import IMAGENET, Preprocess
 from zoo.reading import read_rgb
 
 ROOT = Path(__file__).parents[1]
-IMAGENETTE = Path(__file__).parents[2] / "shared" / "data" / "imagenette"
-PHOTOS = IMAGENETTE.parent / "photos"
 TINY = Preprocess(size=4, resize=None)
 
 
@@ -682,9 +680,8 @@ def test_a_file_lost_on_the_way_is_named(pets):
         list(eval_batches(data.val, TINY, batch_size=2))
 
 
-@pytest.mark.skipif(not IMAGENETTE.is_dir(), reason="needs ../shared/data/imagenette")
-def test_imagenette():
-    data = open_dataset(f"folder:{IMAGENETTE}")
+def test_imagenette(shared):
+    data = open_dataset(f"folder:{shared('data/imagenette')}")
     assert (len(data.train), len(data.val), len(data.classes)) == (1000, 500, 10)
     assert data.classes[0] == "n01440764"
     assert np.bincount(labels(data.val)).tolist() == [50] * 10
@@ -764,10 +761,9 @@ def test_crops_of_pictures_decoded_small_are_close(size, tmp_path):
     assert difference(tmp_path / "x.jpg", Preprocess(size, None), box).mean() < 3
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/data/photos")
-def test_crops_of_photographs_are_close_to_those_of_pillow():
+def test_crops_of_photographs_are_close_to_those_of_pillow(shared):
     means = []
-    for i, path in enumerate(sorted(PHOTOS.iterdir())[:8]):
+    for i, path in enumerate(sorted(shared("data/photos").iterdir())[:8]):
         for size in (224, 64):  # whole, and mostly decoded at half or a quarter
             box = random_box(read_rgb(path).size, 0.3, np.random.default_rng(i))
             means.append(difference(path, Preprocess(size, None), box).mean())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TEST_DATA
 from flax import nnx
 from safetensors.numpy import load_file
 
@@ -20,8 +21,6 @@ from zoo.preprocess import KERAS_CAFFE
 from zoo.pretrained import convert, files
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def drawn(name: str, **switches) -> zoo.Network:
@@ -219,7 +218,7 @@ def assert_torch_answers(ours, theirs) -> None:
 @pytest.fixture(scope="module")
 def torchvision():
     pytest.importorskip("torch")
-    shim = ROOT.parent / "shared" / "parity" / "shim"
+    shim = TEST_DATA / "parity" / "shim"
     if shim.is_dir():  # lets torchvision stand next to a CPU-only torch
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(shim)

@@ -7,11 +7,11 @@ from conftest import ROOT
 from test_models import TABLE
 
 import zoo
+from tools.models_md import Figures, figures, text
 from zoo.registry import variants
-from zoo.report.catalogue_md import Figures, figures, text
 
 PAGE = (ROOT / "MODELS.md").read_text("utf-8")
-STALE = "MODELS.md is stale: python -m zoo.report.catalogue_md > MODELS.md"
+STALE = "MODELS.md is stale: python -m tools.models_md > MODELS.md"
 COUNTED = ["inception_v1_lrn", "mobilenet_v1_025", "nin_cifar"]
 
 

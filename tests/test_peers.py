@@ -2,8 +2,8 @@
 
 import pytest
 
+import tools.peers
 import zoo
-from zoo.report import make_peers
 from zoo.report.peers import (
     FILE,
     MEANS,
@@ -104,7 +104,7 @@ def test_each_network_is_listed_once_a_model():
 
 
 def test_the_file_is_what_the_collected_tables_give(shared):
-    assert make_peers.peers(shared("reference")) == FILE.read_text("utf-8")
+    assert tools.peers.peers(shared("reference")) == FILE.read_text("utf-8")
 
 
 # --- papers ---------------------------------------------------------------------------------------

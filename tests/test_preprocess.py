@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import ROOT, TEST_DATA
 from PIL import Image
 
 from zoo import preprocess as preprocess_module
@@ -30,10 +31,8 @@ from zoo.preprocess import (
     Preprocess,
 )
 
-ROOT = Path(__file__).parents[1]
 reading.suffixes()  # has Pillow know all of its formats
 SAVED = {*Image.SAVE} - {"BLP"}  # which takes a palette of its own
-PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
 
 def noise(height: int, width: int, *channels: int) -> np.ndarray:
@@ -591,9 +590,8 @@ def test_import_is_cheap():
     assert run.stdout == "set()\n", run.stderr
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/data/photos")
-def test_real_photos_of_all_shapes():
-    for path in sorted(PHOTOS.iterdir()):
+def test_real_photos_of_all_shapes(shared):
+    for path in sorted(shared("data/photos").iterdir()):
         with Image.open(path) as picture:
             want = torchvision_crop(picture.convert("RGB"), 256, 224, Image.BILINEAR)
         np.testing.assert_array_equal(IMAGENET.image(path), want, err_msg=path.name)
@@ -603,11 +601,9 @@ def test_real_photos_of_all_shapes():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> list[Path]:
+def pictures(tmp_path_factory, shared) -> list[Path]:
     """Real photos, some of them grey, and files of the other kinds that are met."""
-    if not PHOTOS.is_dir():
-        pytest.skip("needs ../shared/data/photos")
-    photos = sorted(PHOTOS.iterdir())
+    photos = sorted(shared("data/photos").iterdir())
     folder = tmp_path_factory.mktemp("pictures")
     with Image.open(photos[0]) as picture:
         picture = picture.convert("RGB")
@@ -735,7 +731,7 @@ def keras():
 @pytest.fixture(scope="module")
 def torchvision():
     pytest.importorskip("torch")
-    shim = Path(__file__).parents[2] / "shared" / "parity" / "shim"
+    shim = TEST_DATA / "parity" / "shim"
     if shim.is_dir():  # lets torchvision stand next to a CPU-only torch
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(shim)

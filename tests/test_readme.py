@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import save_file
 
+import tools
 import training
 import zoo
 from training.cli import parser
@@ -67,6 +68,15 @@ def torchvision_file(name: str) -> dict[str, np.ndarray]:
     }
 
 
+def test_the_test_data_is_described():
+    """Where a stranger gets what a test is skipped without."""
+    described = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("### Test data")[2]
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py"))
+    asked = set(re.findall(r'shared\(f?"(data/\w+|reference|parity)', tests))
+    assert {"data/weights", "data/photos", "reference"} <= asked
+    assert not [path for path in asked if f"`{path}/" not in described]
+
+
 def test_settings_in_examples_exist():
     finetune = next(block for block in blocks("python") if "finetune(" in block)
     settings = re.findall(r"^    (\w+)=", finetune, re.MULTILINE)
@@ -76,7 +86,7 @@ def test_settings_in_examples_exist():
 
 MODULES = [
     module.name
-    for package in (zoo, training)
+    for package in (zoo, training, tools)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 

@@ -1,14 +1,27 @@
 """What a run works on, and what is refused before it begins."""
 
+from dataclasses import replace
+
 import jax
+import numpy as np
 import pytest
 
 import zoo
 from training.config import TrainConfig
 from training.loop import fit
 from training.lr_finder import find_learning_rate
-from training.session import check_batch_norm, preprocessing
+from training.session import check_batch_norm, class_weights, preprocessing
+from training.sources.base import Arrays, Dataset
 from zoo.errors import ZooError
+from zoo.preprocess import (
+    IMAGENET,
+    KERAS_CAFFE,
+    KERAS_TF,
+    KERAS_TORCH,
+    SLIM,
+    SLIM_VGG,
+    Preprocess,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +78,33 @@ def test_it_is_refused_before_anything_is_written(tmp_path):
         with pytest.raises(ZooError, match="batch norm in training mode"):
             begin(config)
     assert not (tmp_path / "run").exists()
+
+
+def of_labels(*labels: int, classes: int) -> Dataset:
+    pictures = Arrays(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels))
+    names = tuple(map(str, range(classes)))
+    return Dataset("labels", names, pictures, pictures, image_size=None, flip=False)
+
+
+def test_classes_count_alike_and_an_empty_one_nothing():
+    weights = class_weights(of_labels(0, 0, 0, 0, 2, 2, classes=4))
+    assert weights == [6 / (2 * 4), 0.0, 6 / (2 * 2), 0.0]  # the two that are there share all
+    assert class_weights(of_labels(1, 0, classes=2)) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("own", [KERAS_TORCH, KERAS_TF, KERAS_CAFFE, SLIM, SLIM_VGG])
+def test_pictures_that_their_source_picks_pixels_of_are_averaged_and_cropped(own):
+    own = own.at_size(160)
+    to_train = preprocessing(own, None, None)
+    usual = IMAGENET.at_size(160)  # the shorter side to 8/7 of that, antialiased, and the middle
+    assert to_train == replace(usual, mean=own.mean, std=own.std, channels=own.channels)
+    assert to_train.resize > to_train.size == 160
+    assert preprocessing(own, 96, None) == to_train.at_size(96)
+
+
+@pytest.mark.parametrize("interpolation", ["box", "bilinear", "bicubic", "lanczos"])
+def test_pictures_that_their_source_averages_stay_as_they_are(interpolation):
+    own = Preprocess(size=160, resize=170, interpolation=interpolation, note="assumed")
+    assert preprocessing(own, None, None) == replace(own, note="")
+    assert preprocessing(own, None, 32) == replace(own.at_size(32), resize=None, note="")
+    assert preprocessing(own, 64, 32).size == 64

@@ -23,7 +23,8 @@ class Sizes:
     families: tuple[str, ...]  # whose logits are compared
     side: int  # pixels of their pictures
     stepped: str  # the network whose training step is compared
-    epochs: int  # on the digits
+    trained: str  # the network that learns the digits
+    epochs: int  # of it
     accuracy: float  # that those must come to
     networks: tuple[str, ...]  # whose speed is measured, the first of them looked into
     pixels: int  # of their pictures
@@ -41,6 +42,7 @@ ACCELERATOR = Sizes(
     families=FAMILIES,
     side=64,
     stepped="mobilenet_v1_025",
+    trained="mobilenet_v1_025",
     epochs=30,
     accuracy=0.97,
     networks=("resnet50", "mobilenet_v2_100"),
@@ -56,6 +58,7 @@ CPU = Sizes(
     families=FAMILIES,
     side=64,
     stepped="mobilenet_v1_025",
+    trained="mobilenet_v1_025",
     epochs=30,
     accuracy=0.97,
     networks=("resnet50", "mobilenet_v2_100"),
@@ -68,12 +71,13 @@ CPU = Sizes(
 TINY = Sizes(
     matrix=256,
     copied=2**20,
-    families=("mobilenet_v1_025", "squeezenet1_1"),
+    families=("mobilenet_v1_025", "resnet8_mlperf"),
     side=32,
-    stepped="resnet20_cifar",
+    stepped="resnet8_mlperf",
+    trained="resnet8_mlperf",
     epochs=2,
     accuracy=0.2,  # of ten classes; the bound of a whole run is 97 %
-    networks=("resnet20_cifar",),
+    networks=("resnet8_mlperf",),
     pixels=32,
     batches=(8,),
     inference=(2,),

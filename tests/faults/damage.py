@@ -102,8 +102,8 @@ def work(count: int, first: int, seed: int) -> None:
         files = sorted(p.relative_to(whole) for p in newest.rglob("*") if p.is_file())
         for number in range(first, count):
             rng = random.Random(f"{seed} {number}")
-            file = files[number % len(files)]
-            kind = KINDS[number // len(files) % len(KINDS)]
+            turn, place = divmod(number, len(files))
+            file, kind = files[place], KINDS[(place + turn) % len(KINDS)]
             shutil.copytree(whole, out)
             damage(out / file, kind, rng)
             try:

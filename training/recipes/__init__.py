@@ -1,4 +1,4 @@
-"""Settings that reach a published result, a file each: the command, the hardware, the accuracy.
+"""Settings for published results, a file each, which says how much of it was run and what it gave.
 
 >>> recipe("resnet20_cifar10")["optimizer"]
 'sgd'

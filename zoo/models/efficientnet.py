@@ -1,6 +1,6 @@
 """EfficientNet (Tan and Le, 2019), https://arxiv.org/abs/1905.11946.
 
-Left out: stochastic depth (section 5.2), which acts in training only.
+Stochastic depth (section 5.2) is off unless asked for: the paper's is `drop_path=0.2`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """EfficientNet v2 (Tan and Le, 2021), https://arxiv.org/abs/2104.00298.
 
-Left out: stochastic depth (section 5.1), which acts in training only.
+Stochastic depth (section 5.1) is off unless asked for: the paper's is `drop_path=0.2`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The catalogue of published weights: `catalogue.csv`, a row a file, and what reads it.
 
-Collected from the sources' own metadata by `make_catalogue.py`, which also says what each column
+Collected from the sources' own metadata by `tools/catalogue.py`, which also says what each column
 holds. Reading it imports neither jax nor a network.
 """
 

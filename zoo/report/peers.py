@@ -1,6 +1,6 @@
 """Why a peer counts another number of parameters than zoo does, line by line.
 
-`peers.csv` holds the peers' figures and the papers' (`make_peers.py` writes it). The lines between
+`peers.csv` holds the peers' figures and the papers' (`tools/peers.py` writes it). The lines between
 a peer's number and zoo's are computed: our network is built as the peer has it, and its values are
 compared, by what holds them, with those of the network that `zoo.count` counts.
 """

@@ -1,6 +1,6 @@
 """Write `catalogue.csv` and `imagenet_classes.txt` from the tables that were collected of peers.
 
-    python -m zoo.pretrained.make_catalogue FOLDER
+    python -m tools.catalogue FOLDER
 
 FOLDER holds `reference/*.csv` (each source's own metadata) and `data/labels/synset_words.txt`. A
 row is taken in if its network is one of ours to the last parameter; what the tables leave open,
@@ -8,7 +8,6 @@ the names of networks above all, stands here.
 """
 
 import ast
-import csv
 import hashlib
 import math
 import re
@@ -18,8 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from ..errors import ZooError
-from ..preprocess import (
+from zoo.errors import ZooError
+from zoo.preprocess import (
     CAFFE,
     IMAGENET,
     INCEPTION,
@@ -30,11 +29,12 @@ from ..preprocess import (
     SLIM_VGG,
     Preprocess,
 )
-from .catalogue import OWN, about
+from zoo.pretrained.catalogue import HERE, OWN, about
+from zoo.registry import list_models
+from zoo.report.count import count
 
-HERE = Path(__file__).parent
+from .tables import Row, read, text
 
-Row = dict[str, str]
 Params = Callable[[str, int], int]  # (network, classes) -> trainable parameters
 
 
@@ -68,8 +68,6 @@ class Entry:
 
 
 def main(folder: Path) -> None:
-    from ..report.count import count
-
     @cache
     def params(network: str, classes: int) -> int:
         return count(network, num_classes=classes).params
@@ -97,7 +95,7 @@ def catalogue(reference: Path, params: Params) -> str:
     ordered = sorted(entries.values(), key=lambda e: e.name.partition(".")[::2])
     lines = [[f.name for f in fields(Entry)]]
     lines += [[_cell(value) for value in asdict(entry).values()] for entry in ordered]
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
+    return text(lines)
 
 
 def class_names(folder: Path) -> str:
@@ -105,8 +103,8 @@ def class_names(folder: Path) -> str:
 
     The wnid serves where a class has but one, as the two cranes do.
     """
-    text = (folder / "data/labels/synset_words.txt").read_text("utf-8")
-    classes = [line.partition(" ")[::2] for line in text.splitlines()]
+    synsets = (folder / "data/labels/synset_words.txt").read_text("utf-8")
+    classes = [line.partition(" ")[::2] for line in synsets.splitlines()]
     first = [words.split(", ")[0] for _, words in classes]
     lines = []
     for (wnid, words), name in zip(classes, first, strict=True):
@@ -190,21 +188,12 @@ def _choose_defaults(entries: Iterable[Entry]) -> None:
         entry.default = entry is best[entry.name.partition(".")[0]] and not entry.non_commercial
 
 
-def _read(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _cell(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     if isinstance(value, bool):
         return "true" if value else ""
     return "" if value is None else str(value)
-
-
-def _quoted(cell: str) -> str:
-    return f'"{cell}"' if "," in cell else cell
 
 
 def _hash_in(url: str) -> str:
@@ -241,7 +230,7 @@ TORCHVISION_INCEPTION = ("inception_v1", "inception_v3")
 
 
 def _torchvision(reference: Path, params: Params) -> Iterator[Entry]:
-    for row in _read(reference / "torchvision_meta.csv"):
+    for row in read(reference / "torchvision_meta.csv"):
         network = TORCHVISION_NAMES.get(row["model"], row["model"])
         if network not in _networks():
             continue
@@ -300,10 +289,10 @@ TIMM_REGNETS = {  # regnety_008 and regnety_080 have other widths than torchvisi
 def _timm(reference: Path, params: Params) -> Iterator[Entry]:
     counts = {
         row["model"]: int(row["params_trainable"])
-        for row in _read(reference / "params.csv")
+        for row in read(reference / "params.csv")
         if row["source"] == "timm"
     }
-    for row in _read(reference / "timm_meta.csv"):
+    for row in read(reference / "timm_meta.csv"):
         network = _timm_name(row["arch"])
         # 640 outputs: CLIP's embedding, which is no classifier
         if network not in _networks() or not row["license"] or row["num_classes"] == "640":
@@ -427,7 +416,7 @@ KERAS_DEEP_TOPS = re.compile(r"VGG.*|MobileNetV3.*")
 
 def _keras(reference: Path, params: Params) -> Iterator[Entry]:
     accuracies = {row["file"]: (row["top1"], row["top5"]) for row in _read_weights(reference)}
-    for row in _read(reference / "keras_meta.csv"):
+    for row in read(reference / "keras_meta.csv"):
         top = row["include_top"] == "True"
         if row["model"] not in KERAS or (not top and KERAS_DEEP_TOPS.fullmatch(row["model"])):
             continue
@@ -496,7 +485,7 @@ def _slim_name(model: str) -> str:
 
 
 def _read_weights(reference: Path) -> list[Row]:
-    return _read(reference / "weights.csv")
+    return read(reference / "weights.csv")
 
 
 # --- single files ---------------------------------------------------------------------------------
@@ -586,12 +575,10 @@ def _own(_: Path, params: Params) -> Iterator[Entry]:
 
 @cache
 def _networks() -> frozenset[str]:
-    from ..registry import list_models
-
     return frozenset(list_models())
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m zoo.pretrained.make_catalogue FOLDER")
+        sys.exit("usage: python -m tools.catalogue FOLDER")
     main(Path(sys.argv[1]))

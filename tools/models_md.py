@@ -1,6 +1,6 @@
 """Write `MODELS.md`: every network and all published weights, from the registry and catalogue.
 
-python -m zoo.report.catalogue_md > MODELS.md
+python -m tools.models_md > MODELS.md
 """
 
 from collections import Counter
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
-from ..pretrained.catalogue import Weights, list_weights, weights
-from ..registry import list_models, variants
-from ..text import code, markdown
-from ..variant import Variant
-from .card import CIFAR, cited
-from .count import count
-from .definitions import DEFINITIONS
-from .many import count_many
-from .table import Column, Table, number, words
+from zoo.pretrained.catalogue import Weights, list_weights, weights
+from zoo.registry import list_models, variants
+from zoo.report.card import CIFAR, cited
+from zoo.report.count import count
+from zoo.report.definitions import DEFINITIONS
+from zoo.report.many import count_many
+from zoo.report.table import Column, Table, number, words
+from zoo.text import code, markdown
+from zoo.variant import Variant
 
 
 class Figures(NamedTuple):
@@ -83,7 +83,7 @@ def text(counted: Mapping[str, Figures]) -> str:
     records = [weights(name) for name in list_weights()]
     parts = [
         "# Networks and weights",
-        "<!-- Written by `python -m zoo.report.catalogue_md > MODELS.md`: do not edit. -->",
+        "<!-- Written by `python -m tools.models_md > MODELS.md`: do not edit. -->",
         introduction(families, records),
         *(
             section(family, found, counted, [w for w in records if variants()[w.model] in found])

@@ -1,27 +1,27 @@
 """Write `peers.csv`: what each peer counts of each network, and what the papers print.
 
-    python -m zoo.report.make_peers FOLDER
+    python -m tools.peers FOLDER
 
 FOLDER holds `reference/*.csv`, each source's own figures. Which of a peer's models is which of our
 networks, and what the papers print, stands here.
 """
 
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ZooError
-from .peers import FILE
+from zoo.errors import ZooError
+from zoo.report.peers import FILE
 
-Row = dict[str, str]
+from .tables import Row, read, text
+
 # fmt: off
 COLUMNS = (
     "network", "peer", "model",
     "params",  # as the peer prints or publishes it
     "counts",  # what enters it besides parameters of the network: aux, statistics, input, headless
     "classes",
-    "built",  # a key of `peers.NUMERICS`
+    "built",  # a key of `zoo.report.peers.NUMERICS`
     "elsewhere",  # true: its strides stand elsewhere
     "input_size", "gmacs", "aux_in_gmacs",
     "trainable", "nontrainable", "batch_stats", "aux", "aux_batch_stats",
@@ -42,16 +42,7 @@ def peers(reference: Path) -> str:
     """
     rows = [*_counted(reference), *_declared(reference), *_printed()]
     lines = [COLUMNS, *(tuple(row.get(key, "") for key in COLUMNS) for row in rows)]
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
-
-
-def _quoted(cell: str) -> str:
-    return f'"{cell}"' if "," in cell else cell
-
-
-def _read(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return text(lines)
 
 
 # --- peers whose models were built and counted ----------------------------------------------------
@@ -236,9 +227,9 @@ NO_SCALE = (
 
 
 def _counted(reference: Path) -> Iterator[Row]:
-    lines = {(line["source"], line["model"]): line for line in _read(reference / "params.csv")}
+    lines = {(line["source"], line["model"]): line for line in read(reference / "params.csv")}
     declared = {
-        line["model"]: line["num_params"] for line in _read(reference / "torchvision_meta.csv")
+        line["model"]: line["num_params"] for line in read(reference / "torchvision_meta.csv")
     }
     for models, elsewhere in ((SAME, False), (ELSEWHERE, True)):
         for network, found in models.items():
@@ -285,7 +276,7 @@ def _row(network: str, peer: str, line: Row, declared: dict[str, str], elsewhere
 
 
 def _built(peer: str, model: str) -> str:
-    """A key of `peers.NUMERICS`: what the peer's model has that our variant's own has not."""
+    """A key of `NUMERICS`: what the peer's model has that our variant's own has not."""
     if peer == "keras" and model in KERAS_V1:
         return "conv bias"
     return "no scale" if peer in ("keras", "slim") and model in NO_SCALE else ""
@@ -318,7 +309,7 @@ KERAS_HUB = {
 def _declared(reference: Path) -> Iterator[Row]:
     params = {
         line["identifier"]: line["params"]
-        for line in _read(reference / "weights.csv")
+        for line in read(reference / "weights.csv")
         if line["source"].startswith("KerasHub")
     }
     for network, model in KERAS_HUB.items():
@@ -444,5 +435,5 @@ def _printed() -> Iterator[Row]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m zoo.report.make_peers FOLDER")
+        sys.exit("usage: python -m tools.peers FOLDER")
     main(Path(sys.argv[1]))
