@@ -132,8 +132,8 @@ class Preprocess:
         Raises:
             ZooError: it is for another number than three itself.
 
-        >>> Preprocess(std=(0.1, 0.2, 0.3)).of_channels(1).std
-        (0.2,)
+        >>> Preprocess(std=(0.25, 0.5, 0.75)).of_channels(1).std
+        (0.5,)
         """
         if in_chans == self.in_chans:
             return self
