@@ -243,7 +243,7 @@ def test_names_as_labels(arrays):
     dataset = own_dataset(((images, names), (images[:6], names[:6])), 0.2)
     assert dataset.classes == ("blue", "green", "red")
     assert dataset.val[0]["label"] == 2
-    assert own_dataset((images[..., :1], labels), 0.5).train[0]["image"].shape == (16, 16)
+    assert own_dataset((images[..., :1], labels), 0.5).train[0]["image"].shape == (16, 16, 1)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,23 @@ def test_objects_that_cannot_be(given, settings, told, tmp_path):
 def test_modules_that_cannot_be(net, told, arrays, tmp_path):
     with pytest.raises(ZooError, match=told):
         fit(config(tmp_path / "run"), model=net, data=arrays)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels(channels, arrays, tmp_path, tiny):
+    images, labels = arrays
+    images = images[..., :1] if channels == 1 else np.pad(images, [(0, 0)] * 3 + [(0, 1)])
+    asked = config(
+        tmp_path / "run", model="tiny", in_chans=channels, rotate=5, shift=1, crop_scale=0.9
+    )
+    result = fit(asked, data=(images, labels))
+    assert result.model.spec.in_chans == channels
+    assert len(result.model.preprocess.mean) == channels
+    found = zoo.load(str(tmp_path / "run/model.safetensors"))
+    assert found(found.preprocess(images[:2])).shape == (2, CLASSES)
+    assert {1: "grey", 4: "RGBA"}[channels] in (tmp_path / "run/card.md").read_text()
+    with pytest.raises(ZooError, match="color: expected pictures of 3 channels"):
+        config(tmp_path, in_chans=channels, color=0.1)
 
 
 # --- several classes a picture -------------------------------------------------------------------

@@ -19,7 +19,8 @@ from training.step import AXIS, keys, make_train_step
 from zoo.errors import ZooError
 from zoo.layers import Conv, GlobalAvgPool, Network, Separable
 from zoo.models.resnet import Block
-from zoo.registry import Paper, Variant, variants
+from zoo.registry import variants
+from zoo.variant import Paper, Variant
 
 BATCHES = [
     {

@@ -283,9 +283,9 @@ def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = 
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    side = model.preprocess.size
+    shape = model.preprocess.shape
     batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, side, side, 3), "uint8"),
+        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), "uint8"),
         "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
     }
     step = crew.jit(parts.step, donate=True)

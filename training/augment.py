@@ -4,8 +4,9 @@ The key follows from the run's seed, the step and the device, so that a resumed 
 same pictures. Each operation has a key of its own and draws for each picture by its place in the
 batch: switching one on changes nothing in what the others draw.
 
-What is random works on a batch, uint8 [N, H, W, 3]. What it does to a picture is a function of one,
-uint8 [H, W, 3], and of numbers. Pictures need not be square.
+What is random works on a batch, uint8 [N, H, W, C]. What it does to a picture is a function of one,
+uint8 [H, W, C], and of numbers. Pictures need not be square. What changes colours needs three
+channels.
 """
 
 import math
@@ -59,12 +60,12 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
     """Move each picture by up to `most` pixels; its edge is repeated where that leaves a gap."""
-    n, height, width, _ = images.shape
+    n, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     corners = jax.random.randint(key, (n, 2), 0, 2 * most + 1)
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(image, (*corner, 0), (height, width, 3))
+        return lax.dynamic_slice(image, (*corner, 0), (height, width, channels))
 
     return jax.vmap(crop)(padded, corners)
 

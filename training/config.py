@@ -80,6 +80,9 @@ class TrainConfig:
     image_size: int | None = option(
         None, "side of the input, pixels; default: the dataset's", low=1, high=10**4
     )
+    in_chans: int = option(
+        3, "channels of the pictures: 1 (grey), 3 (RGB) or 4 (with transparency)", low=1, high=4
+    )
 
     optimizer: str = option("adam", "one of " + ", ".join(OPTIMIZERS), choices=OPTIMIZERS)
     momentum: float = option(
@@ -226,6 +229,13 @@ class TrainConfig:
             object.__setattr__(self, field.name, value)
         for field in dataclasses.fields(self):
             self._check(field.name, field.metadata)
+        if self.in_chans == 2:
+            raise ZooError("in_chans: got 2, expected 1, 3 or 4")
+        if self.in_chans != 3 and (self.color or self.randaugment):
+            asked = "color" if self.color else "randaugment"
+            raise ZooError(
+                f"{asked}: expected pictures of 3 channels, got in_chans {self.in_chans}"
+            )
         if self.batch_size % self.accumulate:
             raise ZooError(
                 f"accumulate: {self.accumulate} parts cannot share out a batch of "

@@ -52,7 +52,7 @@ def train_batches(
             as without: pictures of small classes come several times, of large ones not all.
 
     Returns:
-        An iterator of `{"image": uint8 [B, S, S, 3], "label": int32 [B]}`, the label float32
+        An iterator of `{"image": uint8 [B, S, S, C], "label": int32 [B]}`, the label float32
         [B, K] where pictures may show several classes. Its `get_state()` given
         to the `set_state()` of another continues with the very next batch.
     """
@@ -110,13 +110,13 @@ def eval_batches(
         ..., and all hosts get the same number of batches.
 
     Returns:
-        An iterable of `{"image": uint8 [B, S, S, 3], "label": int32 [B], "weight": float32 [B]}`,
+        An iterable of `{"image": uint8 [B, S, S, C], "label": int32 [B], "weight": float32 [B]}`,
         the label float32 [B, K] where pictures may show several classes.
         The weight is 1, and 0 for the blank pictures that fill up the last batch.
     """
     process, processes = shard
     batches = -(-len(source) // (batch_size * processes))  # rounded up
-    blank = np.zeros((preprocess.size, preprocess.size, 3), np.uint8)
+    blank = np.zeros(preprocess.shape, np.uint8)
     no_label = np.zeros_like(_label(source[0])) if len(source) else np.int32(0)
 
     def load(index: int) -> dict[str, Any]:

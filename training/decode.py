@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.preprocess import Preprocess
-from zoo.reading import count_scans, no_file, read_file, read_rgb, too_much
+from zoo.reading import count_scans, no_file, read_file, read_picture, read_rgb, too_much
 
 try:
     import cykooz_resizer as resizer
@@ -48,13 +48,13 @@ class Encoded:
     name: str
     data: bytes = field(repr=False)
 
-    def rgb(self, draft: bool = False) -> Image.Image:
+    def rgb(self, draft: bool = False, mode: str = "RGB") -> Image.Image:
         """As `read_rgb` of a file.
 
         Raises:
             ZooError: "cannot read image NAME: reason".
         """
-        return read_file(io.BytesIO(self.data), self.name, draft)
+        return read_file(io.BytesIO(self.data), self.name, draft, mode)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.rgb(), dtype)
@@ -71,14 +71,15 @@ def crop(
         choose: the box, given the (width, height) of the upright picture. Called once.
 
     Returns:
-        uint8 [size, size, 3].
+        uint8 [size, size, C].
 
     Raises:
         ZooError: as `Preprocess.image`.
     """
-    jpeg = _plain_jpeg(source) if preprocess.interpolation in FILTERS else None
+    plain = preprocess.in_chans == 3 and preprocess.interpolation in FILTERS
+    jpeg = _plain_jpeg(source) if plain else None
     if jpeg is None:
-        picture = _rgb(source)
+        picture = _picture(source, preprocess.in_chans)
         box = choose(picture.size)
     else:
         data, size = jpeg
@@ -86,9 +87,10 @@ def crop(
         try:
             return _jpeg_crop(data, size, box, preprocess)
         except ValueError:  # damaged: Pillow reads what can be read, or says what is wrong
-            picture = _rgb(source)
+            picture = _picture(source, preprocess.in_chans)
     out = (preprocess.size, preprocess.size)
-    return np.array(picture.resize(out, preprocess.filter, box=box))
+    pixels = np.array(picture.resize(out, preprocess.filter, box=box))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def check(source: str | Encoded) -> None:
@@ -110,8 +112,10 @@ def check(source: str | Encoded) -> None:
         read_rgb(source, draft=True)
 
 
-def _rgb(source: Any) -> Image.Image:
-    return source.rgb() if isinstance(source, Encoded) else read_rgb(source)
+def _picture(source: Any, in_chans: int) -> Image.Image:
+    if isinstance(source, Encoded):
+        source = source.rgb(mode="RGBA" if in_chans == 4 else "RGB")
+    return read_picture(source, in_chans)
 
 
 def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:

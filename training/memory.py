@@ -52,7 +52,7 @@ def needs(
       state: arrays, or their shapes.
     """
     part = max(config.batch_size // devices // config.accumulate, 1)
-    images = jax.ShapeDtypeStruct((part, preprocess.size, preprocess.size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((part, *preprocess.shape), jnp.float32)
 
     def residuals(params: tuple[Any, Any], stats: Any, x: jax.Array) -> list[Any]:
         trained, frozen = params

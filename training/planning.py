@@ -341,9 +341,9 @@ def _needs(config: TrainConfig, pictures: Pictures, machine: Topology) -> memory
     return memory.needs(parts.program, network.preprocess, config, parts.shapes(), machine.chips)
 
 
-def _picture(size: int) -> int:
+def _picture(size: int, channels: int) -> int:
     """Bytes of a picture and its label."""
-    return 3 * size**2 + 4
+    return channels * size**2 + 4
 
 
 def counted(config: TrainConfig, pictures: Pictures, machine: Topology) -> Cost | Overflow:
@@ -351,7 +351,7 @@ def counted(config: TrainConfig, pictures: Pictures, machine: Topology) -> Cost 
     network, _ = outlined(config, pictures)
     need, size = _needs(config, pictures, machine), network.preprocess.size
     share = config.batch_size // machine.chips
-    batch = share * _picture(size)
+    batch = share * _picture(size, config.in_chans)
     if (total := need.total + 2 * batch) > machine.chip.memory:
         return Overflow(config.batch_size, total)
     costs = count(network, input_size=size)
@@ -414,7 +414,9 @@ def savings(
     Args:
       size: side of the pictures, of which no setting saves any.
     """
-    batches = 2 * config.batch_size // machine.chips * _picture(size)  # this one and the next
+    batches = (
+        2 * config.batch_size // machine.chips * _picture(size, config.in_chans)
+    )  # this one and the next
     now, found = _needs(config, pictures, machine).total, []
     changes: dict[str, dict[str, Any]] = {} if config.remat else {"--remat": {"remat": True}}
     for parts in (2, 4):

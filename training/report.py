@@ -20,6 +20,7 @@ from tqdm import tqdm
 import zoo
 from zoo.layers import Network
 from zoo.paths import write as write_whole
+from zoo.reading import read_picture
 from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
 from zoo.text import block, cell, code, markdown, plain
 from zoo.wrapped import Wrapped
@@ -124,7 +125,7 @@ def card(
         ("training time", f"{_seconds(history):.0f} s on {_device()}"),
         ("versions", _versions()),
         ("seed", f"{config.seed}"),
-        ("input", f"{model.preprocess.size} x {model.preprocess.size} RGB"),
+        ("input", _input(model)),
         ("classes", markdown(_listed(dataset.classes))),
         ("left out as unreadable", f"{len(dataset.skipped)}"),
     ]
@@ -281,7 +282,7 @@ def _facts(
         ("network", f"{markdown(config.model)}, from {_started(config)}"),
         ("parameters", f"{cost.params:,}"),
         ("multiply-accumulates a picture", f"{cost.macs:,}"),
-        ("input", f"{size} x {size} RGB"),
+        ("input", _input(model)),
         ("data", markdown(config.data)),
         ("classes", f"{len(dataset.classes)}"),
         ("pictures to train on", f"{len(dataset.train):,}"),
@@ -370,6 +371,11 @@ def _started(config: TrainConfig) -> str:
     if not config.weights:
         return "random weights"
     return f"weights from {markdown(Path(config.weights).name)}"
+
+
+def _input(model: Network) -> str:
+    height, width, channels = model.preprocess.shape
+    return f"{height} x {width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[channels]}"
 
 
 def _seconds(history: list[Record]) -> float:
@@ -474,10 +480,11 @@ def _contact_sheet(
 ) -> Image.Image:
     pictures = []
     for i in chosen:
-        picture = Image.fromarray(model.preprocess.image(dataset.val[i]["image"]))
+        pixels = model.preprocess.image(dataset.val[i]["image"])
+        picture = read_picture(pixels, pixels.shape[-1])
         if picture.width < WIDTH:  # the sheet makes none larger
             picture = picture.resize((WIDTH, WIDTH), Image.Resampling.NEAREST)
-        pictures.append(np.asarray(picture))
+        pictures.append(np.atleast_3d(np.asarray(picture)))
     captions = [_caption(i, predictions, dataset) for i in chosen]
     return contact_sheet(pictures, captions, columns=COLUMNS, width=WIDTH)
 

@@ -90,7 +90,11 @@ def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -
 def _own(module: Any, config: TrainConfig, dataset: data.Dataset) -> Network:
     """A network that Python gave, with the dataset's classes and size."""
     size, classes = config.image_size or dataset.image_size, len(dataset.classes)
-    model = module if isinstance(module, Network) else Wrapped(module, size or OWN_SIZE)
+    model = (
+        module
+        if isinstance(module, Network)
+        else Wrapped(module, size or OWN_SIZE, config.in_chans)
+    )
     if model.spec.num_classes != classes:
         raise ZooError(
             f"model: {model.spec.name} gives {model.spec.num_classes} classes, the data have "
@@ -129,14 +133,14 @@ def _check_weights(config: TrainConfig) -> None:
 
 
 def _switches(config: TrainConfig) -> dict[str, Any]:
-    names = ("dtype", "dropout", "drop_path", "remat")
+    names = ("dtype", "dropout", "drop_path", "remat", "in_chans")
     return {name: getattr(config, name) for name in names}
 
 
 def _at_size(model: Network, config: TrainConfig, usual: int | None) -> Network:
     model.preprocess = preprocessing(model.preprocess, config.image_size, usual)
     model.check_input(
-        jax.ShapeDtypeStruct((1, *[model.preprocess.size] * 2, 3), jnp.float32)  # too small?
+        jax.ShapeDtypeStruct((1, *model.preprocess.shape), jnp.float32)  # too small?
     )
     return model
 
@@ -354,7 +358,7 @@ def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
     part = share // config.accumulate
     if part * (devices if config.sync_bn else 1) > 1:
         return  # two pictures are two values, however small the map
-    image = jax.ShapeDtypeStruct((1, *[model.preprocess.size] * 2, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *model.preprocess.shape), jnp.float32)
 
     def forward(program: Program, params: Arrays, stats: Arrays, x: jax.Array) -> Any:
         return program.network(params, stats, dropout=jax.random.key(0)).forward(x)

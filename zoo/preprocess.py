@@ -123,6 +123,11 @@ class Preprocess:
         """How many channels the pictures have."""
         return len(self.mean)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[H, W, C] of a picture for the network."""
+        return self.size, self.size, self.in_chans
+
     def of_channels(self, in_chans: int) -> "Preprocess":
         """The same for pictures of another number of channels than R, G and B.
 

@@ -27,20 +27,21 @@ class Wrapped(Network):
     have parameters.
 
     Args:
-      module: maps images [N, H, W, 3] float to logits [N, K].
+      module: maps images [N, H, W, C] float to logits [N, K].
       size: side of the images, pixels.
+      in_chans: their channels, C.
 
     Raises:
       ZooError: the module cannot be called so, or gives something else.
     """
 
-    def __init__(self, module: nnx.Module, size: int):
+    def __init__(self, module: nnx.Module, size: int, in_chans: int = 3):
         module.eval()
         self.module = module
         self.deterministic = True
         own = getattr(module, "preprocess", None)
         own = own if isinstance(own, Preprocess) else IMAGENET
-        self.preprocess = own.at_size(size)
+        self.preprocess = own.at_size(size).of_channels(in_chans)
         self.min_size = 1
         self.notes = ()
         self.classes = ()
@@ -48,7 +49,8 @@ class Wrapped(Network):
         self.classifier = None
         self.aux_after = ()
         name = f"{type(module).__module__}.{type(module).__qualname__}"
-        self.spec = Spec(name, num_classes=_classes(module, self.preprocess, name))
+        classes = _classes(module, self.preprocess, name)
+        self.spec = Spec(name, num_classes=classes, in_chans=in_chans)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ class Wrapped(Network):
 
 
 def _classes(module: nnx.Module, preprocess: Preprocess, name: str) -> int:
-    shape = (1, preprocess.size, preprocess.size, 3)
+    shape = (1, *preprocess.shape)
     if not callable(module):
         raise ZooError(f"model: {name} cannot be called, expected images -> logits")
     try:

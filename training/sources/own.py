@@ -139,14 +139,11 @@ def _classes(labels: Any) -> tuple[str, ...]:
 
 def _arrays(images: Any, labels: Any, classes: tuple[str, ...]) -> Source:
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 4 and images.shape[-1] == 1:
-        images = images[..., 0]
-    if images.dtype != np.uint8 or not (
-        images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
-    ):
+    shapes = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3, 4))
+    if images.dtype != np.uint8 or not shapes:
         raise ZooError(
-            f"data: got images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3] "
-            "or, grey, [N, H, W]"
+            f"data: got images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, C] "
+            "with 1, 3 or 4 channels, or, grey, [N, H, W]"
         )
     if len(images) != len(labels):
         raise ZooError(f"data: got {len(images)} images and {len(labels)} labels")
