@@ -141,3 +141,26 @@ def test_only_who_falls_silent_is_missed(monkeypatch, ends_well):
     watch._lost.clear()  # or closing ends this process
     watch.close()
     assert service.signs["zoo/alive/0"] == "done"
+
+
+class Quiet:
+    """A coordination service that takes everything and tells nothing."""
+
+    def key_value_set(self, *_, **__):
+        pass
+
+    def key_value_dir_get(self, _):
+        return []
+
+
+def test_the_first_process_is_killed_while_another_waits_for_the_end(monkeypatch):
+    ended = []
+    monkeypatch.setattr(distributed, "_at_abort", lambda handler: None)
+    monkeypatch.setattr(distributed, "_exit", lambda code, line="": ended.append((code, line)))
+    with socket.create_server(("localhost", 0)) as service:
+        watch = distributed.Watch(Quiet(), 1, 2, f"localhost:{service.getsockname()[1]}")
+        watch.close()  # its own work is done
+        watch._on_abort(6)
+        assert ended == []  # of another cause: it goes on
+    watch._on_abort(6)
+    assert ended == [(75, f"zoo: {distributed.LOST}")]

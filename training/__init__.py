@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
+    from .doors import register_dataset as register_dataset
+    from .doors import register_loss as register_loss
     from .evaluation import Evaluation as Evaluation
     from .evaluation import Predictions as Predictions
     from .evaluation import evaluate as evaluate
@@ -21,9 +23,13 @@ if TYPE_CHECKING:
     from .loop import fit as fit
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .sources.base import Dataset as Dataset
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "TrainConfig": "config",
+    "register_dataset": "doors",
+    "register_loss": "doors",
+    "Dataset": "sources.base",
     "Evaluation": "evaluation",
     "Predictions": "evaluation",
     "predict_all": "evaluation",

@@ -14,6 +14,8 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown
 
+from .doors import LOSSES, losses
+
 # Peak learning rates: for small batch-normalised networks at the default batch of 32.
 LEARNING_RATES = {
     "adam": 1e-2,  # high for Adam, as fits few steps; without batch norm take 0.001
@@ -31,7 +33,6 @@ SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear",
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 KEEP = ("last", "best")
-LOSSES = ("softmax", "sigmoid")
 
 
 def option(
@@ -131,9 +132,8 @@ class TrainConfig:
 
     loss: str | None = option(
         None,
-        "softmax or sigmoid cross-entropy; default: sigmoid where pictures show several classes, "
-        "else softmax",
-        choices=LOSSES,
+        "softmax or sigmoid (cross-entropy), or one that a package adds; default: sigmoid where "
+        "pictures show several classes, else softmax",
     )
     label_smoothing: float = option(
         0.0, "share of the target spread over all classes", low=0, high=0.99
@@ -229,6 +229,8 @@ class TrainConfig:
             object.__setattr__(self, field.name, value)
         for field in dataclasses.fields(self):
             self._check(field.name, field.metadata)
+        if self.loss is not None and self.loss not in (names := (*LOSSES, *losses())):
+            raise unknown("loss", self.loss, names)
         if self.in_chans == 2:
             raise ZooError("in_chans: got 2, expected 1, 3 or 4")
         if self.in_chans != 3 and (self.color or self.randaugment):

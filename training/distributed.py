@@ -218,7 +218,6 @@ class Watch:
         """The process ends well: it looks after nothing any more, and is not to be missed."""
         if self._lost.is_set() or self._code is not None:  # JAX would wait for all, then abort
             self._end()
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)
         self._closed.set()
         self._beating.join(BEAT)  # its last sign, if any, comes before this one
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -275,8 +274,9 @@ class Watch:
         return time.monotonic() - last > silence
 
     def _on_abort(self, _: int) -> None:
-        # JAX aborts from a thread of C++ that notices the end of the first process.
-        if not self._closed.is_set() and (self._gone(3 * BEAT) or self._unreachable()):
+        # JAX aborts from a thread of C++ that notices the end of the first process, also of one
+        # that is killed while this one, with its own work done, waits for all to end.
+        if self._unreachable() or (not self._closed.is_set() and self._gone(3 * BEAT)):
             self._end()
         # else the abort goes on
 

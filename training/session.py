@@ -24,6 +24,7 @@ from zoo.wrapped import Wrapped
 
 from . import data, optim
 from .config import TrainConfig
+from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
@@ -342,7 +343,7 @@ def objective(
         raise ZooError("class_weights: they go with the loss softmax alone")
     return Objective(
         num_classes,
-        objects.loss or LOSSES[name],
+        objects.loss or {**losses(), **LOSSES}[name],
         objects.metrics,
         config.label_smoothing,
         class_weights,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from training import evaluate as evaluate
     from training import finetune as finetune
     from training import fit as fit
+    from training import register_dataset as register_dataset
+    from training import register_loss as register_loss
 
     from .cache import enable_compilation_cache as enable_compilation_cache
     from .context import KERAS as KERAS
@@ -89,7 +91,7 @@ _HOME = {
 }
 
 # The public face of the package `training`, which stands beside this one
-_TRAINING = ("TrainConfig", "evaluate", "finetune", "fit")
+_TRAINING = ("TrainConfig", "evaluate", "finetune", "fit", "register_dataset", "register_loss")
 
 __all__ = [*_HOME, *_TRAINING]
 __version__ = "0.1.0"

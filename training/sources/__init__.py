@@ -4,11 +4,13 @@ Nothing here decodes a picture to learn its class, and nothing is written but wh
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from zoo.errors import ZooError, unknown
 from zoo.paths import cache_folder
 
+from ..doors import datasets
 from .base import Arrays as Arrays
 from .base import Dataset, Request
 from .base import Files as Files
@@ -19,6 +21,7 @@ from .base import record_differences as record_differences
 from .folders import open_folder, open_tar
 from .lists import open_list
 from .originals import CIFAR10, CIFAR100, FASHION, open_cifar, open_mnist
+from .own import own_dataset
 from .tfds import open_tfds
 
 
@@ -54,6 +57,7 @@ def open_dataset(
               TensorFlow. What is prepared as array_record in $TFDS_DATA_DIR (by default
               ~/tensorflow_datasets) is read from there, the newest version; anything else is
               downloaded and prepared, where the builder can do without TensorFlow.
+            - "NAME", "NAME:PATH": what `zoo.register_dataset` added.
         val_fraction: share of each class to hold out where the dataset has no validation split;
             None: nothing, `val` is then empty, and a test split beside `val` is `test`.
         split_seed: which pictures are held out then.
@@ -73,7 +77,9 @@ def open_dataset(
             return opener(request, path)
     if spec == "digits":
         return _digits()
-    raise unknown("dataset", spec, ("digits", *OPENERS))
+    if kind in (outside := datasets()):
+        return replace(own_dataset(outside[kind](path), val_fraction), name=spec)
+    raise unknown("dataset", spec, ("digits", *OPENERS, *outside))
 
 
 def _digits() -> Dataset:

@@ -17,14 +17,14 @@ EXPECTED = (
 )
 
 
-def own_dataset(data: Any, val_fraction: float) -> Dataset:
+def own_dataset(data: Any, val_fraction: float | None) -> Dataset:
     """What a run learns from, of what Python gives it.
 
     Args:
       data: a `Dataset`; two arrays, images uint8 [N, H, W, 3] or [N, H, W] and labels: int [N],
         names [N], or 0 and 1 for each class [N, K]; two such pairs, to train and to validate on; or
         two sources, see `OwnSource`, the first with the attribute `classes`, a list of names.
-      val_fraction: share of each class to hold out of two arrays.
+      val_fraction: share of each class to hold out of two arrays; None: nothing.
 
     Raises:
       ZooError: something else, or arrays that do not fit together.
@@ -60,6 +60,8 @@ def own_dataset(data: Any, val_fraction: float) -> Dataset:
             flip=True,
             multilabel=np.ndim(labels) == 2,
         )
+        if val_fraction is None:
+            return whole
         return split_off(whole, Request("arrays", val_fraction, 0, False))
     train, val = data
     for name, source in (("train", train), ("val", val)):
