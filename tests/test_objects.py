@@ -114,6 +114,9 @@ def test_everything_at_once(arrays, tmp_path):
     x = jnp.ones((1, 16, 16, 3))
     again.eval()
     np.testing.assert_array_equal(again(x), net(x))
+    x, y = arrays
+    assert zoo.evaluate(again, (x, y)).accuracy > 0.9
+    assert zoo.evaluate(again, (x, y)).count == 60
     with pytest.raises(ZooError, match=r"holds 'test_objects.Net', .* call zoo.restore"):
         zoo.load(str(tmp_path / "run/model.safetensors"))
     with pytest.raises(ZooError, match=r"does not fit Net: out.bias is float32 \[3\] in the file"):

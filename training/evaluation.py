@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from tqdm import tqdm
 
 import zoo
@@ -18,10 +19,12 @@ from zoo import backend
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
+from zoo.wrapped import wrapped
 
 from . import data
 from .parallel import Devices
 from .sources.base import Joined, Request, record_differences, split_off
+from .sources.own import own_dataset
 from .state import Arrays, Program, no_totals, take_apart
 from .step import AXIS, Batch, make_eval_step
 
@@ -139,8 +142,8 @@ SPLITS = ("all", "train", "val", "test")
 
 
 def evaluate(
-    model: Network | str | Path,
-    data_spec: str,
+    model: nnx.Module | str | Path,
+    data_spec: Any,
     *,
     split: str | None = None,
     batch_size: int = 64,
@@ -151,8 +154,9 @@ def evaluate(
     """Measure a network on a dataset.
 
     Args:
-      model: a network, or a file that `zoo.save` or a training run wrote, or a run's folder.
-      data_spec: as for `training.data.open_dataset`.
+      model: a network, or a file that `zoo.save` or a training run wrote, or a run's folder; or an
+        `nnx.Module` that maps images to logits.
+      data_spec: as for `training.data.open_dataset`, or what `fit` takes as `data`.
       split: "all", "train", "val" or "test". None takes the validation split of a dataset that has
         one; of another the pictures that the run held out whose model this is, where it was this
         dataset's, and all of them for any other model.
@@ -170,11 +174,16 @@ def evaluate(
         raise unknown("split", str(split), SPLITS)
     backend.expect_training()
     folder = None
-    if not isinstance(model, Network):
+    if isinstance(model, str | Path):
         path = Path(model)
         path = path / "model.safetensors" if path.is_dir() else path
         folder, model = path.parent, zoo.load(str(path))
-    dataset = data.open_dataset(data_spec, val_fraction=None, skip_unreadable=skip_unreadable)
+    if isinstance(data_spec, str):
+        dataset = data.open_dataset(data_spec, val_fraction=None, skip_unreadable=skip_unreadable)
+    else:
+        dataset = own_dataset(data_spec, None)
+    if not isinstance(model, Network):
+        model = wrapped(model, dataset.image_size)
     check_classes(model, dataset.classes)
     source, which = _chosen(dataset, split, folder, val_fraction)
     devices = Devices(engine)

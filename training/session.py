@@ -20,7 +20,7 @@ from zoo.preprocess import INCEPTION, Preprocess
 from zoo.pretrained.store import is_file
 from zoo.registry import abstract, find
 from zoo.text import plain
-from zoo.wrapped import Wrapped
+from zoo.wrapped import wrapped
 
 from . import data, optim
 from .config import TrainConfig
@@ -31,8 +31,6 @@ from .phases import Phase, phases, rate_scales
 from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart
 from .step import AXIS, Batch, make_eval_step, make_train_step
-
-OWN_SIZE = 224  # pixels: of the pictures of a module that does not say, and of data that does not
 
 
 def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
@@ -91,11 +89,9 @@ def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -
 def _own(module: Any, config: TrainConfig, dataset: data.Dataset) -> Network:
     """A network that Python gave, with the dataset's classes and size."""
     size, classes = config.image_size or dataset.image_size, len(dataset.classes)
-    model = (
-        module
-        if isinstance(module, Network)
-        else Wrapped(module, size or OWN_SIZE, config.in_chans)
-    )
+    model = module
+    if not isinstance(module, Network):
+        model = wrapped(module, size, config.in_chans)
     if model.spec.num_classes != classes:
         raise ZooError(
             f"model: {model.spec.name} gives {model.spec.num_classes} classes, the data have "

@@ -65,6 +65,20 @@ class Wrapped(Network):
         yield "module", x
 
 
+def wrapped(module: nnx.Module, size: int | None, in_chans: int | None = None) -> Wrapped:
+    """A module as a network.
+
+    Args:
+      size, in_chans: None: as its own attribute `preprocess` says, or else 224 pixels, RGB.
+
+    Raises:
+      ZooError: as `Wrapped`.
+    """
+    own = getattr(module, "preprocess", None)
+    own = own if isinstance(own, Preprocess) else IMAGENET
+    return Wrapped(module, size or own.size, own.in_chans if in_chans is None else in_chans)
+
+
 def _classes(module: nnx.Module, preprocess: Preprocess, name: str) -> int:
     shape = (1, *preprocess.shape)
     if not callable(module):
