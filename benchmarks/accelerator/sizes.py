@@ -73,7 +73,8 @@ TINY = Sizes(
     copied=2**20,
     families=("mobilenet_v1_025", "resnet8_mlperf"),
     side=32,
-    stepped="resnet8_mlperf",
+    # not ResNet-8: biases before batch norm have gradients of rounding alone, which compare badly
+    stepped="resnet20_cifar",
     trained="resnet8_mlperf",
     epochs=2,
     accuracy=0.2,  # of ten classes; the bound of a whole run is 97 %
