@@ -123,6 +123,7 @@ def test_a_package_of_a_stranger(tmp_path):
     assert "validation accuracy" in told
     stored = json.loads((tmp_path / "run/config.json").read_text())
     assert (stored["model"], stored["data"], stored["loss"]) == ("blob_net", "blobs:16", "squared")
+    assert " nats" not in (tmp_path / "run/report.md").read_text()
     assert float(run("-c", SCRIPT)) > 0.9
 
 

@@ -270,6 +270,11 @@ class TrainConfig:
         return Path(self.out or f"runs/{data}-{self.model}")
 
     @property
+    def own_loss(self) -> bool:
+        """Whether the loss is of another kind, and so of another scale, than cross-entropy."""
+        return "loss=" in (self.objects or "") or self.loss not in (None, *LOSSES)
+
+    @property
     def peak_learning_rate(self) -> float:
         rate = self.learning_rate
         if rate is None:

@@ -429,7 +429,7 @@ class Run:
         """
         self._check_finite(epoch, loss)
         guessing = math.log(len(self.dataset.classes))
-        if self.session.objects.loss is not None:  # of any scale
+        if self.config.own_loss:
             guessing = abs(self.history[0]["train_loss"] if self.history else loss)
         before = self.history[-1]["train_loss"] if self.history else guessing
         if loss > max(EXPLODED * before, 2 * guessing):

@@ -176,8 +176,7 @@ def report(
       kept: the record of the epoch that the model is of; None: the last.
     """
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
-    own_loss = "loss=" in (config.objects or "")
-    result = _result(history, predictions, kept or history[-1], own_loss)
+    result = _result(history, predictions, kept or history[-1], config.own_loss)
     parts = [
         f"# {markdown(config.model)} on {markdown(config.data)}\n\n",
         f"{_table(('', 'on the held-out pictures'), result)}\n\n",
