@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -28,6 +28,8 @@ from zoo.errors import ZooError
 
 from .config import TrainConfig
 from .topologies import Topology
+
+T = TypeVar("T")
 
 INSTALL = 'pip install -U "jax-cnn-zoo[plan]"'
 STEPS = 1000  # of the learning rate's schedule
@@ -108,11 +110,12 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
         assert process.stdout
         questions, answers = process.stdin, process.stdout
 
-        def ask(question: Any) -> Any:
+        def ask(question: TrainConfig) -> Cost | Overflow | ZooError:
             try:
                 pickle.dump(question, questions)
                 questions.flush()
-                return pickle.load(answers)
+                answer: Cost | Overflow | ZooError = pickle.load(answers)
+                return answer
             except (EOFError, BrokenPipeError):
                 return ZooError(_ended(process.wait(), errors))
 
@@ -160,7 +163,7 @@ def _ended(status: int, errors: IO[bytes]) -> str:
     return f"plan: the process that compiles ended early: {last}"
 
 
-def _watched(what: str, answer: Future) -> Any:
+def _watched(what: str, answer: Future[T]) -> T:
     """The answer, with a sign of life while it is waited for."""
     begun = time.monotonic()
     bar_format = "{desc}: {elapsed}"

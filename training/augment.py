@@ -11,6 +11,7 @@ channels.
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -143,11 +144,14 @@ def randaugment(images: jax.Array, key: jax.Array, count: int, magnitude: float)
         return lax.scan(apply, image, (which, signs))[0]
 
     def one_by_one(*batch: jax.Array) -> jax.Array:
-        return lax.map(lambda args: one(*args), batch)
+        return cast(jax.Array, lax.map(lambda args: one(*args), batch))
 
     # Under `vmap` a switch computes every branch: on a CPU far more than is drawn. Accelerators
     # have the power to spare, and to them every turn of a loop is a wait.
-    return lax.platform_dependent(images, which, signs, cpu=one_by_one, default=jax.vmap(one))
+    changed: jax.Array = lax.platform_dependent(
+        images, which, signs, cpu=one_by_one, default=jax.vmap(one)
+    )
+    return changed
 
 
 def operations(
@@ -262,7 +266,8 @@ def sharpness(image: jax.Array, factor: Number) -> jax.Array:
 
 def posterize(image: jax.Array, bits: int) -> jax.Array:
     """Only the first bits of each value."""
-    return image & jnp.uint8(256 - 2 ** (8 - bits))
+    kept: jax.Array = image & jnp.uint8(256 - 2 ** (8 - bits))
+    return kept
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
@@ -355,7 +360,8 @@ def mix(
         return cutmix(x, targets, random_box(box_key, 1 - share, *x.shape[1:3]))
 
     if both:
-        return lax.cond(coin, by_mixup, by_cutmix, x, targets)
+        mixed: tuple[jax.Array, jax.Array] = lax.cond(coin, by_mixup, by_cutmix, x, targets)
+        return mixed
     return by_mixup(x, targets) if config.mixup else by_cutmix(x, targets)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -89,7 +89,8 @@ class Saved:
                 f"checkpoint of step {self.step}: {len(other)} of its arrays are not those of this "
                 f"run ({other[0]}, ...): it was written by another version, or for another network"
             )
-        return jax.tree_util.tree_unflatten(structure, [self.arrays[name] for name in names])
+        leaves = [self.arrays[name] for name in names]
+        return cast(TrainState, jax.tree_util.tree_unflatten(structure, leaves))
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

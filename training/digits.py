@@ -22,7 +22,7 @@ from zoo.errors import ZooError
 CLASSES = tuple("0123456789")
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS has no types
     """Splits `train` (1,437) and `val` (360), each in scikit-learn's order.
 
     Images are uint8 [8, 8, 1], scikit-learn's value times 255/16, rounded.

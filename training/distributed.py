@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 from jax.experimental import multihost_utils
@@ -90,7 +90,7 @@ def in_cluster() -> bool:
             continue
         try:
             if cluster.is_env_present():
-                return cluster.get_process_count() > 1
+                return bool(cluster.get_process_count() > 1)
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             name = cluster.name or cluster.__name__
             raise ZooError(
@@ -348,7 +348,7 @@ def from_first(value: Json) -> Json:
     if jax.process_index() == 0:
         _client().key_value_set(key, json.dumps(value))
         return value
-    return json.loads(_client().blocking_key_value_get(key, PATIENCE * 1000))
+    return cast(Json, json.loads(_client().blocking_key_value_get(key, PATIENCE * 1000)))
 
 
 def _client() -> Any:

@@ -63,26 +63,33 @@ class Predictions:
         """float64 [N]: cross-entropy with the label, nats; with several, the mean over classes."""
         if self.multilabel:
             x = self.logits.astype(np.float64)
-            return (np.logaddexp(0, x) - x * self.labels).mean(-1)
+            losses: np.ndarray = (np.logaddexp(0, x) - x * self.labels).mean(-1)
+            return losses
         own = self.logits[np.arange(len(self.labels)), self.labels]
         with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
-            return self._log_sums - own
+            losses = self._log_sums - own
+        return losses
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """float64 [N]: softmax's for `classes`; sigmoid's where pictures may show several."""
         if self.multilabel:
-            return np.exp(-np.logaddexp(0, -self.logits.max(-1).astype(np.float64)))
+            largest = self.logits.max(-1).astype(np.float64)
+            probabilities: np.ndarray = np.exp(-np.logaddexp(0, -largest))
+            return probabilities
         with np.errstate(invalid="ignore"):
-            return np.exp(self.logits.max(-1) - self._log_sums)
+            probabilities = np.exp(self.logits.max(-1) - self._log_sums)
+        return probabilities
 
     @cached_property
     def right(self) -> np.ndarray:
         """bool [N]: whether `classes` is the picture's, or one of them."""
         if self.multilabel:
             shown = np.take_along_axis(self.labels, self.classes[:, None], -1)[:, 0] > 0
-            return shown & (self.classes >= 0)
-        return self.classes == self.labels
+            right: np.ndarray = shown & (self.classes >= 0)
+        else:
+            right = self.classes == self.labels
+        return right
 
     @property
     def correct(self) -> int:

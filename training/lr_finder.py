@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +154,7 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> int | None:
     return steepest if slopes[steepest] < 0 else None
 
 
-def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float]:
+def _losses(config: TrainConfig, rates: np.ndarray, bar: "tqdm[Any]") -> Iterator[float]:
     """Train a step at each of the rates; the loss of its pictures before it."""
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size)

@@ -15,7 +15,8 @@ PerPicture = Callable[[jax.Array, jax.Array], jax.Array]
 
 def sigmoid(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Binary cross-entropy, the mean over the classes, each of which is there or not."""
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+    losses: jax.Array = optax.sigmoid_binary_cross_entropy(logits, targets)  # [B, K]
+    return losses.mean(-1)
 
 
 LOSSES: Mapping[str, PerPicture] = {"softmax": optax.softmax_cross_entropy, "sigmoid": sigmoid}
@@ -48,7 +49,8 @@ class Objective:
 
     def smoothed(self, labels: jax.Array) -> jax.Array:
         """The targets of training, before pictures are mixed."""
-        return optax.smooth_labels(self.targets(labels), self.label_smoothing)
+        targets: jax.Array = optax.smooth_labels(self.targets(labels), self.label_smoothing)
+        return targets
 
     def weighted(self, targets: jax.Array) -> jax.Array:
         """The targets of training with the weights of their classes."""

@@ -6,7 +6,7 @@ are per device exactly as under `pmap`, so that one step body serves both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -46,7 +46,7 @@ class Devices:
     @property
     def platform(self) -> str:
         """Of these devices: "cpu", "gpu" or "tpu". Those that `plan` compiles for are not here."""
-        return self.mesh.devices.flat[0].platform
+        return str(self.mesh.devices.flat[0].platform)
 
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """
@@ -61,7 +61,7 @@ class Devices:
     def replicate(self, tree: State) -> State:
         """A copy of every array on each device."""
         copies = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), tree)
-        return jax.device_put(copies, NamedSharding(self.local, P()))
+        return cast(State, jax.device_put(copies, NamedSharding(self.local, P())))
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This host's part of a batch, split over its devices."""
@@ -81,13 +81,14 @@ class Devices:
         """Replicated arrays as arrays over the devices of all processes, which Orbax expects."""
         if self.local.size == len(self):
             return tree  # pmap's are this process's own
-        return multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
+        whole = multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
+        return cast(State, whole)
 
     def own(self, tree: State) -> State:
         """Replicated arrays as arrays that this process can use without the others."""
         if jax.process_count() == 1:
             return tree
-        return jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree)
+        return cast(State, jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree))
 
     def compile(
         self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
@@ -97,7 +98,7 @@ class Devices:
         Args:
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
-        run = self.jit(step, donate=donate)
+        run: Callable[[State, Mapping[str, Any]], State] = self.jit(step, donate=donate)
         if self.platform != "cpu":
             return run
 

@@ -177,7 +177,8 @@ class Assembly:
         def start(trained: Arrays, frozen: Arrays, stats: Arrays) -> TrainState:
             return replace(self, trained=trained, frozen=frozen, stats=stats).start()
 
-        return jax.eval_shape(start, self.trained, self.frozen, self.stats)
+        shapes: TrainState = jax.eval_shape(start, self.trained, self.frozen, self.stats)
+        return shapes
 
 
 def assemble(

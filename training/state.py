@@ -138,8 +138,9 @@ def put_together(model: Network, params: Arrays, stats: Arrays) -> None:
     nnx.update(model, state)
 
 
-def flat(state: nnx.State) -> Arrays:
-    return flatten_dict(nnx.to_pure_dict(state), sep=".")
+def flat(state: nnx.State[Any, Any]) -> Arrays:
+    arrays: Arrays = flatten_dict(nnx.to_pure_dict(state), sep=".")
+    return arrays
 
 
 def no_totals(metrics: Iterable[str] = ()) -> Arrays:

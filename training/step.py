@@ -169,4 +169,5 @@ def mean(tree: Tree) -> Tree:
 
 def add(totals: Arrays, sums: Arrays) -> Arrays:
     """The totals with the sums of all devices added."""
-    return jax.tree.map(jnp.add, totals, jax.lax.psum(sums, AXIS))
+    total: Arrays = jax.tree.map(jnp.add, totals, jax.lax.psum(sums, AXIS))
+    return total

@@ -31,7 +31,7 @@ YNN = "xla_cpu_experimental_ynn_fusion_type"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
 
-def jit(function: Callable, platform: str | None = None, **settings: Any) -> Any:
+def jit(function: Callable[..., Any], platform: str | None = None, **settings: Any) -> Any:
     """`jax.jit` with the options of a platform; None: of the default backend, which it starts.
 
     Not for use under another `jax.jit`: the options are then for the caller to set.

@@ -62,14 +62,14 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     return y
 
 
-def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable]]:
+def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
     """All that decides how a model computes, apart from the values of its variables; and these.
 
     Raises:
       Direct: something that cannot be compared.
     """
     settings: list[Any] = []
-    variables: list[nnx.Variable] = []
+    variables: list[nnx.Variable[Any]] = []
     places = {id(model): 0}  # of what was met: another way to it is told by its place
     modules: list[Any] = [model]
     while modules:

@@ -299,7 +299,7 @@ def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
     return "\n\n".join(getattr(report, form)() for report in reports)
 
 
-def _progress(total: int, unit: str = "network") -> "tqdm":
+def _progress(total: int, unit: str = "network") -> "tqdm[Any]":
     """A bar for a terminal to watch, which nothing is left of."""
     from tqdm import tqdm
 

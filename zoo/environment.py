@@ -318,7 +318,7 @@ def _devices() -> str:
 
     def kind(device: jax.Device) -> str:
         limit = (device.memory_stats() or {}).get("bytes_limit")
-        return device.device_kind + (f", {_size(limit)} each" if limit else "")
+        return str(device.device_kind) + (f", {_size(limit)} each" if limit else "")
 
     kinds = [kind(device) for device in jax.local_devices()]
     return "; ".join(f"{kinds.count(name)} x {name}" for name in dict.fromkeys(kinds))

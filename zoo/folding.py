@@ -1,6 +1,7 @@
 """Batch norm folded into the convolutions before it: nothing of it is left to compute."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ def partly_folded(model: Network) -> bool:
 def _absorb(conv: Conv2d, norm: nnx.BatchNorm) -> None:
     """(conv(x) + bias - mean) * factor + shift, as one kernel and one bias."""
 
-    def float32(leaf: nnx.Variable | None, missing: float = 0) -> np.ndarray:
+    def float32(leaf: nnx.Variable[Any] | None, missing: float = 0) -> np.ndarray:
         return np.asarray(missing if leaf is None else leaf[...], np.float32)
 
     factor = float32(norm.scale, 1) / np.sqrt(float32(norm.var) + np.float32(norm.epsilon))

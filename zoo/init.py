@@ -8,13 +8,15 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+Model = TypeVar("Model", bound=nnx.Module)
 
 # --- initialisers of kernels: shape -> standard deviation, then how it is drawn -------------------
 
@@ -81,8 +83,8 @@ CONSTANTS = {
 
 
 def materialize(
-    model: Any, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
-) -> Any:
+    model: Model, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
+) -> Model:
     """An abstract network with arrays for its shapes: from `values` by path, fresh for the rest.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         if self.use_running_average:
-            return super().__call__(x).astype(x.dtype)
+            return cast(jax.Array, super().__call__(x)).astype(x.dtype)
         return self._by_batch(x, ACTIVATIONS["identity"])
 
     def _by_batch(self, x: jax.Array, act: Layer) -> jax.Array:
@@ -146,6 +146,7 @@ class LinearAct(nnx.Module):
         return self.act(self.linear(x))
 
 
+T = TypeVar("T")
 Walk = TypeVar("Walk", bound=Callable[..., Iterator[Any]])
 
 
@@ -509,7 +510,8 @@ class FlattenAt:
         inside = (rows >= cell * length // self.size) & (
             rows < -(-(cell + 1) * length // self.size)
         )
-        return inside / inside.sum(0)
+        cells: np.ndarray = inside / inside.sum(0)
+        return cells
 
 
 # --- the whole network ---------------------------------------------------------------------------
@@ -597,6 +599,14 @@ class Network(nnx.Module):
         """The names of the stages, in order."""
         classifier = ("classifier",) if self.classifier is not None else ()
         return (*self.body.order, *self.head.order, *classifier)
+
+    if TYPE_CHECKING:  # Flax has no annotations for these two
+
+        def train(self, **attributes: Any) -> None:
+            """Dropout is on, and batch norm uses the statistics of the batch, until `eval()`."""
+
+        def eval(self, **attributes: Any) -> None:
+            """Dropout is off, and batch norm uses its running statistics, until `train()`."""
 
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
@@ -699,6 +709,6 @@ def _features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     return OrderedDict(model.steps(x))  # jax sorts the keys of a dict
 
 
-def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:
+def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], T]) -> T:
     model.check_input(x)
-    return calling.call(method, model, x)
+    return cast(T, calling.call(method, model, x))

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from jax import lax
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+T = TypeVar("T")
+Activation = Callable[[jax.Array], jax.Array]
 NO_PADS: Pads = ((0, 0), (0, 0))
 
 MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
@@ -52,11 +54,11 @@ def platform_only(platform: str) -> AbstractContextManager[None]:
     return only(_only.get() or ("cpu" if platform == "cpu" else "default"))
 
 
-def by_platform(*operands: jax.Array, cpu: Callable, default: Callable) -> Any:
+def by_platform(*operands: jax.Array, cpu: Callable[..., T], default: Callable[..., T]) -> T:
     """`lax.platform_dependent`, which compiles one of the two and traces both."""
     if which := _only.get():
         return {"cpu": cpu, "default": default}[which](*operands)
-    return lax.platform_dependent(*operands, cpu=cpu, default=default)
+    return cast(T, lax.platform_dependent(*operands, cpu=cpu, default=default))
 
 
 def conv2d(
@@ -92,7 +94,7 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: An
     Its gradients are as quick on CPU as those of a 1x1 convolution.
     """
 
-    def native(x, kernel):
+    def native(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.dot_general(x, kernel, dimensions, **settings)
 
     if x.ndim != 2:
@@ -141,7 +143,9 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
 
 @global_avg_pool.defjvp
-def _global_avg_pool_jvp(primals, tangents):
+def _global_avg_pool_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     return global_avg_pool(*primals), _mean_hw(*tangents)
 
 
@@ -149,7 +153,7 @@ def batch_norm(
     x: jax.Array,
     scale: jax.Array | None,
     bias: jax.Array,
-    act: Callable[[jax.Array], jax.Array],
+    act: Activation,
     *,
     epsilon: float,
     axis_name: str | None = None,
@@ -178,7 +182,9 @@ def batch_norm(
 # --- XLA's own -----------------------------------------------------------------------------------
 
 
-def _xla_conv(x, kernel, *, stride, pads, groups):
+def _xla_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads, groups: int
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -189,11 +195,19 @@ def _xla_conv(x, kernel, *, stride, pads, groups):
     )
 
 
-def _reduce_window(start, combine, x, window, stride, pads):
+def _reduce_window(
+    start: float,
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    window: Pair,
+    stride: Pair,
+    pads: Pads,
+) -> jax.Array:
     # `start` must be a Python scalar: jax recognises the differentiable max and sum by its value.
-    return lax.reduce_window(
+    y: jax.Array = lax.reduce_window(
         x, start, combine, (1, *window, 1), (1, *stride, 1), ((0, 0), *pads, (0, 0))
     )
+    return y
 
 
 _xla_max_pool = partial(_reduce_window, -jnp.inf, lax.max)
@@ -218,12 +232,14 @@ def _taps(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _ungrouped(x, kernel, stride, pads):
+def _ungrouped(x: jax.Array, kernel: jax.Array, stride: Pair, pads: Pads) -> jax.Array:
     return _xla_conv(x, kernel, stride=stride, pads=pads, groups=1)
 
 
 @_ungrouped.defjvp
-def _ungrouped_jvp(stride, pads, primals, tangents):
+def _ungrouped_jvp(
+    stride: Pair, pads: Pads, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     """For the gradient of the kernel XLA transposes x, and would compute x for that once more.
 
     In the order of the transposed array that takes three times as long. What reads two large arrays
@@ -235,7 +251,7 @@ def _ungrouped_jvp(stride, pads, primals, tangents):
     return _ungrouped(x, kernel, stride, pads), dy
 
 
-def _pointwise(x, kernel, *, stride):
+def _pointwise(x: jax.Array, kernel: jax.Array, *, stride: Pair) -> jax.Array:
     # not x[:, ::2]: that is a gather where the batch is symbolic, in exported programs
     if stride != (1, 1):
         x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *stride, 1))
@@ -246,13 +262,15 @@ def _pointwise(x, kernel, *, stride):
 
 
 @jax.custom_jvp
-def _product(x, kernel):
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x` [N, C] times `kernel` [C, F], with gradients in the form that is quickest."""
     return x @ kernel
 
 
 @_product.defjvp
-def _product_jvp(primals, tangents):
+def _product_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     """Only the transposes of the two terms, the gradients, are worth being quick."""
     (x, kernel), (dx, dkernel) = primals, tangents
     (rows, channels), features = x.shape, kernel.shape[-1]
@@ -267,7 +285,9 @@ def _product_jvp(primals, tangents):
     return _product(x, kernel), dy + x @ dkernel
 
 
-def _grouped(x, kernel, *, stride, pads, groups):
+def _grouped(
+    x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads, groups: int
+) -> jax.Array:
     """Convolutions of `MIN_CHANNELS` or more: neighbouring groups share a block-diagonal kernel."""
     *size, depth, features = kernel.shape
     joined = next(
@@ -284,18 +304,20 @@ def _grouped(x, kernel, *, stride, pads, groups):
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
-def _padded_depthwise(x, kernel, *, stride, pads):
+def _padded_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
     """Padded first, and kept so for the gradients: they need not pad it, nor is it kept twice."""
     return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _depthwise(x, kernel, stride):
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: Pair) -> jax.Array:
     return _shifted_sum(x, kernel, stride)
 
 
 @_depthwise.defjvp
-def _depthwise_jvp(stride, primals, tangents):
+def _depthwise_jvp(
+    stride: Pair, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     """Written so that the transposes of the two terms, the gradients, are quick."""
     (x, kernel), (dx, dkernel) = primals, tangents
     y = _depthwise(x, kernel, stride)
@@ -303,20 +325,24 @@ def _depthwise_jvp(stride, primals, tangents):
     (dy,) = jax.linear_transpose(spread, y)(dx)
 
     @jax.checkpoint  # keeps the picture, not a slice for every tap
-    def one(picture, dkernel):
+    def one(picture: jax.Array, dkernel: jax.Array) -> jax.Array:
         return _shifted_sum(picture[None], dkernel, stride)[0]
 
     # picture by picture: for the gradient of the kernel one stays in the cache
     return y, dy + lax.map(lambda picture: one(picture, dkernel), x)
 
 
-def _shifted_sum(x, kernel, stride):
-    taps = _taps(x, kernel.shape[:2], stride, NO_PADS)
-    weights = kernel.reshape(-1, kernel.shape[-1])
-    return reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
+def _shifted_sum(x: jax.Array, kernel: jax.Array, stride: Pair) -> jax.Array:
+    height, width, _, channels = kernel.shape
+    taps = _taps(x, (height, width), stride, NO_PADS)
+    weights = kernel.reshape(-1, channels)
+    total: jax.Array = reduce(jnp.add, [tap * w for tap, w in zip(taps, weights, strict=True)])
+    return total
 
 
-def _shifted_sum_dx(g, kernel, shape, stride):
+def _shifted_sum_dx(
+    g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: Pair
+) -> jax.Array:
     """The same sum over the cotangent, spread out by the stride, with the kernel turned round."""
     padding = [(0, 0, 0)]
     for axis in (0, 1):
@@ -330,12 +356,18 @@ def _shifted_sum_dx(g, kernel, shape, stride):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def _sum_pool(x, window, stride, pads):
+def _sum_pool(x: jax.Array, window: Pair, stride: Pair, pads: Pads) -> jax.Array:
     return reduce(jnp.add, _taps(x, window, stride, pads))
 
 
 @_sum_pool.defjvp
-def _sum_pool_jvp(window, stride, pads, primals, tangents):
+def _sum_pool_jvp(
+    window: Pair,
+    stride: Pair,
+    pads: Pads,
+    primals: tuple[jax.Array, ...],
+    tangents: tuple[jax.Array, ...],
+) -> tuple[jax.Array, jax.Array]:
     """The same sum the other way round, so that its transpose pads once and not for every tap."""
     (x,), (dx,) = primals, tangents
     zero = jnp.zeros((), dx.dtype)
@@ -352,11 +384,11 @@ def _sum_pool_jvp(window, stride, pads, primals, tangents):
     return y, lax.slice(total, (0, 0, 0, 0), total.shape, (1, *stride, 1))
 
 
-def _mean_hw(x):
+def _mean_hw(x: jax.Array) -> jax.Array:
     return x.mean((1, 2))
 
 
-def _sliced_mean(x):
+def _sliced_mean(x: jax.Array) -> jax.Array:
     for axis in (2, 1):
         length = x.shape[axis]
         x = reduce(jnp.add, [lax.index_in_dim(x, i, axis, False) for i in range(length)]) / length
@@ -364,7 +396,7 @@ def _sliced_mean(x):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x, window, stride, pads):
+def _max_pool(x: jax.Array, window: Pair, stride: Pair, pads: Pads) -> jax.Array:
     return by_platform(
         x,
         cpu=lambda x: reduce(jnp.maximum, _taps(x, window, stride, pads, -jnp.inf)),
@@ -373,8 +405,14 @@ def _max_pool(x, window, stride, pads):
 
 
 @_max_pool.defjvp
-def _max_pool_jvp(window, stride, pads, primals, tangents):
-    def at_first_maximum(x, dx):
+def _max_pool_jvp(
+    window: Pair,
+    stride: Pair,
+    pads: Pads,
+    primals: tuple[jax.Array, ...],
+    tangents: tuple[jax.Array, ...],
+) -> tuple[jax.Array, jax.Array]:
+    def at_first_maximum(x: jax.Array, dx: jax.Array) -> jax.Array:
         first, *others = _taps(x, window, stride, pads, -jnp.inf)
         largest, place = first, jnp.zeros(first.shape, jnp.int8)
         for i, tap in enumerate(others, 1):
@@ -382,11 +420,14 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
             largest = jnp.maximum(largest, tap)
         place = lax.optimization_barrier(place)  # once, not again for every tap
         taps = enumerate(_taps(dx, window, stride, pads))
-        dy = reduce(jnp.add, [jnp.where(place == i, tap, 0) for i, tap in taps])
-        return lax.optimization_barrier(dy)  # what the gradient sums up, likewise
+        dy: jax.Array = reduce(jnp.add, [jnp.where(place == i, tap, 0) for i, tap in taps])
+        dy = lax.optimization_barrier(dy)  # what the gradient sums up, likewise
+        return dy
 
-    def native(x, dx):
-        return jax.jvp(lambda x: _xla_max_pool(x, window, stride, pads), (x,), (dx,))[1]
+    def native(x: jax.Array, dx: jax.Array) -> jax.Array:
+        dy: jax.Array
+        _, dy = jax.jvp(lambda x: _xla_max_pool(x, window, stride, pads), (x,), (dx,))
+        return dy
 
     tangent = partial(by_platform, cpu=at_first_maximum, default=native)
     # keeps x for the backward pass, not a mask for every tap
@@ -396,9 +437,18 @@ def _max_pool_jvp(window, stride, pads, primals, tangents):
 
 # --- batch norm ----------------------------------------------------------------------------------
 
+Moved = tuple[jax.Array, jax.Array, jax.Array]  # (y, mean, var), or their tangents
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
-def _batch_norm(x, scale, bias, act, epsilon, axis_name):
+def _batch_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    act: Activation,
+    epsilon: float,
+    axis_name: str | None,
+) -> Moved:
     mean, var = _moments(x, axis_name)
     factor = lax.rsqrt(var + epsilon) * scale
     y = act((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
@@ -406,14 +456,29 @@ def _batch_norm(x, scale, bias, act, epsilon, axis_name):
 
 
 @_batch_norm.defjvp
-def _batch_norm_jvp(act, epsilon, axis_name, primals, tangents):
+def _batch_norm_jvp(
+    act: Activation,
+    epsilon: float,
+    axis_name: str | None,
+    primals: tuple[jax.Array, ...],
+    tangents: tuple[jax.Array, ...],
+) -> tuple[Moved, Moved]:
     x, scale, bias = primals
     mean, var = _moments(x, axis_name)
     inverse = lax.rsqrt(var + epsilon)
     y = act((x.astype(jnp.float32) - mean) * (inverse * scale) + bias).astype(x.dtype)
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(x, scale, bias, mean, inverse, dx, dscale, dbias):
+    def tangent(
+        x: jax.Array,
+        scale: jax.Array,
+        bias: jax.Array,
+        mean: jax.Array,
+        inverse: jax.Array,
+        dx: jax.Array,
+        dscale: jax.Array,
+        dbias: jax.Array,
+    ) -> jax.Array:
         # In the order of the gradient, from its end to its beginning.
         dtype, x = x.dtype, x.astype(jnp.float32)
         again = _written_out(x)[0] - mean
@@ -424,13 +489,14 @@ def _batch_norm_jvp(act, epsilon, axis_name, primals, tangents):
         # Of x, not of x - mean: the gradient's sums then read x, and nothing is written for them.
         dy = dx + x * (inverse * dscale) + (dbias - mean * inverse * dscale)
         (dy,) = _written_out(dy)
-        return jax.jvp(act, ((x - mean) * (inverse * scale) + bias,), (dy,))[1].astype(dtype)
+        _, dy = jax.jvp(act, ((x - mean) * (inverse * scale) + bias,), (dy,))
+        return cast(jax.Array, dy).astype(dtype)
 
     dy = tangent(x, scale, bias, mean, inverse, *tangents)
     return (y, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
-def _moments(x, axis_name):
+def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
     """Mean and variance: E[x^2] - E[x]^2, with x counted from somewhere near its mean.
 
     Else twice as many digits would be lost as the mean has more than the deviation. On CPU a
@@ -438,27 +504,32 @@ def _moments(x, axis_name):
     """
     x = x.astype(jnp.float32)
 
-    def from_first(x):
+    def from_first(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         first = x[0, 0, 0]  # of the values that a channel has, any will do
         return _moments_from(
             first if axis_name is None else lax.pmean(first, axis_name), x, axis_name
         )
 
-    def from_zero(x):
+    def from_zero(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, var = _moments_from(0, x, axis_name)
         far = (mean * mean > FAR * FAR * var).any()
-        return lax.cond(far, lambda: _moments_from(mean, x, axis_name), lambda: (mean, var))
+        moments: tuple[jax.Array, jax.Array] = lax.cond(
+            far, lambda: _moments_from(mean, x, axis_name), lambda: (mean, var)
+        )
+        return moments
 
     return by_platform(x, cpu=from_zero, default=from_first)
 
 
-def _moments_from(shift, x, axis_name):
+def _moments_from(
+    shift: jax.Array | int, x: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
     x = x - shift
     mean = _mean(x, axis_name)
     return shift + mean, jnp.maximum(_mean(x * x, axis_name) - mean * mean, 0)
 
 
-def _written_out(*arrays):
+def _written_out(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """On CPU these are in memory before anything is computed from them.
 
     Elsewhere memory is what batch norm waits for: XLA computes g twice there, from bfloat16, where
@@ -467,6 +538,6 @@ def _written_out(*arrays):
     return by_platform(*arrays, cpu=lambda *a: lax.optimization_barrier(a), default=lambda *a: a)
 
 
-def _mean(x, axis_name):
+def _mean(x: jax.Array, axis_name: str | None) -> jax.Array:
     mean = x.mean((0, 1, 2))
     return mean if axis_name is None else lax.pmean(mean, axis_name)

@@ -362,4 +362,5 @@ def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.nd
             x.take(i, axis).astype(np.float32) for i in (low, np.minimum(low + 1, last))
         )
         x = first + (second - first) * share
-    return np.rint(x).astype(np.uint8)
+    resized: np.ndarray = np.rint(x).astype(np.uint8)
+    return resized

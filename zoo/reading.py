@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,10 +287,12 @@ def _upright_rgb(picture: "Image.Image", in_place: bool, mode: str) -> "Image.Im
 
 def _is_16_bits(extrema: Any) -> bool:
     low, high = extrema
-    return low >= 0 and high <= 65535
+    return bool(low >= 0 and high <= 65535)
 
 
-def _in_bands(picture: "Image.Image", convert: Any) -> "Image.Image":
+def _in_bands(
+    picture: "Image.Image", convert: Callable[["Image.Image"], "Image.Image"]
+) -> "Image.Image":
     """What `convert` makes of a picture, a few rows at a time: it takes several copies of them."""
     from PIL import Image
 

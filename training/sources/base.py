@@ -109,7 +109,8 @@ class Dataset:
         """How many training pictures each class has, int64 [classes]."""
         labels = labels_of(self.train)
         if self.multilabel:
-            return labels.sum(0).astype(np.int64)
+            counts: np.ndarray = labels.sum(0).astype(np.int64)
+            return counts
         return np.bincount(labels, minlength=len(self.classes))
 
 
@@ -251,7 +252,8 @@ class Subset:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        return labels_of(self.source)[self.indices]
+        labels: np.ndarray = labels_of(self.source)[self.indices]
+        return labels
 
     def contents(self, classes: int) -> list[Content]:
         """Of all classes together what the whole is, and which pictures of it."""

@@ -30,7 +30,8 @@ class Normalise(nnx.Module):
         self.norm = norm
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(x).astype(x.dtype)  # float32 within
+        y: jax.Array = self.norm(x)  # float32 within
+        return y.astype(x.dtype)
 
 
 @dataclass(frozen=True)

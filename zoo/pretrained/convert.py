@@ -237,7 +237,7 @@ def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
             except KeyError:
                 continue
             if len(got) == 4 and (*got[:2], got[3]) == (*shape[:2], shape[3]):
-                return got[2]
+                return int(got[2])
     return channels
 
 

@@ -30,9 +30,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import (
@@ -283,7 +283,7 @@ def _noted(path: Path) -> str:
 def _on_hub(source: str) -> tuple[str, str, str | None]:
     """Repository, file, revision."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     expected = "expected hf://OWNER/REPO/FILE, or .../FILE@REVISION"
     parts = _HUB.fullmatch(source)
@@ -508,14 +508,18 @@ class _Redirects(HTTPRedirectHandler):
     def __init__(self) -> None:
         self.headers: list[Message] = []
 
-    def http_error_302(self, req, fp, code, msg, headers):
+    def http_error_302(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> IO[bytes] | None:
         """Follow, without the body of the redirect: urllib would read all of it."""
         fp.close()
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
         """The request to follow with; http is followed only from one mirror address to another."""
         here, there = urlsplit(req.full_url), urlsplit(newurl)
         same = (there.scheme, there.netloc) == (here.scheme, here.netloc)

@@ -101,7 +101,9 @@ def peak(operations: Sequence[Operation], image: Value, output: Value) -> int:
     return most
 
 
-def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtypeStruct) -> int:
+def kept(
+    graphdef: nnx.GraphDef[Network], state: nnx.State[Any, Any], image: jax.ShapeDtypeStruct
+) -> int:
     """Bytes that training keeps from the forward for the backward pass.
 
     What `jax.vjp` of a network in training mode gives its backward function, each array once, the
@@ -112,7 +114,9 @@ def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtyp
       graphdef, state: of the network, in any mode.
     """
 
-    def residuals(params: nnx.State, rest: nnx.State, x: jax.Array) -> list[Any]:
+    def residuals(
+        params: nnx.State[Any, Any], rest: nnx.State[Any, Any], x: jax.Array
+    ) -> list[Any]:
         def forward(params: Mapping[str, Any]) -> jax.Array:
             twin = nnx.merge(graphdef, params, nnx.to_pure_dict(rest))
             twin.train()

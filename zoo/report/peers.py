@@ -261,7 +261,7 @@ def macs(spec: Spec, input_size: int, with_aux: bool = False) -> int:
     graphdef, state = nnx.split(model)
     rows = {".".join(map(str, path[:-2])) for path, _ in nnx.to_flat_state(state)}
 
-    def forward(state: nnx.State, x: jax.Array) -> Any:
+    def forward(state: nnx.State[Any, Any], x: jax.Array) -> Any:
         twin = nnx.merge(graphdef, state)
         twin.deterministic = not with_aux
         return twin.forward(x)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ... import plugins
 from ...errors import ZooError
 from ...settings import shown
-from .base import Layout
+from .base import Layout as Layout
 from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
