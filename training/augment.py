@@ -167,13 +167,13 @@ def operations(
     corner = -0.5, -0.5  # Pillow shears about the corner of the picture
     across, down = round(150 / 331 * m * width), round(150 / 331 * m * height)
     return {
-        "identity": lambda image, sign: image,
-        "autocontrast": lambda image, sign: autocontrast(image),
-        "equalize": lambda image, sign: equalize(image),
+        "identity": lambda image, _: image,
+        "autocontrast": lambda image, _: autocontrast(image),
+        "equalize": lambda image, _: equalize(image),
         "rotate": lambda image, sign: rotate(image, sign * 30 * m, fill=GREY),
-        "solarize": lambda image, sign: solarize(image, 256 * (1 - m)),
+        "solarize": lambda image, _: solarize(image, 256 * (1 - m)),
         "color": lambda image, sign: saturation(image, 1 + sign * 0.9 * m),
-        "posterize": lambda image, sign: posterize(image, 8 - round(4 * m)),
+        "posterize": lambda image, _: posterize(image, 8 - round(4 * m)),
         "contrast": lambda image, sign: contrast(image, 1 + sign * 0.9 * m),
         "brightness": lambda image, sign: brightness(image, 1 + sign * 0.9 * m),
         "sharpness": lambda image, sign: sharpness(image, 1 + sign * 0.9 * m),

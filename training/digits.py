@@ -48,7 +48,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS has
             disable_shuffling=True,  # else records lie in the order of the hashes of their keys
         )
 
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+    def _split_generators(self, _dl_manager: object) -> dict[str, Any]:
         labels = _arrays()["labels"]
         # Every fifth digit of the digits ordered by class: 20% of each, to within one.
         val = np.argsort(labels, kind="stable")[::5]

@@ -63,11 +63,11 @@ class Predictions:
         """float64 [N]: cross-entropy with the label, nats; with several, the mean over classes."""
         if self.multilabel:
             x = self.logits.astype(np.float64)
-            losses: np.ndarray = (np.logaddexp(0, x) - x * self.labels).mean(-1)
-            return losses
+            means: np.ndarray = (np.logaddexp(0, x) - x * self.labels).mean(-1)
+            return means
         own = self.logits[np.arange(len(self.labels)), self.labels]
         with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
-            losses = self._log_sums - own
+            losses: np.ndarray = self._log_sums - own
         return losses
 
     @cached_property
@@ -75,10 +75,10 @@ class Predictions:
         """float64 [N]: softmax's for `classes`; sigmoid's where pictures may show several."""
         if self.multilabel:
             largest = self.logits.max(-1).astype(np.float64)
-            probabilities: np.ndarray = np.exp(-np.logaddexp(0, -largest))
-            return probabilities
+            sigmoids: np.ndarray = np.exp(-np.logaddexp(0, -largest))
+            return sigmoids
         with np.errstate(invalid="ignore"):
-            probabilities = np.exp(self.logits.max(-1) - self._log_sums)
+            probabilities: np.ndarray = np.exp(self.logits.max(-1) - self._log_sums)
         return probabilities
 
     @cached_property

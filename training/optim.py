@@ -60,7 +60,7 @@ def muon(config: TrainConfig) -> optax.GradientTransformation:
             lambda u: MuonDimensionNumbers(tuple(range(u.ndim - 1)), u.ndim - 1), updates
         )
 
-    def widened(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def widened(updates: optax.Updates, _params: optax.Params) -> optax.Updates:
         # as in Jordan's code and in optax.contrib.muon: more outputs than inputs, larger steps
         return jax.tree.map(lambda u: u * max(1, u.shape[-1] ** 2 / u.size) ** 0.5, updates)
 
@@ -79,16 +79,16 @@ def muon(config: TrainConfig) -> optax.GradientTransformation:
 RULES = {
     "adam": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),
     "adamw": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),  # all decay is decoupled
-    "adagrad": Rule(lambda config: optax.scale_by_rss()),
+    "adagrad": Rule(lambda _: optax.scale_by_rss()),
     "rmsprop": Rule(  # TensorFlow's: epsilon inside the root, squares start at 1
-        lambda config: optax.scale_by_rms(
+        lambda _: optax.scale_by_rms(
             decay=0.9, eps=RMSPROP_EPSILON, initial_scale=1.0, eps_in_sqrt=True
         ),
         velocity=True,
     ),
     "sgd": Rule(lambda config: optax.trace(config.momentum, nesterov=True)),
     "lamb": Rule(lambda config: optax.scale_by_adam(b1=config.momentum, eps=1e-6), trust=1.0),
-    "lars": Rule(lambda config: optax.identity(), trust=LARS_TRUST, velocity=True),
+    "lars": Rule(lambda _: optax.identity(), trust=LARS_TRUST, velocity=True),
     "lion": Rule(lambda config: optax.scale_by_lion(b1=config.momentum, b2=0.99)),
     "muon": Rule(muon),
 }
@@ -116,7 +116,7 @@ def optimizer(
     def decayed(params: optax.Params) -> optax.Params:
         return {path: p.ndim > 1 and scales[path] != 0 for path, p in params.items()}
 
-    def scaled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def scaled(updates: optax.Updates, _params: optax.Params) -> optax.Updates:
         return {
             path: u * scales[path] if scales[path] else jnp.zeros_like(u)  # 0 x NaN is NaN
             for path, u in updates.items()

@@ -23,7 +23,7 @@ Activation = Callable[[jax.Array], jax.Array]
 # --- padding rules: (input length, kernel, stride) -> (before, after) -----------------------------
 
 
-def _symmetric(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _symmetric(_length: int, kernel: int, _stride: int) -> tuple[int, int]:
     return (kernel - 1) // 2, (kernel - 1) // 2
 
 
@@ -32,11 +32,11 @@ def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _same_even(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _same_even(_length: int, kernel: int, stride: int) -> tuple[int, int]:
     return _same(stride * kernel, kernel, stride)
 
 
-def _valid(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _valid(_length: int, _kernel: int, _stride: int) -> tuple[int, int]:
     return 0, 0
 
 

@@ -132,7 +132,7 @@ def activated(norm: Layer, x: jax.Array, act: Layer) -> jax.Array:
     """`act(norm(x))`; of a batch norm in training mode as one function."""
     if isinstance(norm, BatchNorm) and not norm.use_running_average:
         # private: `nnx.tabulate` compiles public methods, which an activation cannot be given to
-        return norm._by_batch(x, act)
+        return norm._by_batch(x, act)  # noqa: SLF001
     return act(norm(x))
 
 
@@ -461,7 +461,7 @@ class LRN:
     beta: float = 0.75
     k: float = 1.0
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -477,7 +477,7 @@ class LRN:
 class GlobalAvgPool:
     """Mean over height and width: `[N, H, W, C] -> [N, C]` (Network in Network, section 3.2)."""
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -494,7 +494,7 @@ class FlattenAt:
 
     size: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, self.size**2 * channels
 
     def __call__(self, x: jax.Array) -> jax.Array:

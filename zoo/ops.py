@@ -420,8 +420,8 @@ def _max_pool_jvp(
             largest = jnp.maximum(largest, tap)
         place = lax.optimization_barrier(place)  # once, not again for every tap
         taps = enumerate(_taps(dx, window, stride, pads))
-        dy: jax.Array = reduce(jnp.add, [jnp.where(place == i, tap, 0) for i, tap in taps])
-        dy = lax.optimization_barrier(dy)  # what the gradient sums up, likewise
+        total = reduce(jnp.add, [jnp.where(place == i, tap, 0) for i, tap in taps])
+        dy: jax.Array = lax.optimization_barrier(total)  # what the gradient sums up, likewise
         return dy
 
     def native(x: jax.Array, dx: jax.Array) -> jax.Array:

@@ -191,7 +191,7 @@ class Preprocess:
         if self.interpolation == "tf_bilinear":
             return _tf_bilinear(_array(picture), (height, width), self.size)
         if width * height > MOST:
-            return _array(whole._centre(picture))
+            return _array(whole._centre(picture))  # noqa: SLF001  # of the same class
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return _array(picture.crop((left, top, left + self.size, top + self.size)))

@@ -168,7 +168,7 @@ class Tagged:
     def examples(self) -> tuple[tuple[str, int], ...]:
         return self.files.examples
 
-    def contents(self, classes: int) -> "list[Content]":
+    def contents(self, _classes: int) -> "list[Content]":
         """Of each class its files, as `Files.contents`; of pictures of no class their number."""
         paths = [path for path, _ in self.examples]
         own = [[paths[i] for i in np.flatnonzero(column)] for column in self.labels.T]

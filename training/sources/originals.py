@@ -232,7 +232,8 @@ def _latin1(text: str, _: object = None) -> bytes:
     return text.encode("latin1")
 
 
-class _Unpickler(pickle._Unpickler):  # Python's own: a pickle cannot make its memo a huge array
+# Python's own: a pickle cannot make its memo a huge array
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001
     """Reads plain containers and arrays of bytes; imports nothing, calls only what stands here."""
 
     known: ClassVar[Mapping[str, Callable[..., Any]]] = {
@@ -253,7 +254,7 @@ class _Unpickler(pickle._Unpickler):  # Python's own: a pickle cannot make its m
         raise pickle.UnpicklingError("a bytearray, which would be made before its bytes are there")
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
+        **pickle._Unpickler.dispatch,  # noqa: SLF001
         pickle.BYTEARRAY8[0]: _load_bytearray,
     }
 
@@ -267,7 +268,7 @@ def _unpickled(name: str, data: bytes) -> dict[str, Any]:
     try:
         entries = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(entries, dict):
-            raise ValueError(f"a {type(entries).__name__}, expected a dict")
+            raise pickle.UnpicklingError(f"a {type(entries).__name__}, expected a dict")
     except (
         pickle.UnpicklingError,
         ValueError,

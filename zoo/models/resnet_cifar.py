@@ -33,7 +33,7 @@ class ZeroPadded:
     features: int
     stride: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, _channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, self.features
 
     def __call__(self, x: jax.Array) -> jax.Array:

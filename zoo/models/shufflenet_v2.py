@@ -36,7 +36,7 @@ PAPER = Paper(
 class Shuffle:
     """The channels of both halves in turns, for the next unit to split them otherwise."""
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -130,7 +130,7 @@ def _ints(values: Any) -> np.ndarray:
 
 
 def _plain(op: str) -> Row:
-    return lambda b, eqn, *inputs: b.add(op, *inputs)
+    return lambda b, _, *inputs: b.add(op, *inputs)
 
 
 def _reshape(b: _Builder, eqn: Any, x: Value) -> Value:
@@ -283,11 +283,11 @@ PRIMITIVES: dict[str, Row] = {
     "logistic": _plain("Sigmoid"),
     "erf": _plain("Erf"),
     "erfc": _erfc,
-    "copy": lambda b, eqn, x: x,
-    "square": lambda b, eqn, x: b.add("Mul", x, x),
+    "copy": lambda _b, _eqn, x: x,
+    "square": lambda b, _, x: b.add("Mul", x, x),
     "integer_pow": _power,
     "pow": _plain("Pow"),
-    "rsqrt": lambda b, eqn, x: b.add("Reciprocal", b.add("Sqrt", x)),
+    "rsqrt": lambda b, _, x: b.add("Reciprocal", b.add("Sqrt", x)),
     "convert_element_type": _cast,
     "reshape": _reshape,
     "squeeze": _reshape,

@@ -16,11 +16,11 @@ from .transformers import TRANSFORMERS
 # what `zoo.save` writes
 ZOO = Layout(
     name="zoo",
-    rules={"*": lambda model: (("(.*)", r"\1"),)},
+    rules={"*": lambda _: (("(.*)", r"\1"),)},
     leaves={},
     join=".",
-    arrange=lambda path, array, model: array,
-    restore=lambda path, array, model: array,
+    arrange=lambda _path, array, _model: array,
+    restore=lambda _path, array, _model: array,
 )
 
 LAYOUTS = {

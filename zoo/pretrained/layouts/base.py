@@ -42,7 +42,7 @@ class Layout:
     restore: Callable[[str, np.ndarray, Network], np.ndarray]  # (our path, ours) -> theirs
     ignored: str = r"$^"  # pattern of source names that hold no part of the function
     # names as a file happens to have them -> those of `rules`, before anything else looks at them
-    rename: Callable[[Network, Arrays], Arrays] = lambda model, arrays: arrays
+    rename: Callable[[Network, Arrays], Arrays] = lambda _, arrays: arrays
     numerics: Mapping[str, Numerics] = field(default_factory=dict)  # elsewhere the variant's own
     # elsewhere IMAGENET; a function where the file's arrays say it
     preprocess: Mapping[str, Preprocess | Callable[[Arrays], Preprocess]] = field(

@@ -12,7 +12,7 @@ from .base import Layout, Rules
 from .torch import TORCHVISION
 
 
-def _googlenet(model: Network) -> Rules:
+def _googlenet(_model: Network) -> Rules:
     """https://github.com/BVLC/caffe/blob/master/models/bvlc_googlenet/train_val.prototxt"""
     module = r"body\.mixed(\d\w)\."
     return (
@@ -35,7 +35,7 @@ def _googlenet(model: Network) -> Rules:
     )
 
 
-def _nin_imagenet(model: Network) -> Rules:
+def _nin_imagenet(_model: Network) -> Rules:
     """https://gist.github.com/mavenlin/d802a5849de39225bcc6"""
     return (
         (r"body\.mlpconv(\d)\.conv\.conv", r"conv\1"),
