@@ -73,6 +73,7 @@ class Cost:
 
     @property
     def memory(self) -> int:
+        """Bytes that the program needs on each device at its peak."""
         return self.arguments + self.outputs - self.aliased + self.scratch + self.ahead
 
 

@@ -78,9 +78,9 @@ def random_rotate(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
 
 def random_color(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
-    """torchvision's ColorJitter: brightness, contrast, saturation times 1 - `most` to 1 + `most`.
+    """Brightness, contrast and saturation times a factor from 1 - `most` to 1 + `most`.
 
-    In this order always: but for what is clipped, the three commute.
+    As torchvision's ColorJitter, but always in this order: except for clipping, the three commute.
     """
     factors = jax.random.uniform(key, (len(images), 3), minval=1 - most, maxval=1 + most)
 
@@ -307,6 +307,7 @@ def luma(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
 
 
 def to_uint8(x: jax.Array) -> jax.Array:
+    """Values rounded and clipped to 0..255, as uint8."""
     return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)
 
 
@@ -322,7 +323,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax
 
 
 def box_mask(height: int, width: int, box: Box) -> jax.Array:
-    """bool [H, W, 1]: what lies in the box."""
+    """Which pixels lie in the box, bool [H, W, 1]."""
     top, bottom, left, right = box
     y = jnp.arange(height)[:, None, None]
     x = jnp.arange(width)[None, :, None]
@@ -384,6 +385,7 @@ def cutmix(x: jax.Array, targets: jax.Array, box: Box) -> tuple[jax.Array, jax.A
 
 
 def mixed(targets: jax.Array, share: Number) -> jax.Array:
+    """Each picture's targets blended with those of the picture that it is mixed with."""
     return share * targets + (1 - share) * targets[::-1]
 
 

@@ -237,7 +237,8 @@ class Checkpoints:
         shutil.rmtree(gone, ignore_errors=True)
 
     def _check_room(self, state: TrainState) -> None:
-        """
+        """Check that the disk has room for a state.
+
         Raises:
           OSError: the disk has no room, which TensorStore would tell in hundreds of lines.
         """

@@ -248,7 +248,8 @@ class TrainConfig:
         _ = self.drops, self.multipliers  # told here if they cannot be read
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
-        """
+        """Check a field against the bounds or choices that stand with it.
+
         Raises:
           ZooError: a value out of its bounds, or not among the choices.
         """
@@ -271,6 +272,7 @@ class TrainConfig:
 
     @property
     def peak_learning_rate(self) -> float:
+        """The highest learning rate, scaled to the batch size if `base_batch_size` is set."""
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATES[self.optimizer]
@@ -311,6 +313,7 @@ class TrainConfig:
         return found
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields by name, ready for `config.json`; see `from_dict`."""
         return asdict(self)
 
     @classmethod

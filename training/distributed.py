@@ -127,7 +127,8 @@ def _checked(coordinator: str | None, processes: int | None, process: int | None
 
 
 def _check_port(port: int) -> None:
-    """
+    """Check that the coordinator's port is free.
+
     Raises:
       ZooError: somebody else has the port, on which JAX would crash.
     """

@@ -51,11 +51,12 @@ class Predictions:
 
     @property
     def multilabel(self) -> bool:
+        """Whether a picture may show several classes, or none."""
         return self.labels.ndim == 2
 
     @cached_property
     def classes(self) -> np.ndarray:
-        """int [N]: the class of the largest logit, of equal ones the first; -1 where one is NaN."""
+        """The class of the largest logit, int [N]; of equal ones the first, -1 if any is NaN."""
         return np.where(np.isnan(self.logits).any(-1), -1, self.logits.argmax(-1))
 
     @cached_property
@@ -83,7 +84,7 @@ class Predictions:
 
     @cached_property
     def right(self) -> np.ndarray:
-        """bool [N]: whether `classes` is the picture's, or one of them."""
+        """Whether `classes` is the picture's class, or one of its classes, bool [N]."""
         if self.multilabel:
             shown = np.take_along_axis(self.labels, self.classes[:, None], -1)[:, 0] > 0
             right: np.ndarray = shown & (self.classes >= 0)
@@ -93,6 +94,7 @@ class Predictions:
 
     @property
     def correct(self) -> int:
+        """How many pictures are classified correctly."""
         return int(self.right.sum())
 
     @cached_property
@@ -415,7 +417,8 @@ def means(totals: Arrays) -> Evaluation:
 
 
 def check_classes(model: Network, classes: tuple[str, ...]) -> None:
-    """
+    """Check that a network has the classes of a dataset.
+
     Raises:
       ZooError: the network's classes are not these.
     """

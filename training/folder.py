@@ -31,7 +31,8 @@ LIBRARIES = ("jax", "flax", "optax")  # that a result depends on
 
 
 def check_out(out: Path, config: TrainConfig) -> None:
-    """
+    """Check that a run can be written into a folder.
+
     Raises:
       ZooError: the folder cannot be used for this run; nothing has been written.
     """
@@ -144,7 +145,8 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
 
 
 def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
-    """
+    """Check that a resumed run sees the data it began with, in every process.
+
     Raises:
       ZooError: the run in the folder is of other data, or another process reads others.
     """
@@ -172,7 +174,8 @@ def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
 
 
 def make(out: Path) -> None:
-    """
+    """Make the folder of a run.
+
     Raises:
       ZooError: the folder cannot be made.
     """
@@ -183,7 +186,8 @@ def make(out: Path) -> None:
 
 
 def check_shared(out: Path) -> None:
-    """
+    """Check that all processes see the same folder.
+
     Raises:
       ZooError: another process made the folder, but not where this one looks.
     """

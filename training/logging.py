@@ -35,7 +35,8 @@ class Log:
         self._events = _Events(out, step)
 
     def add(self, record: Record) -> None:
-        """
+        """Write the record of an epoch.
+
         Raises:
           OSError: a full disk; the next record that can be written brings this one along.
         """
@@ -56,6 +57,7 @@ class Log:
             self._behind = False
 
     def close(self) -> None:
+        """Close the TensorBoard file."""
         self._events.close()
 
 

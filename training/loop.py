@@ -423,7 +423,8 @@ class Run:
     # --- when the loss explodes
 
     def _check(self, epoch: int, loss: float) -> None:
-        """
+        """Check the training loss of an epoch.
+
         Raises:
           Diverged: the mean training loss of an epoch is not finite, or has exploded.
         """

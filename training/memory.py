@@ -32,6 +32,7 @@ class Memory:
 
     @property
     def total(self) -> int:
+        """Bytes on each device: all parts together."""
         return self.fixed + self.activations
 
     def __str__(self) -> str:
@@ -83,4 +84,5 @@ def size(tree: Any) -> int:
 
 
 def megabytes(count: int) -> str:
+    """A number of bytes for people: "21.3 MB", "1.25 GB"."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

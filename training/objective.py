@@ -80,7 +80,7 @@ class Objective:
 
 
 def _rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """int [B]: the place of a picture's class, 0 the first; of several classes the best place."""
+    """The rank of a picture's class by logit, from 0, int [B]; of several classes the best rank."""
     one = labels
     if labels.ndim == 2:
         one = jnp.where(labels > 0, logits, -jnp.inf).argmax(-1)

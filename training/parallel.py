@@ -49,7 +49,8 @@ class Devices:
         return str(self.mesh.devices.flat[0].platform)
 
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
-        """
+        """Check that the devices can share out a batch evenly.
+
         Args:
           parts: that each device computes one after the other.
 

@@ -103,6 +103,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
+        """Whether the batch asked for fits into the machine's memory."""
         return isinstance(self.cost, Cost)
 
     @property

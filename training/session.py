@@ -36,7 +36,8 @@ OWN_SIZE = 224  # pixels: of the pictures of a module that does not say, and of 
 
 
 def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
-    """
+    """Open the dataset of a run.
+
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
@@ -124,7 +125,8 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
 
 
 def _check_weights(config: TrainConfig) -> None:
-    """
+    """Check that published weights belong to the configured network.
+
     Raises:
       ZooError: published weights of another network, or of no known name.
     """
@@ -237,7 +239,8 @@ class Session:
 
     @classmethod
     def open(cls, config: TrainConfig, objects: Objects = NONE) -> "Session":
-        """
+        """Open the data and build the network of a run.
+
         Raises:
           ZooError: as `open_data` and `build`.
         """
@@ -246,10 +249,12 @@ class Session:
 
     @property
     def steps_per_epoch(self) -> int:
+        """How many full batches the training data make."""
         return len(self.dataset.train) // self.config.batch_size
 
     @cached_property
     def phases(self) -> list[Phase]:
+        """The phases of the run: the head alone first, when fine-tuning, then everything."""
         return phases(self.config, model_stages(self.model))
 
     @property
@@ -259,13 +264,15 @@ class Session:
 
     @cached_property
     def objective(self) -> Objective:
+        """The loss and the metrics of the run."""
         weights = class_weights(self.dataset) if self.config.class_weights else None
         return objective(
             self.config, len(self.dataset.classes), weights, self.dataset.multilabel, self.objects
         )
 
     def check(self, devices: int) -> None:
-        """
+        """Check the settings that depend on the network, the data and the number of devices.
+
         Raises:
           ZooError: settings that this network or these data cannot have, on so many devices.
         """
@@ -298,6 +305,7 @@ class Session:
         )
 
     def eval_step(self, program: Program) -> Callable[[Any, Batch], Any]:
+        """The function that adds the metrics of a batch to the totals."""
         return make_eval_step(program, self.model.preprocess, self.objective)
 
     def train_batches(self) -> grain.DatasetIterator:
@@ -313,6 +321,7 @@ class Session:
         )
 
     def val_batches(self) -> grain.IterDataset:
+        """This process's part of the validation batches, every picture once."""
         return data.eval_batches(
             self.dataset.val,
             self.model.preprocess,
@@ -352,7 +361,8 @@ def objective(
 
 
 def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
-    """
+    """Check that batch norm gets more than one value for each channel.
+
     Raises:
       ZooError: a batch norm that is to follow the batch would see one value a channel.
     """

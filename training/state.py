@@ -139,6 +139,7 @@ def put_together(model: Network, params: Arrays, stats: Arrays) -> None:
 
 
 def flat(state: nnx.State[Any, Any]) -> Arrays:
+    """The arrays of a module's state by dotted path ("body.stem.conv.kernel")."""
     arrays: Arrays = flatten_dict(nnx.to_pure_dict(state), sep=".")
     return arrays
 

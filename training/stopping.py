@@ -24,8 +24,10 @@ class Interrupted(Exception):
 
 
 class AtOnce(BaseException):
-    """As `Interrupted`, raised by a signal wherever the program is: no `except Exception` may take
-    it for an error of its own."""
+    """`Interrupted`, raised by a signal handler at whatever point the program has reached.
+
+    It is a BaseException so that no `except Exception` there takes it for an error of its own.
+    """
 
 
 class Stop:
@@ -54,7 +56,8 @@ class Stop:
             self._leave()
 
     def check(self) -> None:
-        """
+        """Leave if the process was told to stop.
+
         Raises:
           Interrupted: the process was told to stop, and has nothing to lose.
         """

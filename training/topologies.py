@@ -59,10 +59,12 @@ class Topology:
 
     @property
     def chips(self) -> int:
+        """How many chips the machine has."""
         return math.prod(map(int, self.name.partition(":")[2].split("x")))
 
     @property
     def is_tpu(self) -> bool:
+        """Whether the chips are TPUs."""
         return self.chip.name.startswith("TPU")
 
 

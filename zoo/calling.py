@@ -95,7 +95,7 @@ def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
 
 @cache
 def _kind(of: type) -> str:
-    """isinstance with nnx's types is slow."""
+    """What an attribute of this type is to `look`; cached, because isinstance is slow in nnx."""
     if issubclass(of, nnx.Variable):
         return "variable"
     if issubclass(of, nnx.Pytree):
@@ -105,7 +105,8 @@ def _kind(of: type) -> str:
 
 
 def see(method: Method, model: nnx.Module, settings: list[Any]) -> Seen:
-    """
+    """Compile a method for a model as it is now.
+
     Raises:
       Direct: settings that cannot be compared.
     """

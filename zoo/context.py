@@ -114,38 +114,47 @@ KERAS = Numerics(
 
 
 def relu(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`."""
     return jax.nn.relu(x)
 
 
 def relu6(x: jax.Array) -> jax.Array:
+    """`min(max(x, 0), 6)`."""
     return jax.nn.relu6(x)
 
 
 def tanh(x: jax.Array) -> jax.Array:
+    """The hyperbolic tangent."""
     return jnp.tanh(x)
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
+    """`1 / (1 + exp(-x))`."""
     return jax.nn.sigmoid(x)
 
 
 def silu(x: jax.Array) -> jax.Array:
+    """`x * sigmoid(x)`, also called swish."""
     return jax.nn.silu(x)
 
 
 def gelu(x: jax.Array) -> jax.Array:
+    """`x` times the normal distribution function of `x`: the exact GELU, by `erf`."""
     return jax.nn.gelu(x, approximate=False)
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """`relu6(x + 3) / 6`."""
     return jax.nn.hard_sigmoid(x)
 
 
 def hard_swish(x: jax.Array) -> jax.Array:
+    """`x * hard_sigmoid(x)`."""
     return jax.nn.hard_swish(x)
 
 
 def identity(x: jax.Array) -> jax.Array:
+    """`x` as it is: no activation."""
     return x
 
 
@@ -212,10 +221,12 @@ class Spec:
                 raise unknown(kind, got, choices)
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields by name, ready for JSON; see `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Spec":
+        """Rebuild a `Spec` from what `to_dict` returned."""
         return cls(**{**values, "numerics": Numerics(**values["numerics"])})
 
 
@@ -255,18 +266,22 @@ class Context:
 
     @property
     def numerics(self) -> Numerics:
+        """How the source of the weights computes the network."""
         return self.spec.numerics
 
     @property
     def dtype(self) -> jnp.dtype:
+        """The dtype of the activations."""
         return jnp.dtype(self.spec.dtype)
 
     @property
     def param_dtype(self) -> jnp.dtype:
+        """The dtype of the parameters."""
         return jnp.dtype(self.spec.param_dtype)
 
     @property
     def has_norm(self) -> bool:
+        """Whether the network has normalisers, batch norm as a rule."""
         return self.spec.norm != "none"
 
     def act(self, paper: str | None) -> Activation:

@@ -225,7 +225,8 @@ def _settings() -> Iterator[Row]:
 
 
 def _without_secrets(value: str) -> str:
-    """
+    """Hide the user, the password and the query of an address.
+
     >>> _without_secrets("https://me:secret@mirror/path?token=1")
     'https://***@mirror/path?***'
     """

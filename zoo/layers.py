@@ -28,13 +28,18 @@ Kernel = int | tuple[int, int]  # a square, or (height, width)
 
 
 class Row(Protocol):
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]: ...
+    """A row of a table: a frozen dataclass, as a rule, that knows how to build its layer."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        """The layer for inputs of `channels` channels, and the number of channels it returns."""
+        ...
 
 
 Table = Mapping[str, Row]
 
 
 def pair(k: Kernel) -> tuple[int, int]:
+    """(height, width) of a kernel given as either an int or a pair."""
     return (k, k) if isinstance(k, int) else k
 
 
@@ -300,6 +305,7 @@ class Conv:
 
 
 def batch_norm(features: int, ctx: Context) -> BatchNorm:
+    """A batch norm with the momentum and the epsilon of the source of the weights."""
     return BatchNorm(
         features,
         use_running_average=True,
@@ -403,6 +409,8 @@ class Dropout:
 
 @dataclass(frozen=True)
 class MaxPool:
+    """Maximum over windows of `kernel` x `kernel` pixels."""
+
     kernel: int
     stride: int
     padding: str | None = None  # None: as the source of the weights pads
@@ -422,6 +430,8 @@ def max_pool_of_zeros(
 
 @dataclass(frozen=True)
 class AvgPool:
+    """Mean over windows of `kernel` x `kernel` pixels."""
+
     kernel: int
     stride: int
     padding: str | None = None
@@ -649,6 +659,7 @@ class Network(nnx.Module):
         return _run(self, x, Network.forward)
 
     def check_input(self, x: Any) -> None:
+        """Raise a `ZooError` that says what is wrong with `x`, if it cannot be an input."""
         channels, side = self.spec.in_chans, self.min_size
         want = f"expected preprocessed float images [N, H, W, {channels}], H and W >= {side}"
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):

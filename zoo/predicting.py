@@ -36,6 +36,7 @@ class Answer:
     best: tuple[tuple[int, str, float], ...]  # number, name and probability
 
     def lines(self) -> list[str]:
+        """One line for each of the best classes: percent and name."""
         return [f"{share:6.1%}  {plain(name)}" for _, name, share in self.best]
 
 

@@ -345,11 +345,10 @@ def _array(picture: "Image.Image") -> np.ndarray:
 
 
 def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.ndarray:
-    """The middle [size, size, C] of uint8 [H, W, C] resized to `shape` (height, width), as
-    `tf.compat.v1.image.resize_bilinear` does it.
+    """The middle [size, size, C] of uint8 [H, W, C] resized to `shape` (height, width).
 
-    Row i of n looks at i * H / n, between the two rows there; columns alike. Only the result is
-    rounded, to 8 bits.
+    As `tf.compat.v1.image.resize_bilinear` does it: row i of n is taken at i * H / n, between the
+    two rows there, and columns likewise. Only the result is rounded, to 8 bits.
     https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/kernels/image/resize_bilinear_op.cc
     """
     x = pixels

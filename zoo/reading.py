@@ -70,7 +70,7 @@ PILLOW = r"PIL\."  # its modules
 
 
 def suffix_of(name: str) -> str:
-    """ ".jpg" of "photos/Cat.JPG"; "" where there is none."""
+    """The suffix of a file's name: ".jpg" of "photos/Cat.JPG", "" where there is none."""
     stem, _, suffix = name.rpartition("/")[2].rpartition(".")
     return f".{suffix.lower()}" if stem and suffix else ""
 
@@ -348,6 +348,7 @@ def _pixels(source: Any, mode: str) -> np.ndarray:
 
 
 def check_unit_range(pixels: np.ndarray) -> None:
+    """Raise a `ZooError` unless all values lie in 0..1."""
     if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
         raise ZooError(
             "expected float images with values in 0..1 (or uint8 in 0..255), got "

@@ -60,6 +60,7 @@ class Wrapped(Network):
 
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+        """The one stage there is: the module itself."""
         with jax.named_scope("module"):
             x = self.module(x)
         yield "module", x

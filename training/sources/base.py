@@ -135,6 +135,7 @@ class Files:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The class of every file, int64 [N]."""
         return np.array([label for _, label in self.examples], np.int64)
 
     def contents(self, classes: int) -> "list[Content]":
@@ -166,6 +167,7 @@ class Tagged:
 
     @property
     def examples(self) -> tuple[tuple[str, int], ...]:
+        """Pairs of path and index, as those of `Files`."""
         return self.files.examples
 
     def contents(self, _classes: int) -> "list[Content]":
@@ -252,6 +254,7 @@ class Subset:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The labels of the chosen pictures, in their order."""
         labels: np.ndarray = labels_of(self.source)[self.indices]
         return labels
 
@@ -279,6 +282,7 @@ class Joined:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The labels of all sources, one source after the other."""
         return np.concatenate([labels_of(source) for source in self.sources])
 
 
@@ -408,7 +412,8 @@ def _looks_like_split(name: str) -> tuple[str, str] | None:
 
 
 def _check_folders(part: Part) -> None:
-    """
+    """Check that the class folders are classes.
+
     Raises:
         ZooError: folders that look like splits or versions of a dataset and not like classes.
     """

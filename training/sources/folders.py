@@ -20,6 +20,7 @@ UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to 
 
 
 def open_folder(request: Request, path: str) -> Dataset:
+    """A folder of class folders, or of splits that hold them; see `open_dataset`."""
     root = Path(path).expanduser()
     shown = plain(str(root))
     try:
@@ -209,6 +210,7 @@ def _start(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @contextlib.contextmanager
 def tar_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a damaged tar file into a `ZooError` that names it."""
     try:
         yield
     except DAMAGED as error:
@@ -224,6 +226,7 @@ def _is_plain_tar(path: Path) -> bool:
 
 
 def open_tar(request: Request, path: str) -> Dataset:
+    """A tar file of class folders, read as `open_folder` reads a folder."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ZooError(f"archive {file} {'is not a file' if file.exists() else 'does not exist'}")

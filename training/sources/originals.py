@@ -71,6 +71,7 @@ PLENTY = 1 << 29  # bytes; the largest of the original files, CIFAR-100's traini
 
 
 def open_cifar(kind: Cifar, request: Request, path: str) -> Dataset:
+    """CIFAR-10 or CIFAR-100, from the original files or from class folders; see `open_dataset`."""
     place = Path(path).expanduser()
     batches = (*kind.train, *kind.val)
     binaries = tuple(f"{name}.bin" for name in batches)
@@ -306,6 +307,7 @@ FASHION = (
 def open_mnist(
     folder: str, classes: tuple[str, ...], flip: bool, request: Request, path: str
 ) -> Dataset:
+    """MNIST or Fashion-MNIST, from the original idx files; see `open_dataset`."""
     place = Path(path).expanduser()
     # "train-images.idx3-ubyte" is what some unpackers make of it
     names = {

@@ -118,6 +118,7 @@ class OwnSource:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The labels that the source knows, or else those of all its items."""
         known = getattr(self.source, "labels", None)
         items = (self[i]["label"] for i in range(len(self)))
         return np.asarray(list(items) if known is None else known)

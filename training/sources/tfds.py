@@ -70,6 +70,7 @@ class Records:
 
 
 def open_tfds(request: Request, name: str) -> Dataset:
+    """A dataset of TensorFlow Datasets, by name; see `open_dataset`."""
     match = re.fullmatch(r"([A-Za-z]\w*)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", name)
     if not match:
         raise ZooError(f"{request.spec}: expected tfds:NAME, tfds:NAME/CONFIG or either :VERSION")

@@ -118,6 +118,7 @@ DROPOUT_FIRST: Table = dict(
 
 
 def alexnet(ctx: Context, body: Table, head: Table, min_size: int) -> Network:
+    """AlexNet with one of the tables above."""
     return Network(body, head, ctx, min_size=min_size)
 
 

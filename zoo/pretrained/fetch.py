@@ -271,7 +271,7 @@ def _note(path: Path) -> Path:
 
 
 def _noted(path: Path) -> str:
-    """ "sha256:" and the noted digest of a file, or "" where there is none."""
+    """The noted digest of a file, with "sha256:" before it; "" where none is noted."""
     kept, digest = _note(path), ""
     with suppress(OSError):
         if kept.is_file():

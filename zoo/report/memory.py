@@ -33,10 +33,13 @@ class Result:
     written: Buffer | None = None
 
     def reads(self) -> set[Buffer]:
+        """The buffers that whoever uses the value has to read."""
         return self.sources if self.written is None else {self.written}
 
 
 class Step(NamedTuple):
+    """An operation as a scheduler sees it: the buffers it reads and the one it writes."""
+
     reads: set[Buffer]
     writes: Buffer
     elementwise: bool

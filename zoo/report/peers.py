@@ -89,10 +89,12 @@ class Peer:
 
     @property
     def name(self) -> str:
+        """The library and its name for the network."""
         return f"{self.peer} {self.model}"
 
     @property
     def numerics(self) -> Numerics:
+        """How the peer computes the network."""
         return NUMERICS[self.built] if self.built else find(self.network).numerics
 
     @property
@@ -406,7 +408,7 @@ def _of_papers(network: str) -> tuple[list[Cells], list[Table]]:
 
 
 def verdict(ours: int, text: str) -> str:
-    """ "agrees" if ours rounds to the figure as printed, else by how many percent it differs."""
+    """How our figure compares: "agrees" if it rounds to the printed one, else by what percent."""
     bound, figure, step = _parse(text)
     agrees = ours < figure if bound else 2 * abs(ours - figure) <= step
     return "agrees" if agrees else f"{float(100 * ours / figure - 100):+.1f} %"

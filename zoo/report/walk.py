@@ -42,6 +42,7 @@ class Value:
 
     @property
     def bytes(self) -> int:
+        """Its size in memory."""
         return math.prod(self.shape) * self.itemsize
 
     @property
@@ -53,6 +54,8 @@ class Value:
 
 
 class Operation(NamedTuple):
+    """One primitive of the traced program, with its operands and results."""
+
     name: str  # of the primitive
     scope: str  # "body/stage1/block0/conv1"
     settings: dict[str, Any]

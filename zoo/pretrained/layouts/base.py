@@ -68,6 +68,7 @@ class Layout:
         return self.leaves.get(special) or self.leaves.get(f"{kind}.{leaf}", leaf)
 
     def rules_for(self, model: Network) -> Rules:
+        """The rules for a network's names; a `ZooError` if the layout has none."""
         rules = _of(self.rules, find(model.spec.name))
         if rules is None:
             raise ZooError(
@@ -77,6 +78,7 @@ class Layout:
         return rules(model)
 
     def numerics_for(self, variant: Variant) -> Numerics:
+        """How the source computes a network."""
         return _of(self.numerics, variant) or variant.numerics
 
     def preprocess_for(self, variant: Variant, arrays: Arrays | None = None) -> Preprocess:
