@@ -1,4 +1,4 @@
-"""What a run will hold in the memory of each device, worked out before anything is allocated."""
+"""The memory that a run will need on each device, worked out before anything is allocated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Memory:
 
     @property
     def fixed(self) -> int:
-        """What no batch changes."""
+        """Bytes that do not depend on the batch size."""
         return self.parameters + self.optimizer + self.gradients
 
     @property
@@ -44,7 +44,7 @@ class Memory:
 def needs(
     program: Program, preprocess: Preprocess, config: TrainConfig, state: TrainState, devices: int
 ) -> Memory:
-    """What training holds at once: the state, one set of gradients, one part's activations.
+    """The memory of training: the state, one set of gradients, the activations of one part.
 
     Activations are counted as by `zoo.count`, with auxiliary classifiers where the network has
     some. XLA's scratch space and the input's prefetched batches come on top.
@@ -65,7 +65,7 @@ def needs(
 
         return jax.tree.leaves(jax.vjp(forward, trained)[1])
 
-    with ops.native_only():  # else what every platform's own operations keep is added up
+    with ops.native_only():  # or the activations of all platforms' variants would be added up
         activations = held(
             residuals, (state.params, state.frozen), state.stats, images, axis=(AXIS, devices)
         )

@@ -1,4 +1,4 @@
-"""How a step runs on all devices: the only file that says `pmap`, or `shard_map`.
+"""How a step runs on all devices. This is the only file that uses `pmap` or `shard_map`.
 
 Both engines run the same per-device function over the same mesh: the state is replicated, the
 batch split along its first axis. `shard_map` runs with `check_vma=False`, under which gradients
@@ -35,7 +35,7 @@ class Devices:
             raise unknown("engine", engine, ("pmap", "shard_map"))
         backend.expect_training()
         self.engine = engine
-        # a Mesh by hand: `jax.make_mesh` makes Explicit axes, which pmap does not take
+        # not `jax.make_mesh`, whose Explicit axes pmap does not take
         self.mesh = Mesh(np.array(devices or jax.devices()), (AXIS,))
         # pmap sees this host's devices, shard_map all of them
         self.local = self.mesh.local_mesh if engine == "pmap" else self.mesh
@@ -45,14 +45,15 @@ class Devices:
 
     @property
     def platform(self) -> str:
-        """Of these devices: "cpu", "gpu" or "tpu". Those that `plan` compiles for are not here."""
+        """The platform of the devices: "cpu", "gpu" or "tpu"."""
         return str(self.mesh.devices.flat[0].platform)
 
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """Check that the devices can share out a batch evenly.
 
         Args:
-          parts: that each device computes one after the other.
+          batch_size: pictures over all devices.
+          parts: into how many parts each device splits its share, to compute them in turn.
 
         Raises:
           ZooError: the devices cannot share out the batch evenly.
@@ -112,7 +113,7 @@ class Devices:
         return when_ready
 
     def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
-        """What `compile` runs, as `jax.jit` gives it: for its `lower(state, batch)` too."""
+        """The jitted function behind `compile`, which also has `lower(state, batch)`."""
 
         def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
             with ops.platform_only(self.platform):
@@ -138,7 +139,7 @@ class Devices:
 
 
 def check_share(devices: int, batch_size: int, parts: int = 1) -> None:
-    """`Devices.check_batch` for so many devices."""
+    """`Devices.check_batch` for that number of devices."""
     shares = devices * parts
     if batch_size % shares:
         low = batch_size // shares * shares
