@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: nothing of it is left to compute."""
+"""Fold batch norm into the convolutions before it, so that it costs nothing in inference."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,7 +39,7 @@ def fold(model: Network) -> Network:
 
 
 def partly_folded(model: Network) -> bool:
-    """Whether `fold` left norms in: it alone makes networks that have norms, but none foldable."""
+    """Whether `fold` made the network but had to leave some norms in."""
     modules = [module for _, module in nnx.iter_modules(model)]
     foldable = any(isinstance(m, ConvNormAct) and m.norm is not None for m in modules)
     return not foldable and any(isinstance(m, nnx.BatchNorm) for m in modules)

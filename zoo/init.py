@@ -1,7 +1,7 @@
-"""Fresh parameters, drawn by NumPy: nothing is compiled, and every value follows from its name.
+"""Initial parameters, drawn by NumPy, so that nothing has to be compiled.
 
-A parameter's values depend on the seed and on its own path alone, so that a new head, or one more
-layer, changes no other parameter.
+The values of a parameter depend only on the seed and on its path. So a new head, or one more layer,
+changes no other parameter.
 """
 
 import math
@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of one unit: kernels are [kh, kw, C_in / groups, F] or [C_in, F]."""
+    """(fan in, fan out) of a kernel, [kh, kw, C_in / groups, F] or [C_in, F]."""
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 
@@ -44,7 +44,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.
 
 
 def _truncated(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
-    """Normal values beyond two deviations drawn again, as TensorFlow's `truncated_normal`."""
+    """Normal values within two deviations, as from TensorFlow's `truncated_normal`."""
     x = rng.standard_normal(math.prod(shape), np.float32)
     while len(outside := np.flatnonzero(np.abs(x) > 2)):
         x[outside] = rng.standard_normal(len(outside), np.float32)
@@ -71,7 +71,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal": lambda rng, shape: _normal(rng, shape, 0.01),
 }
 
-# What a leaf that is not a kernel starts from, by its name.
+# The initial values of leaves that are not kernels, by name.
 CONSTANTS = {
     "bias": 0,
     "scale": 1,
@@ -85,12 +85,12 @@ CONSTANTS = {
 def materialize(
     model: Model, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
 ) -> Model:
-    """An abstract network with arrays for its shapes: from `values` by path, fresh for the rest.
+    """Fill an abstract network with arrays: from `values` by path, and random ones for the rest.
 
     Args:
       model: a network from `zoo.registry.abstract`.
       init: the initialiser of kernels, a key of `INITIALIZERS`.
-      seed: of every fresh value.
+      seed: of the random values.
       values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
     """
     values = values or {}
