@@ -67,25 +67,28 @@ class Handler(BaseHTTPRequestHandler):
         if fault is None and content is None:
             fault = 404
         if isinstance(fault, int):
-            return self.refuse(fault)
+            self.refuse(fault)
+            return
         kind, value = fault or ("", None)
         if kind == "raw":
             with suppress(OSError):  # a client that had enough
                 for piece in value:
                     self.connection.sendall(piece)
-            return None
+            return
         if kind == "redirect":
             self.send_response(302)
             self.send_header("Location", value)
             self.send_header("Content-Length", "0")
             self.send_header("X-Linked-Etag", host.etag or "")  # the Hub's
-            return self.end_headers()
+            self.end_headers()
+            return
         assert content is not None
         start = 0
         if wanted and host.ranges and self.headers["If-Range"] in (None, host.etag):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
-                return self.refuse(416)
+                self.refuse(416)
+                return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")

@@ -1,7 +1,7 @@
-"""The training step compiled for TPUs that are not there, in a process of its own.
+"""Compile the training step for TPUs that are not there, in a process of its own.
 
-libtpu compiles for a TPU without one, but where it is loaded JAX looks for a TPU and complains of
-none, so it is loaded in a child process alone, which answers one configuration after another.
+libtpu can compile without a TPU. But once it is loaded, JAX looks for a TPU and complains if there
+is none. So only a child process loads it, which compiles one configuration after another.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -29,10 +29,12 @@ from zoo.errors import ZooError
 from .config import TrainConfig
 from .topologies import Topology
 
+T = TypeVar("T")
+
 INSTALL = 'pip install -U "jax-cnn-zoo[plan]"'
 STEPS = 1000  # of the learning rate's schedule
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-SIGN_OF_LIFE = 60  # seconds between two lines where no terminal shows the time
+SIGN_OF_LIFE = 60  # seconds between two lines if there is no terminal to show the time
 MAKE_CHIPS_WHOLE = {"v4": {"chip_config_name": "megacore"}}  # as JAX does: one device, two cores
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -45,7 +47,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a step has to know of a dataset."""
+    """What a step needs to know about a dataset."""
 
     num_classes: int
     image_size: int | None = None  # usual for the dataset
@@ -55,7 +57,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes of each chip: bytes of memory, and what is done once a step."""
+    """What one step costs each chip: bytes of memory, operations and traffic."""
 
     batch_size: int  # of all chips together
     arguments: int  # the state and the pictures
@@ -71,6 +73,7 @@ class Cost:
 
     @property
     def memory(self) -> int:
+        """Bytes that the program needs on each device at its peak."""
         return self.arguments + self.outputs - self.aliased + self.scratch + self.ahead
 
 
@@ -94,8 +97,8 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
     """A function that compiles the step of a configuration, which takes minutes, and says so.
 
     Raises:
-      ZooError: libtpu is not installed, or not of the age of jax; the function raises it for a
-        configuration that cannot be.
+      ZooError: libtpu is not installed, or does not match the version of jax. The function raises
+        it for invalid settings.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ZooError(f"topology: compiling for {machine.name} needs libtpu: {INSTALL}")
@@ -108,11 +111,12 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
         assert process.stdout
         questions, answers = process.stdin, process.stdout
 
-        def ask(question: Any) -> Any:
+        def ask(question: TrainConfig) -> Cost | Overflow | ZooError:
             try:
                 pickle.dump(question, questions)
                 questions.flush()
-                return pickle.load(answers)
+                answer: Cost | Overflow | ZooError = pickle.load(answers)
+                return answer
             except (EOFError, BrokenPipeError):
                 return ZooError(_ended(process.wait(), errors))
 
@@ -132,7 +136,7 @@ def compiler(machine: Topology, pictures: Pictures) -> Iterator[Compiler]:
 
 @contextmanager
 def _process(errors: IO[bytes]) -> "Iterator[subprocess.Popen[bytes]]":
-    """A child that runs `main`; its pipes are closed after it ended."""
+    """A child process that runs `main`; its pipes are closed when it has ended."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-c", f"from {__name__} import main; main()"],
@@ -160,8 +164,8 @@ def _ended(status: int, errors: IO[bytes]) -> str:
     return f"plan: the process that compiles ended early: {last}"
 
 
-def _watched(what: str, answer: Future) -> Any:
-    """The answer, with a sign of life while it is waited for."""
+def _watched(what: str, answer: Future[T]) -> T:
+    """Wait for the answer, and show that it is still being worked on."""
     begun = time.monotonic()
     bar_format = "{desc}: {elapsed}"
     with tqdm(desc=what, bar_format=bar_format, leave=False, disable=None) as bar:
@@ -178,8 +182,8 @@ def _watched(what: str, answer: Future) -> Any:
 
 
 def main() -> None:
-    """Answer each configuration on stdin on stdout, until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that this
+    """Read configurations from stdin and answer on stdout, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libtpu prints is no answer
@@ -200,7 +204,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process once its parent is gone, in the middle of a compilation too."""
+    """End this process when its parent is gone, even in the middle of a compilation."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -210,7 +214,7 @@ def absent(machine: Topology) -> list[Any]:
     """The devices of a TPU that is not there.
 
     Raises:
-      ZooError: libtpu cannot say.
+      ZooError: libtpu cannot describe it.
     """
     import jax
     from jax.experimental import topologies
@@ -235,10 +239,10 @@ def compiled(
     """The cost of the training step on these devices.
 
     Args:
-      room: bytes of each.
+      room: bytes of memory of each device.
 
     Raises:
-      ZooError: a network or settings that cannot be; or the compiler failed.
+      ZooError: invalid settings, or the compiler failed.
     """
     import jax
 
@@ -296,7 +300,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
     """(network, assembly) of the run's last phase, which trains most, as shapes alone.
 
     Raises:
-      ZooError: a network or settings that cannot be.
+      ZooError: invalid settings.
     """
     from zoo.layers import model_stages
 
@@ -322,10 +326,10 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
 
 
 def measured(program: Any, config: TrainConfig, ahead: int = 0, seconds: float = 0.0) -> Cost:
-    """The cost of a compiled step; `ahead` and `seconds` as they are given.
+    """The cost of a compiled step; `ahead` and `seconds` are passed on.
 
-    XLA counts what is in a loop once: with `accumulate`, operations and traffic are counted for one
-    part and multiplied, which the update of the weights, a small share, is too.
+    XLA counts the body of a loop once. So with `accumulate`, operations and traffic are multiplied
+    by the number of parts, including those of the weight update, which are a small share.
     """
     memory, counts = program.memory_analysis(), program.cost_analysis()
     reductions = all_reduces(program.as_text(), config.accumulate)
@@ -363,7 +367,7 @@ def all_reduces(program: str, repeats: int = 1) -> list[int]:
 
 
 def _bytes(shape: str) -> int:
-    """Of an HLO shape, "f32[64]{0:T(256)}" or a tuple of such."""
+    """Bytes of an HLO shape, "f32[64]{0:T(256)}" or a tuple of such."""
     total = 0
     for bits, sizes in re.findall(r"\b[a-z]+(\d+)\[([\d,]*)\]", shape):
         total += math.prod(map(int, filter(None, sizes.split(",")))) * int(bits) // 8
@@ -371,7 +375,7 @@ def _bytes(shape: str) -> int:
 
 
 def overflow(message: str) -> int | None:
-    """Bytes that a program would take, of the compiler's words that it does not fit; else None."""
+    """Bytes that a program would take, by the compiler's message that it does not fit, or None."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)

@@ -11,6 +11,7 @@ channels.
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +78,9 @@ def random_rotate(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
 
 def random_color(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
-    """torchvision's ColorJitter: brightness, contrast, saturation times 1 - `most` to 1 + `most`.
+    """Brightness, contrast and saturation times a factor from 1 - `most` to 1 + `most`.
 
-    In this order always: but for what is clipped, the three commute.
+    As torchvision's ColorJitter, but always in this order: except for clipping, the three commute.
     """
     factors = jax.random.uniform(key, (len(images), 3), minval=1 - most, maxval=1 + most)
 
@@ -143,11 +144,14 @@ def randaugment(images: jax.Array, key: jax.Array, count: int, magnitude: float)
         return lax.scan(apply, image, (which, signs))[0]
 
     def one_by_one(*batch: jax.Array) -> jax.Array:
-        return lax.map(lambda args: one(*args), batch)
+        return cast(jax.Array, lax.map(lambda args: one(*args), batch))
 
     # Under `vmap` a switch computes every branch: on a CPU far more than is drawn. Accelerators
     # have the power to spare, and to them every turn of a loop is a wait.
-    return lax.platform_dependent(images, which, signs, cpu=one_by_one, default=jax.vmap(one))
+    changed: jax.Array = lax.platform_dependent(
+        images, which, signs, cpu=one_by_one, default=jax.vmap(one)
+    )
+    return changed
 
 
 def operations(
@@ -163,13 +167,13 @@ def operations(
     corner = -0.5, -0.5  # Pillow shears about the corner of the picture
     across, down = round(150 / 331 * m * width), round(150 / 331 * m * height)
     return {
-        "identity": lambda image, sign: image,
-        "autocontrast": lambda image, sign: autocontrast(image),
-        "equalize": lambda image, sign: equalize(image),
+        "identity": lambda image, _: image,
+        "autocontrast": lambda image, _: autocontrast(image),
+        "equalize": lambda image, _: equalize(image),
         "rotate": lambda image, sign: rotate(image, sign * 30 * m, fill=GREY),
-        "solarize": lambda image, sign: solarize(image, 256 * (1 - m)),
+        "solarize": lambda image, _: solarize(image, 256 * (1 - m)),
         "color": lambda image, sign: saturation(image, 1 + sign * 0.9 * m),
-        "posterize": lambda image, sign: posterize(image, 8 - round(4 * m)),
+        "posterize": lambda image, _: posterize(image, 8 - round(4 * m)),
         "contrast": lambda image, sign: contrast(image, 1 + sign * 0.9 * m),
         "brightness": lambda image, sign: brightness(image, 1 + sign * 0.9 * m),
         "sharpness": lambda image, sign: sharpness(image, 1 + sign * 0.9 * m),
@@ -262,7 +266,8 @@ def sharpness(image: jax.Array, factor: Number) -> jax.Array:
 
 def posterize(image: jax.Array, bits: int) -> jax.Array:
     """Only the first bits of each value."""
-    return image & jnp.uint8(256 - 2 ** (8 - bits))
+    kept: jax.Array = image & jnp.uint8(256 - 2 ** (8 - bits))
+    return kept
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
@@ -302,6 +307,7 @@ def luma(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
 
 
 def to_uint8(x: jax.Array) -> jax.Array:
+    """Values rounded and clipped to 0..255, as uint8."""
     return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)
 
 
@@ -317,7 +323,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax
 
 
 def box_mask(height: int, width: int, box: Box) -> jax.Array:
-    """bool [H, W, 1]: what lies in the box."""
+    """Which pixels lie in the box, bool [H, W, 1]."""
     top, bottom, left, right = box
     y = jnp.arange(height)[:, None, None]
     x = jnp.arange(width)[None, :, None]
@@ -355,7 +361,8 @@ def mix(
         return cutmix(x, targets, random_box(box_key, 1 - share, *x.shape[1:3]))
 
     if both:
-        return lax.cond(coin, by_mixup, by_cutmix, x, targets)
+        mixed: tuple[jax.Array, jax.Array] = lax.cond(coin, by_mixup, by_cutmix, x, targets)
+        return mixed
     return by_mixup(x, targets) if config.mixup else by_cutmix(x, targets)
 
 
@@ -378,6 +385,7 @@ def cutmix(x: jax.Array, targets: jax.Array, box: Box) -> tuple[jax.Array, jax.A
 
 
 def mixed(targets: jax.Array, share: Number) -> jax.Array:
+    """Each picture's targets blended with those of the picture that it is mixed with."""
     return share * targets + (1 - share) * targets[::-1]
 
 

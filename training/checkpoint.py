@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: the only file that says Orbax."""
+"""Checkpoints to resume from. This is the only file that uses Orbax."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -30,23 +30,23 @@ from . import distributed
 from .logging import read_records
 from .state import TrainState
 
-# What TensorStore and Orbax make of the system's errors, which not all are an OSError.
+# Disk errors as TensorStore and Orbax word them: they do not always raise an OSError.
 DISK = re.compile(r"No space left on device|File too large|Disk quota exceeded|Input/output error")
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-    """Orbax tells every step of a save, and every thread that a full disk fails."""
+    """Drop the log of Orbax: each stage of a save, and each thread that fails on a full disk."""
     return "orbax" not in Path(record.pathname).parts
 
 
 def _not_a_lost_task(record: logging.LogRecord) -> bool:
-    """Of the arrays of a damaged checkpoint Orbax awaits the first, asyncio tells the others."""
+    """Drop asyncio's complaints about a damaged checkpoint: Orbax awaits one failed task only."""
     message = record.getMessage()
     return not ("never retrieved" in message and "tensorstore" in message.lower())
 
 
 def _hush_tasks() -> None:
-    """Say nothing of the tasks that a failed save leaves behind, hundreds of them."""
+    """Silence the hundreds of unfinished tasks that a failed save leaves behind."""
     tell = sys.unraisablehook
     if getattr(tell, "__module__", None) == __name__:
         return
@@ -60,13 +60,15 @@ def _hush_tasks() -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds, read and found whole.
+    """The content of a checkpoint that was read and found undamaged.
 
     Args:
-      step: after which it was saved.
-      arrays: of the state, by its fields and their keys ("params/body.stem.conv.kernel").
-      history: a record for each epoch that was over, as in `metrics.jsonl`; None: it does not say.
-      about: all of the network but its arrays, see `zoo.pretrained.store.describe`; "": not said.
+      step: the step after which it was saved.
+      arrays: those of the state, by field and key ("params/body.stem.conv.kernel").
+      history: a record for each finished epoch, as in `metrics.jsonl`; None in the checkpoints of
+        earlier versions.
+      about: the description of the network, see `zoo.pretrained.store.describe`; "" in those of
+        earlier versions.
     """
 
     step: int
@@ -75,10 +77,10 @@ class Saved:
     about: str
 
     def fill(self, like: TrainState) -> TrainState:
-        """These values as a state of the structure of `like`, on the host.
+        """The state, on the host, in the structure of `like`.
 
         Raises:
-          ZooError: they are of another structure.
+          ZooError: the checkpoint has other arrays than `like`.
         """
         wanted, structure = jax.tree_util.tree_flatten_with_path(like)
         names = [_name(path) for path, _ in wanted]
@@ -89,7 +91,8 @@ class Saved:
                 f"checkpoint of step {self.step}: {len(other)} of its arrays are not those of this "
                 f"run ({other[0]}, ...): it was written by another version, or for another network"
             )
-        return jax.tree_util.tree_unflatten(structure, [self.arrays[name] for name in names])
+        leaves = [self.arrays[name] for name in names]
+        return cast(TrainState, jax.tree_util.tree_unflatten(structure, leaves))
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -105,16 +108,16 @@ class Saved:
 class Checkpoints:
     """The checkpoints of a run: the latest two, and the one of the best validation accuracy.
 
-    Each is a folder named by its step, which Orbax writes in the background and which appears whole
-    or not at all. A digest over its values tells later whether it still is. Where one cannot be
-    written (a full disk), those before it stay, and the next is tried as if nothing had happened.
+    Each checkpoint is a folder named by its step. Orbax writes it in the background, and it appears
+    whole or not at all. A digest of its values shows later whether it is damaged. If one cannot be
+    written (a full disk), the earlier ones stay, and the next save is tried as usual.
 
-    They can be restored on any number of devices and processes. All processes of a run call every
-    method alike.
+    Checkpoints can be restored on any number of devices and processes. All processes of a run have
+    to call every method.
 
     Args:
-      folder: theirs, shared by all processes; it is made at the first save.
-      tell: gets a line for each checkpoint that could not be saved, or not be read.
+      folder: where they are, shared by all processes; it is made at the first save.
+      tell: called with a line for each checkpoint that could not be saved or read.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] | None = None):
@@ -127,11 +130,11 @@ class Checkpoints:
         self._beside = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
         self._step = 0  # of the save under way
-        self._accuracies: dict[int, float] = {}  # by step, as far as they have been looked at
+        self._accuracies: dict[int, float] = {}  # by step, as far as they are known
         self.missed: list[str] = []  # why a checkpoint could not be saved, one each
 
     def clear(self) -> None:
-        """Delete what a killed process left half done; for the run to whom the folder belongs."""
+        """Delete what a killed process left unfinished; only for the run that holds the folder."""
         if self._first and self.folder.is_dir():
             for left in self.folder.iterdir():
                 if left.name.startswith(".") or ".orbax-checkpoint-tmp" in left.name:
@@ -139,7 +142,7 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps there are checkpoints of, in order."""
+        """The steps of the checkpoints, in order."""
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
@@ -151,7 +154,7 @@ class Checkpoints:
 
     @property
     def kept(self) -> str:
-        """What there is to continue from, in words."""
+        """What the run can continue from, in words."""
         return f"that of step {self.latest} is whole" if self.steps else "there is none yet"
 
     # --- saving
@@ -163,11 +166,11 @@ class Checkpoints:
         history: Iterable[dict[str, Any]] = (),
         about: str = "",
     ) -> None:
-        """Begin to save a state, of which `state.step` is the name.
+        """Begin to save a state, under the name `state.step`.
 
         Args:
           state: global arrays, see `Devices.to_global`.
-          accuracy: the validation accuracy by which the best is chosen; None in mid-epoch.
+          accuracy: the validation accuracy by which the best is chosen; None within an epoch.
           history, about: as in `Saved`.
         """
         self.wait()  # for the one before
@@ -179,7 +182,7 @@ class Checkpoints:
             self._check_room(host)
             response = ocp.save_checkpointables_async(
                 self.folder / f".{self._step}",
-                # Orbax has all processes save, and then wants to see the arrays of all
+                # with several processes all of them save, and Orbax needs the global arrays
                 {"state": host if jax.process_count() == 1 else state},
                 custom_metadata={**note, "sha256": sha256},
                 overwrite=True,
@@ -192,7 +195,7 @@ class Checkpoints:
     def _finish(
         self, response: "ocp.AsyncResponse[None]", step: int, accuracy: float | None
     ) -> None:
-        response.result()  # without which its thread and event loop would stay for ever
+        response.result()  # or its thread and event loop would never end
         if not self._first:
             return
         final = self.folder / str(step)
@@ -230,15 +233,16 @@ class Checkpoints:
                     self._delete(later)
 
     def _delete(self, step: int) -> None:
-        """At once: a process that is killed meanwhile leaves no part of it that looks whole."""
+        """Delete a checkpoint. A process killed meanwhile leaves no part that looks whole."""
         gone = self.folder / f".{step}.gone"
         (self.folder / str(step)).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _check_room(self, state: TrainState) -> None:
-        """
+        """Check that the disk has room for a state.
+
         Raises:
-          OSError: the disk has no room, which TensorStore would tell in hundreds of lines.
+          OSError: the disk has no room, which TensorStore would report in hundreds of lines.
         """
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -247,11 +251,11 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _miss(self, error: Exception) -> None:
-        """What the disk refuses is told and noted.
+        """Report a checkpoint that could not be written to disk, and go on without it.
 
         Raises:
-          Exception: the error, where it is not the disk's.
-          ZooError: it was refused to one of several processes: the others wait for it.
+          Exception: the error itself, if the disk is not its cause.
+          ZooError: there are several processes, and the others wait for this one.
         """
         why = error.strerror if isinstance(error, OSError) else None
         if why is None:
@@ -269,26 +273,26 @@ class Checkpoints:
     # --- reading
 
     def newest(self, among: Iterable[int] | None = None) -> Saved | None:
-        """The newest checkpoint that is whole; None if there is none at all.
+        """The newest undamaged checkpoint; None if there are no checkpoints at all.
 
-        Damaged ones are told and left where they are.
+        Damaged ones are reported and left where they are.
 
         Args:
-          among: the steps to choose from; None: all.
+          among: the steps to choose from; None means all.
 
         Raises:
-          ZooError: there are some, and none of them is whole.
+          ZooError: all checkpoints are damaged.
         """
         self.wait()
         return self._whole(sorted(self.steps if among is None else among, reverse=True))
 
     def best(self) -> Saved | None:
-        """The checkpoint of the best validation accuracy, of equal ones the first; as `newest`."""
+        """As `newest`, for the best validation accuracy; of equal ones the first."""
         self.wait()
         return self._whole(self._by_accuracy(self.steps))
 
     def _whole(self, steps: list[int]) -> Saved | None:
-        """The first of these that is whole."""
+        """The first of these checkpoints that is not damaged."""
         found, faults = None, []
         for step in steps if self._first else ():
             try:
@@ -310,7 +314,7 @@ class Checkpoints:
         return sorted(steps, key=lambda step: (-self._accuracy(step), step))
 
     def read(self, step: int) -> Saved:
-        """The checkpoint of a step.
+        """Read the checkpoint of a step.
 
         Raises:
           ZooError: it is damaged.
@@ -357,18 +361,18 @@ class Checkpoints:
 
 
 def _old_note(path: Path) -> dict[str, Any]:
-    """What an earlier version noted: the accuracy."""
+    """The accuracy, from where an earlier version wrote it."""
     found: dict[str, Any] = json.loads((path / "metrics" / "metrics").read_bytes())
     return found
 
 
 def _number(accuracy: Any) -> float:
-    """An accuracy to compare by: -1 is lower than all."""
+    """An accuracy to compare by: -1, lower than all, if it is unknown or NaN."""
     return accuracy if isinstance(accuracy, float) and math.isfinite(accuracy) else -1.0
 
 
 def _named(state: Any) -> dict[str, np.ndarray]:
-    """The arrays of a state, or of what Orbax makes of it, by name."""
+    """The arrays of a state, or of the tree that Orbax restores, by name."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {_name(path): np.asarray(x) for path, x in leaves}
 
@@ -378,9 +382,10 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def network_of(run: Path, epoch: str) -> Network:
-    """The network as it was after an epoch that a run, finished or not, has a checkpoint of.
+    """The network as it was after an epoch, from a checkpoint of a run, finished or not.
 
     Args:
+      run: the folder of the run.
       epoch: "best", "last" or a number.
 
     Raises:

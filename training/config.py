@@ -1,4 +1,4 @@
-"""Everything a training run can be told: one frozen record, every default with its reason."""
+"""All settings of a training run, in one frozen dataclass, with the reasons for the defaults."""
 
 import dataclasses
 import difflib
@@ -43,12 +43,14 @@ def option(
     high: float | str | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """A field.
+    """A field of `TrainConfig` with its help text and its bounds.
 
     Args:
+      default: its default value.
       text: the sentence that `--help` shows for it.
-      low, high: the bounds of a number, which may be one; `high` may name another field.
-      choices: the texts that may be.
+      low: the least value allowed.
+      high: the greatest value allowed, or the name of the field that has it.
+      choices: the texts allowed.
     """
     about = {"help": text, "low": low, "high": high, "choices": choices}
     return dataclasses.field(default=default, metadata=about)
@@ -59,7 +61,7 @@ class TrainConfig:
     """One training run.
 
     Raises:
-      ZooError: a value that cannot be.
+      ZooError: an invalid value.
 
     >>> TrainConfig(epochs=5, optimizer="sgd").peak_learning_rate
     0.05
@@ -248,7 +250,8 @@ class TrainConfig:
         _ = self.drops, self.multipliers  # told here if they cannot be read
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
-        """
+        """Check a field against the bounds or choices that stand with it.
+
         Raises:
           ZooError: a value out of its bounds, or not among the choices.
         """
@@ -265,7 +268,7 @@ class TrainConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its files."""
+        """The folder that the run writes to."""
         data = self.data.rstrip("/").replace(":", "/").rpartition("/")[2]
         return Path(self.out or f"runs/{data}-{self.model}")
 
@@ -276,6 +279,7 @@ class TrainConfig:
 
     @property
     def peak_learning_rate(self) -> float:
+        """The highest learning rate, scaled to the batch size if `base_batch_size` is set."""
         rate = self.learning_rate
         if rate is None:
             rate = LEARNING_RATES[self.optimizer]
@@ -285,7 +289,7 @@ class TrainConfig:
 
     @property
     def drops(self) -> tuple[float, ...]:
-        """Where the piecewise schedule drops, as shares of the run."""
+        """Where the schedule "piecewise" drops, as shares of the run."""
         try:
             shares = tuple(float(part) for part in self.milestones.split(",") if part.strip())
         except ValueError:
@@ -299,7 +303,7 @@ class TrainConfig:
 
     @property
     def multipliers(self) -> dict[str, float]:
-        """By stage, what its learning rate is multiplied with."""
+        """Factors of the learning rate by stage."""
         found = {}
         for part in filter(None, (self.lr_mult or "").split(",")):
             stage, _, text = part.partition("=")
@@ -316,11 +320,12 @@ class TrainConfig:
         return found
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields by name, ready for `config.json`; see `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Rebuild a config; an unknown key is an error that offers the nearest."""
+        """Rebuild a config. An unknown key is a `ZooError` that offers the nearest one."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
@@ -331,10 +336,10 @@ class TrainConfig:
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    """A value as the field's type, from a number of NumPy's or a path too.
+    """A value in the type of its field; NumPy's numbers and paths are converted.
 
     Raises:
-      ZooError: it is of another.
+      ZooError: it is of another type.
     """
     kinds = set(typing.get_args(hint) or (hint,))
     if value is None and type(None) in kinds:
@@ -370,7 +375,7 @@ FINETUNE: dict[str, Any] = {
 
 
 def differences(stored: dict[str, Any], asked: TrainConfig) -> list[str]:
-    """What differs between the config of a run on disk and the one asked for, `out` apart."""
+    """How the config of a run on disk differs from the one asked for, apart from `out`."""
     now = asked.to_dict()
     stored = {**TrainConfig().to_dict(), **stored}  # settings that are newer than the run
     return [

@@ -41,15 +41,17 @@ def train_batches(
     """An endless stream of shuffled batches, the same for the same seed.
 
     Args:
-        batch_size: pictures a batch for this host.
-        seed: of the order, which is another in each epoch, and of random crops.
+        dataset: of which the pictures in `train` are used.
+        preprocess: of the network, for the size of the pictures.
+        batch_size: pictures in a batch of this host.
+        seed: of the order, which is different in each epoch, and of random crops.
         crop_scale: below 1, each picture is cropped at random, down to this share of its area and
             to 3/4 .. 4/3 of its shape (Szegedy et al., 2014, arXiv:1409.4842, section 6).
-        shard: (process index, process count). Hosts take turns in one common order, so that they
-            share out each epoch exactly and together see the same batches however many they are.
-        threads: that decode; by default one per core, 16 at most.
-        balanced: every class comes equally often, to within one picture an epoch, which is as long
-            as without: pictures of small classes come several times, of large ones not all.
+        shard: (process index, process count). Hosts take turns in one common order, so that each
+            epoch is shared out exactly, and all batches together do not depend on their number.
+        threads: how many decode; by default one per core, 16 at most.
+        balanced: show every class equally often, to within one picture in an epoch. An epoch is as
+            long as without: pictures of small classes repeat, some of large classes are left out.
 
     Returns:
         An iterator of `{"image": uint8 [B, S, S, C], "label": int32 [B]}`, the label float32
@@ -71,10 +73,10 @@ def train_batches(
 
 
 def _balanced(labels: np.ndarray, seed: int) -> Callable[[int], int]:
-    """Which picture stands where in an endless order in which every class comes equally often.
+    """An endless order in which every class comes equally often: place -> index of the picture.
 
-    In an epoch a class has its share of the places, and one more where they do not share out
-    evenly and it is drawn for that. No picture of it comes again before all of it have come.
+    In each epoch all classes get the same number of places; the remainder goes to classes drawn at
+    random. No picture repeats before all others of its class have come.
     """
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
@@ -106,8 +108,8 @@ def eval_batches(
 ) -> grain.IterDataset:
     """Every picture once, in order, in batches of one shape.
 
-    Args: as for `train_batches`. With several hosts, host `p` of `n` takes pictures `p`, `p + n`,
-        ..., and all hosts get the same number of batches.
+    The arguments are those of `train_batches`. With several hosts, host `p` of `n` takes pictures
+    `p`, `p + n`, ..., and all hosts get the same number of batches.
 
     Returns:
         An iterable of `{"image": uint8 [B, S, S, C], "label": int32 [B], "weight": float32 [B]}`,

@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 CLASSES = tuple("0123456789")
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS has no types
     """Splits `train` (1,437) and `val` (360), each in scikit-learn's order.
 
     Images are uint8 [8, 8, 1], scikit-learn's value times 255/16, rounded.
@@ -49,7 +49,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # else records lie in the order of the hashes of their keys
         )
 
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+    def _split_generators(self, _dl_manager: object) -> dict[str, Any]:
         labels = _arrays()["labels"]
         # Every fifth digit of the digits ordered by class: 20% of each, to within one.
         val = np.argsort(labels, kind="stable")[::5]

@@ -1,10 +1,10 @@
-"""Several processes as one run: the only file that starts `jax.distributed`.
+"""Several processes as one run. This is the only file that starts `jax.distributed`.
 
-Every host runs the same command; JAX then sees the devices of all of them. A process that ends in
-the middle of a run takes the others with it, within a minute: a collective cannot go on without it.
+Every host runs the same command, and JAX then sees the devices of all hosts. If one process ends in
+the middle of a run, the others end within a minute, because no collective can finish without it.
 
-By itself JAX aborts the others, after a page of C++ log, or leaves them in a collective that never
-ends. So each process here gives signs of life and looks for those of the others.
+JAX alone would abort the others after a page of C++ log, or leave them waiting in a collective for
+ever. So each process here sends heartbeats and watches those of the others.
 """
 
 import atexit
@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 from jax.experimental import multihost_utils
@@ -34,7 +34,7 @@ from .stopping import EXIT_INTERRUPTED
 Json = TypeVar("Json", bound=dict[str, Any])
 
 CONNECT = 300  # seconds for all processes to come up
-BEAT = 3  # seconds between two signs of life
+BEAT = 3  # seconds between two heartbeats
 SILENCE = 25  # seconds without one after which a process counts as gone; at least 3 * BEAT
 GRACE = 5  # seconds that a process without its peers has to end by itself
 FINISH = 300  # seconds that a process that has ended well waits for the others to end too
@@ -56,12 +56,12 @@ _handler: Any = None  # of aborts, for C alone does not keep it alive
 def start(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Make this process one of several, before JAX computes anything; once, later calls do nothing.
+    """Join a run of several processes, before JAX computes anything. Later calls do nothing.
 
-    Without arguments, where JAX recognises a cluster with more than one process (Slurm, OpenMPI,
-    GKE, Cloud TPU pods, indexed Kubernetes jobs); a single plain process stays one. Slurm and
-    OpenMPI give each process one GPU of its host, as JAX has it; `JAX_LOCAL_DEVICE_IDS=0,1,2,3`
-    gives it others.
+    No arguments are needed where JAX recognises a cluster with more than one process (Slurm,
+    OpenMPI, GKE, Cloud TPU pods, indexed Kubernetes jobs); otherwise the process stays alone. Under
+    Slurm and OpenMPI, JAX gives each process one GPU of its host; `JAX_LOCAL_DEVICE_IDS=0,1,2,3`
+    changes that.
 
     Args:
       coordinator: "HOST:PORT" of process 0, with a free port, the same on all hosts.
@@ -90,7 +90,7 @@ def in_cluster() -> bool:
             continue
         try:
             if cluster.is_env_present():
-                return cluster.get_process_count() > 1
+                return bool(cluster.get_process_count() > 1)
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             name = cluster.name or cluster.__name__
             raise ZooError(
@@ -101,7 +101,7 @@ def in_cluster() -> bool:
 
 
 def _checked(coordinator: str | None, processes: int | None, process: int | None) -> dict[str, Any]:
-    """What `jax.distributed.initialize` is to be told, where it is given by hand."""
+    """The arguments for `jax.distributed.initialize`, if they are given by hand."""
     if coordinator is None or processes is None or process is None:
         given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
         lacks = " and ".join(name for name, value in given.items() if value is None)
@@ -127,9 +127,10 @@ def _checked(coordinator: str | None, processes: int | None, process: int | None
 
 
 def _check_port(port: int) -> None:
-    """
+    """Check that the coordinator's port is free.
+
     Raises:
-      ZooError: somebody else has the port, on which JAX would crash.
+      ZooError: another program uses the port, which would crash JAX.
     """
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
@@ -176,9 +177,9 @@ def _initialize(hosts: dict[str, Any]) -> None:
 
 
 def _at_abort(handler: Callable[[int], None]) -> None:
-    """Have a handler called if C++ aborts the process, in whichever thread; then the abort goes on.
+    """Call a handler when C++ aborts the process, from any thread, before the process ends.
 
-    `signal.signal` would only note it for an interpreter that never runs again.
+    `signal.signal` does not do: it leaves the handler to an interpreter that never runs again.
     """
     global _handler
     _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
@@ -186,7 +187,7 @@ def _at_abort(handler: Callable[[int], None]) -> None:
 
 
 def _exit(code: int, line: str = "") -> NoReturn:
-    """End the process, whatever it hangs in."""
+    """End the process at once, even if it hangs in a C++ call."""
     if line:
         print(line, file=sys.stderr)
     sys.stdout.flush()
@@ -195,11 +196,11 @@ def _exit(code: int, line: str = "") -> NoReturn:
 
 
 class Watch:
-    """Looks after the other processes, and ends this one once one of them is gone.
+    """Watches the other processes, and ends this one when one of them is gone.
 
     Args:
-      client: of JAX's coordination service, which runs in the first process.
-      coordinator: its "HOST:PORT".
+      client: a client of JAX's coordination service, which runs in the first process.
+      coordinator: the "HOST:PORT" of the service.
     """
 
     def __init__(self, client: Any, process: int, processes: int, coordinator: str):
@@ -215,7 +216,7 @@ class Watch:
         threading.Thread(target=self._look, daemon=True).start()
 
     def close(self) -> None:
-        """The process ends well: it looks after nothing any more, and is not to be missed."""
+        """Stop watching, and let the others know that this process ends as it should."""
         if self._lost.is_set() or self._code is not None:  # JAX would wait for all, then abort
             self._end()
         self._closed.set()
@@ -230,7 +231,7 @@ class Watch:
             self._give_sign("failed")
 
     def lost(self) -> bool:
-        """Whether a peer is gone, which may take a while to know; who asks ends the process."""
+        """Whether a peer is gone, which may take a while. If so, the caller ends the process."""
         if not self._lost.wait(SILENCE + GRACE):
             return False
         self._told.set()
@@ -307,15 +308,15 @@ _watch: Watch | None = None  # of a run that `start` made one of several
 
 
 def peer_lost() -> bool:
-    """Whether a peer is gone, asked after JAX raised an error that may come of it.
+    """Whether an error that JAX raised comes from a peer that is gone.
 
-    That takes up to half a minute to know. The process then ends within `GRACE` seconds.
+    It takes up to half a minute to find out. If so, the process ends within `GRACE` seconds.
     """
     return _watch is not None and _watch.lost()
 
 
 def too_slow(error: Exception) -> bool:
-    """Whether an error is of processes that are there, but did not meet in time."""
+    """Whether an error means that all processes are alive but did not meet in time."""
     late = re.search(r"DEADLINE_EXCEEDED|UNAVAILABLE", str(error))
     return isinstance(error, jax.errors.JaxRuntimeError) and bool(late) and jax.process_count() > 1
 
@@ -327,28 +328,28 @@ def failed(code: int) -> None:
 
 
 def told_to_stop(step: int) -> bool:
-    """Whether any process got SIGTERM; all hear of it before the same step.
+    """Whether any process got SIGTERM. All processes get the same answer before the same step.
 
-    All must ask before each step.
+    All must call this before every step.
     """
     return multihost_utils.reached_preemption_sync_point(step)
 
 
 def barrier(name: str) -> None:
-    """Wait until all processes are here. They must pass all barriers in the same order."""
+    """Wait for all processes. They must reach all barriers in the same order."""
     if jax.process_count() > 1:
         _client().wait_at_barrier(f"zoo/{next(_numbers)}/{name}", PATIENCE * 1000)
 
 
 def from_first(value: Json) -> Json:
-    """The value that the first process has, in all."""
+    """Broadcast the value of the first process to all."""
     if jax.process_count() == 1:
         return value
     key = f"zoo/value/{next(_numbers)}"
     if jax.process_index() == 0:
         _client().key_value_set(key, json.dumps(value))
         return value
-    return json.loads(_client().blocking_key_value_get(key, PATIENCE * 1000))
+    return cast(Json, json.loads(_client().blocking_key_value_get(key, PATIENCE * 1000)))
 
 
 def _client() -> Any:

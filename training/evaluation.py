@@ -39,7 +39,7 @@ class Evaluation:
     accuracy: float  # top-1
     top5: float
     count: int
-    which: str = ""  # of how many these are, and why these: `evaluate` says so
+    which: str = ""  # which pictures were measured, and why: set by `evaluate`
     data: str = ""  # what the dataset is, in one line
     metrics: Mapping[str, float] = field(default_factory=dict)  # means of `Objective.metrics`
     mean_average_precision: float | None = None  # where pictures may show several classes
@@ -54,11 +54,12 @@ class Predictions:
 
     @property
     def multilabel(self) -> bool:
+        """Whether a picture may show several classes, or none."""
         return self.labels.ndim == 2
 
     @cached_property
     def classes(self) -> np.ndarray:
-        """int [N]: the class of the largest logit, of equal ones the first; -1 where one is NaN."""
+        """The class of the largest logit, int [N]; of equal ones the first, -1 if any is NaN."""
         return np.where(np.isnan(self.logits).any(-1), -1, self.logits.argmax(-1))
 
     @cached_property
@@ -66,29 +67,37 @@ class Predictions:
         """float64 [N]: cross-entropy with the label, nats; with several, the mean over classes."""
         if self.multilabel:
             x = self.logits.astype(np.float64)
-            return (np.logaddexp(0, x) - x * self.labels).mean(-1)
+            means: np.ndarray = (np.logaddexp(0, x) - x * self.labels).mean(-1)
+            return means
         own = self.logits[np.arange(len(self.labels)), self.labels]
         with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
-            return self._log_sums - own
+            losses: np.ndarray = self._log_sums - own
+        return losses
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """float64 [N]: softmax's for `classes`; sigmoid's where pictures may show several."""
         if self.multilabel:
-            return np.exp(-np.logaddexp(0, -self.logits.max(-1).astype(np.float64)))
+            largest = self.logits.max(-1).astype(np.float64)
+            sigmoids: np.ndarray = np.exp(-np.logaddexp(0, -largest))
+            return sigmoids
         with np.errstate(invalid="ignore"):
-            return np.exp(self.logits.max(-1) - self._log_sums)
+            probabilities: np.ndarray = np.exp(self.logits.max(-1) - self._log_sums)
+        return probabilities
 
     @cached_property
     def right(self) -> np.ndarray:
-        """bool [N]: whether `classes` is the picture's, or one of them."""
+        """Whether `classes` is the picture's class, or one of its classes, bool [N]."""
         if self.multilabel:
             shown = np.take_along_axis(self.labels, self.classes[:, None], -1)[:, 0] > 0
-            return shown & (self.classes >= 0)
-        return self.classes == self.labels
+            right: np.ndarray = shown & (self.classes >= 0)
+        else:
+            right = self.classes == self.labels
+        return right
 
     @property
     def correct(self) -> int:
+        """How many pictures are classified correctly."""
         return int(self.right.sum())
 
     @cached_property
@@ -157,12 +166,14 @@ def evaluate(
       model: a network, or a file that `zoo.save` or a training run wrote, or a run's folder; or an
         `nnx.Module` that maps images to logits.
       data_spec: as for `training.data.open_dataset`, or what `fit` takes as `data`.
-      split: "all", "train", "val" or "test". None takes the validation split of a dataset that has
-        one; of another the pictures that the run held out whose model this is, where it was this
-        dataset's, and all of them for any other model.
-      batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
-      val_fraction: share of each class that is "val" where the dataset has no validation split;
+      split: "all", "train", "val" or "test". None takes the validation split if the dataset has
+        one; else the pictures held out by the run that trained the model, if it was trained on this
+        dataset; else all pictures.
+      batch_size: pictures at a time, over all devices; rounded up to a multiple of their number.
+      val_fraction: share of each class that makes up "val" if the dataset has no validation split;
         None: what the run held out, or else a fifth.
+      engine: "pmap" or "shard_map".
+      skip_unreadable: leave out pictures that cannot be read, instead of refusing the dataset.
 
     Raises:
       ZooError: the dataset has other classes than the network, or no such split.
@@ -215,7 +226,7 @@ def evaluate(
 
 
 def _in_top5(predictions: Predictions) -> float:
-    """The share of pictures of which a class is among the five largest logits."""
+    """The share of pictures with one of their classes among the five largest logits."""
     first = np.argsort(-predictions.logits, kind="stable")[:, :5]
     return float((np.take_along_axis(predictions.labels, first, -1) > 0).any(-1).mean())
 
@@ -223,11 +234,11 @@ def _in_top5(predictions: Predictions) -> float:
 def _chosen(
     dataset: data.Dataset, split: str | None, folder: Path | None, val_fraction: float | None
 ) -> tuple[data.Source, str]:
-    """The pictures to measure on, and in words of how many they are and why these.
+    """The pictures to measure on, and in words how many they are and why these.
 
     Args:
       dataset: with nothing held out.
-      folder: of the run whose model it is, if it is one's.
+      folder: the folder of the run that trained the model, if there is one.
     """
     sources = [dataset.train, dataset.val, *([dataset.test] if dataset.test else [])]
     whole: data.Source = Joined(tuple(sources)) if any(map(len, sources[1:])) else dataset.train
@@ -235,7 +246,7 @@ def _chosen(
     if len(dataset.val):
         split = split or "val"
         if test is None and "test" in dataset.split.casefold():
-            test = dataset.val  # what it has beside train is called so
+            test = dataset.val  # the split beside train
     elif split not in ("all", "test"):
         held, why = _held_out_by(folder, dataset)
         if val_fraction is not None or (held is None and split):
@@ -253,7 +264,7 @@ def _chosen(
 
 
 def _held_out_by(folder: Path | None, dataset: data.Dataset) -> tuple[data.Dataset | None, str]:
-    """The dataset with what a run held out of it apart, and why; None where it was another's."""
+    """The dataset split as a run split it, and why; None if the run used another dataset."""
     config, record = (_read(folder, name) if folder else None for name in RUN_FILES)
     fraction = (config or {}).get("val_fraction")
     if not config or not isinstance(fraction, float) or not 0 < fraction < 1:
@@ -283,7 +294,7 @@ RUN_FILES = ("config.json", "data.json")  # beside a run's model: its settings a
 
 
 def _read(folder: Path, name: str) -> dict[str, Any] | None:
-    """A file of a run; None where there is none that can be read."""
+    """The JSON in a file of a run; None if it cannot be read."""
     try:
         found = json.loads((folder / name).read_text())
     except (OSError, ValueError, RecursionError):
@@ -292,7 +303,7 @@ def _read(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _place(spec: str) -> tuple[str, str]:
-    """A spec whose path is made absolute."""
+    """The kind and the absolute path of a dataset spec."""
     kind, _, path = spec.partition(":")
     try:
         return kind, str(Path(path).expanduser().resolve()) if path else ""
@@ -311,7 +322,7 @@ def run(
     """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end.
 
     Args:
-      metrics: names of what its objective measures beside the loss and the hits.
+      metrics: names of the further metrics of its objective.
     """
     state = (params, stats, devices.replicate(no_totals(metrics)))
     for batch in batches:
@@ -336,7 +347,7 @@ def predict_all(
       preprocess: None takes the network's own.
     """
     if devices is None or jax.process_count() > 1:
-        devices = Devices("shard_map", jax.local_devices())  # pmap would take the other hosts' too
+        devices = Devices("shard_map", jax.local_devices())  # pmap would take those of all hosts
     preprocess = preprocess or model.preprocess
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
@@ -355,7 +366,7 @@ def predict_all(
     )
     for start, batch in zip(range(0, len(source), batch_size), bar, strict=True):
         state = step(state, devices.shard(batch))
-        rows = slice(start, start + batch_size)  # what it exceeds the source by is filling
+        rows = slice(start, start + batch_size)  # rows past the end of the source are padding
         if labels is None:  # whatever a label is
             labels = np.empty((len(source), *batch["label"].shape[1:]), batch["label"].dtype)
         labels[rows] = batch["label"][: len(labels[rows])]
@@ -368,8 +379,8 @@ def make_predict_step(
 ) -> Callable[[tuple[Arrays, Arrays, jax.Array], Batch], tuple[Arrays, Arrays, jax.Array]]:
     """(params, stats, logits), batch -> the same with the logits of the batch.
 
-    Each device gives the logits of all [B, K], in the batch's order, so that the state is the same
-    on all of them, as `Devices.compile` wants it.
+    Every device returns the logits of the whole batch, [B, K], in order: `Devices.compile` needs
+    the same state on all of them.
     """
 
     def predict_step(
@@ -387,10 +398,10 @@ def interval(correct: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (low, high) of an accuracy of which `correct` of `count` are known.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    (0, 1) where nothing is known.
+    (0, 1) if `count` is 0.
 
     Raises:
-      ZooError: no count of hits.
+      ZooError: `correct` is not between 0 and `count`.
 
     >>> [round(share, 3) for share in interval(354, 360)]
     [0.964, 0.992]
@@ -408,7 +419,7 @@ def interval(correct: int, count: int) -> tuple[float, float]:
 
 
 def means(totals: Arrays) -> Evaluation:
-    """What the sums of an epoch or an evaluation come to; it waits for the devices."""
+    """The means from the sums of an epoch or an evaluation. It waits for the devices."""
     sums = {name: float(total) for name, total in totals.items()}
     count = sums.pop("count")
     found = {name: total / max(count, 1) for name, total in sums.items()}
@@ -417,7 +428,8 @@ def means(totals: Arrays) -> Evaluation:
 
 
 def check_classes(model: Network, classes: tuple[str, ...]) -> None:
-    """
+    """Check that a network has the classes of a dataset.
+
     Raises:
       ZooError: the network's classes are not these.
     """

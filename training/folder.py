@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who works in it, and whether the run is over."""
+"""The folder of a run: which run it belongs to, who works in it, whether the run is finished."""
 
 import contextlib
 import itertools
@@ -31,7 +31,8 @@ LIBRARIES = ("jax", "flax", "optax")  # that a result depends on
 
 
 def check_out(out: Path, config: TrainConfig) -> None:
-    """
+    """Check that a run can be written into a folder.
+
     Raises:
       ZooError: the folder cannot be used for this run; nothing has been written.
     """
@@ -91,10 +92,10 @@ def anew(out: Path, config: TrainConfig, **settings: Any) -> str:
 
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Nobody else runs in the folder meanwhile. The system's lock ends with the process.
+    """Lock the folder against other runs. The system releases the lock when the process ends.
 
     Raises:
-      ZooError: somebody else does.
+      ZooError: another run holds the lock.
     """
     lock = filelock.FileLock(out / ".lock", timeout=0)
     try:
@@ -117,7 +118,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
-    """Note in the folder what the run is made of: its config, its data, the versions of libraries.
+    """Write down what the run is made of: its config, its data and the versions of libraries.
 
     Args:
       record: of the data, see `training.sources.base.data_record`.
@@ -144,9 +145,10 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
 
 
 def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
-    """
+    """Check that a resumed run sees the data it began with, in every process.
+
     Raises:
-      ZooError: the run in the folder is of other data, or another process reads others.
+      ZooError: the run in the folder used other data, or another process sees other data.
     """
     if differs := record_differences(distributed.from_first(record), record):
         raise ZooError(
@@ -172,7 +174,8 @@ def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
 
 
 def make(out: Path) -> None:
-    """
+    """Make the folder of a run.
+
     Raises:
       ZooError: the folder cannot be made.
     """
@@ -183,9 +186,10 @@ def make(out: Path) -> None:
 
 
 def check_shared(out: Path) -> None:
-    """
+    """Check that all processes see the same folder.
+
     Raises:
-      ZooError: another process made the folder, but not where this one looks.
+      ZooError: the folder that another process made does not show up here.
     """
     begun = time.monotonic()
     while not (out / "config.json").exists():
@@ -198,7 +202,7 @@ def check_shared(out: Path) -> None:
 
 
 def is_finished(out: Path) -> bool:
-    """Whether the run is over: its report, which is written last, and its network are there."""
+    """Whether the run is finished: it has its network and its report, which is written last."""
     return (out / "report.md").is_file() and (out / "model.safetensors").is_file()
 
 
@@ -221,7 +225,7 @@ def finished_history(out: Path, config: TrainConfig) -> list[Record]:
 
 
 def rate_scale(out: Path) -> float:
-    """The factor of the learning rate that an earlier attempt at this run settled on.
+    """The factor on the learning rate after a rollback of this run; 1 without one.
 
     Raises:
       ZooError: `rollback.json` is damaged.
@@ -238,10 +242,10 @@ def rate_scale(out: Path) -> float:
 
 
 def read_json(path: Path, way_on: str) -> dict[str, Any] | None:
-    """The object in a file of the run; None where there is no file.
+    """The JSON object in a file of the run; None if there is no file.
 
     Raises:
-      ZooError: the file is damaged, with the way on.
+      ZooError: the file is damaged; the message ends with `way_on`, what to do about it.
     """
     try:
         found = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What a run leaves to look at while it goes on: metrics.jsonl, TensorBoard events, curves.png."""
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events and curves.png."""
 
 import json
 import math
@@ -22,8 +22,8 @@ class Log:
 
     Args:
       out: folder of the run.
-      history: the records of the epochs that are over.
-      step: where the run continues.
+      history: the records of the finished epochs.
+      step: the step from which the run continues.
     """
 
     def __init__(self, out: Path, history: list[Record], step: int):
@@ -35,9 +35,10 @@ class Log:
         self._events = _Events(out, step)
 
     def add(self, record: Record) -> None:
-        """
+        """Write the record of an epoch.
+
         Raises:
-          OSError: a full disk; the next record that can be written brings this one along.
+          OSError: the disk is full; the record is written together with the next one that can be.
         """
         self.history.append(record)
         self._behind = True
@@ -56,13 +57,14 @@ class Log:
             self._behind = False
 
     def close(self) -> None:
+        """Close the TensorBoard file."""
         self._events.close()
 
 
 class _Events:
-    """TensorBoard events of the records. What a full disk refuses of them is lost.
+    """TensorBoard events of the records. Those that a full disk refuses are lost.
 
-    tensorboardX's `SummaryWriter` has a thread that a full disk ends, and then waits for it.
+    tensorboardX's `SummaryWriter` would hang: a full disk ends the thread that it waits for.
     """
 
     def __init__(self, out: Path, step: int):
@@ -105,10 +107,10 @@ def _line(record: Record) -> str:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a `metrics.jsonl`, none where there is no file.
+    """The records of a `metrics.jsonl`; none if there is no file.
 
-    From the first line that is no record on, which a crash leaves behind, all is dropped with a
-    note on stderr.
+    A crash can leave an incomplete line. It and all lines after it are dropped, with a note on
+    stderr.
     """
     records: list[Record] = []
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
@@ -126,7 +128,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def best_of(history: list[Record]) -> Record:
-    """The record of the highest validation accuracy, of equal ones the first; NaN is the lowest."""
+    """The record with the highest validation accuracy; of equal ones the first. NaN is lowest."""
 
     def accuracy(record: Record) -> float:
         value: float = record["val_accuracy"]
@@ -195,7 +197,7 @@ def draw_curves(history: list[Record], path: Path, title: str) -> bool:
 
 
 def save_figure(figure: Any, path: Path, **settings: Any) -> None:
-    """Write a figure of matplotlib; what its font has no letters for becomes boxes, unremarked."""
+    """Write a matplotlib figure. Letters missing from its font become boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(path, **settings)

@@ -38,8 +38,8 @@ from .step import Augment
 from .stopping import EXIT_INTERRUPTED, Stop, heeded
 from .stopping import Interrupted as Interrupted
 
-# A mean loss this many times the epoch's before, and above twice that of guessing, has come apart:
-# not even a restart of the learning rate does that to a network that has learnt something.
+# The loss has exploded when its mean is this many times that of the epoch before, and over twice
+# that of guessing: not even a restart of the learning rate does that to a trained network.
 EXPLODED = 10.0
 SLOWER = 0.1  # the learning rate of the second attempt, over that of the first
 GLANCE = 0.5  # seconds between two looks at the loss, each of which waits for a step
@@ -47,7 +47,7 @@ GLANCE = 0.5  # seconds between two looks at the loss, each of which waits for a
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to."""
+    """The outcome of a run."""
 
     model: Any  # trained, in inference mode: a `zoo.Network`, or the module that was given
     accuracy: float  # of the model on the validation pictures
@@ -63,7 +63,7 @@ class PeerLost(Interrupted):
 
 
 class Diverged(Exception):
-    """The loss of an epoch is no number, or many times what it was."""
+    """The loss of an epoch is NaN or infinite, or many times that of the epoch before."""
 
     def __init__(self, epoch: int, loss: float, before: float):
         super().__init__(f"epoch {epoch}: loss {loss:.3g}, {before:.3g} before")
@@ -86,14 +86,14 @@ def fit(
     Everything is checked before the first file is written. The run leaves in `config.folder`:
     `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model.safetensors` (the
     last epoch's, or the best one's with `config.keep`) with its `card.md`, and `report.md` with
-    `curves.png`, `confusion.png`, `mistakes.png` and `predictions.csv`. A run that is over is left
-    as it is, and gives its result again.
+    `curves.png`, `confusion.png`, `mistakes.png` and `predictions.csv`. A finished
+    run is left as it is, and its result is returned again.
 
-    A run whose loss explodes goes back to its last good checkpoint once, with a tenth of the
-    learning rate, which `rollback.json` then says.
+    A run whose loss explodes goes back once to its last good checkpoint and continues with a tenth
+    of the learning rate, which `rollback.json` records.
 
-    Several processes (`distributed.start`) call this alike, with a folder that they share; the
-    first of them writes all but the checkpoints, which all write together.
+    Several processes (`distributed.start`) all call this, with a folder that they share. The first
+    one writes everything but the checkpoints, which all write together.
 
     Wherever the config takes a name, an object can be given instead. `config.json` then has its
     import path, and the run is continued only with objects of the same paths.
@@ -167,7 +167,7 @@ def _fit(config: TrainConfig, objects: Objects, stop: Stop) -> Result:
 
 
 def _finished(config: TrainConfig, objects: Objects) -> Result:
-    """What a run came to that is over: nothing is written."""
+    """The result of a finished run, read from its folder. Nothing is written."""
     out = config.folder
     history = folder.finished_history(out, config)
     file = out / "model.safetensors"
@@ -184,7 +184,7 @@ def _finished(config: TrainConfig, objects: Objects) -> Result:
 
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """What ends one of several processes ends them all."""
+    """If one of several processes fails, end them all."""
     try:
         yield
     except Interrupted:
@@ -203,7 +203,7 @@ def _together() -> Iterator[None]:
 
 
 class Run:
-    """A run under way: what it needs to step, to measure, to save and to tell."""
+    """A run in progress: everything it needs to train, evaluate, save and report."""
 
     def __init__(self, session: Session, devices: Devices, stop: Stop):
         self.session, self.devices, self.stop = session, devices, stop
@@ -322,7 +322,7 @@ class Run:
         put_together(self.model, *self.devices.own((state.weights, state.stats)))
 
     def _rate(self, rate: optax.Schedule, step: int) -> Record:
-        """The learning rate; nothing where an optimizer keeps it to itself."""
+        """The learning rate as part of a record; {} if the optimizer has its own."""
         own = isinstance(self.session.objects.optimizer, optax.GradientTransformation)
         return {} if own else {"learning_rate": float(rate(step))}
 
@@ -332,7 +332,7 @@ class Run:
         return bool(self.history) and "stopped" in self.history[-1]
 
     def _asks_to_stop(self, record: Record, phase: Phase) -> str:
-        """Why the run is to end with this epoch; "": it goes on. All processes get one answer."""
+        """Why the run should end with this epoch; "" if it goes on. The same in all processes."""
         why, patience = "", self.config.patience
         for callback in self.session.objects.callbacks:
             if callback(dict(record)):
@@ -401,10 +401,10 @@ class Run:
         return distributed.told_to_stop(step) if self.stop.several else self.stop.told.is_set()
 
     def _all_is_saved(self) -> None:
-        """From here to the next step a signal may end the run at once.
+        """Everything is saved: until the next step, a signal may end the run at once.
 
         Raises:
-          Interrupted: it was told to stop before.
+          Interrupted: the run was told to stop before.
         """
         self.checkpoints.wait()
         self.stop.unsaved = False
@@ -423,7 +423,8 @@ class Run:
     # --- when the loss explodes
 
     def _check(self, epoch: int, loss: float) -> None:
-        """
+        """Check the training loss of an epoch.
+
         Raises:
           Diverged: the mean training loss of an epoch is not finite, or has exploded.
         """
@@ -442,7 +443,7 @@ class Run:
             raise Diverged(epoch + 1, loss, before)
 
     def _roll_back(self, phase: Phase, told: Diverged) -> None:
-        """Back to the last epoch that went well, once, with a lower learning rate."""
+        """Go back once to the last good epoch, with a lower learning rate."""
         first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
         self.checkpoints.wait()
         # Those within an epoch are of one that may have been going wrong already.
@@ -511,7 +512,7 @@ class Run:
         return Result(model, kept["val_accuracy"], self.history, self.out)
 
     def _take_best(self) -> Record:
-        """Give the model the weights of the best epoch that is saved; the record of it."""
+        """Give the model the weights of the best saved epoch, and return its record."""
         best = self.checkpoints.best()
         records = {record["step"]: record for record in self.history}
         if best is None or best.step not in records:

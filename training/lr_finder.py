@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,14 @@ from .config import TrainConfig
 from .parallel import Devices
 from .session import Session, check_batch_norm
 
-SMOOTHING = 0.98  # decay of the average of losses, of which the first steps count as many
+SMOOTHING = 0.98  # decay of the running average of the losses
 BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
-REACH = 100.0  # the suggestion is at least the rate of the least loss over this
+REACH = 100.0  # the suggestion is at least the rate with the least loss, divided by this
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a range test came to."""
+    """The result of a range test."""
 
     rates: tuple[float, ...]  # of each step, rising
     losses: tuple[float, ...]  # at each step, smoothed; cross-entropy in nats
@@ -112,12 +113,12 @@ def find_learning_rate(
 
 
 def finding(rates: Sequence[float], losses: Iterable[float]) -> Finding:
-    """What a test at these rates says whose steps had these losses.
+    """The result of a test with these losses at these rates.
 
-    No more losses are taken once the test has ended. The suggestion is the rate at which the
-    smoothed loss falls fastest over the logarithm of the rate: by straight lines, each through a
-    sixth of the steps, and within two powers of ten below its minimum, for further down the noise
-    of the first few batches is steeper than any descent.
+    `losses` is read until the test ends. The suggestion is the rate at which the smoothed loss
+    falls fastest over the logarithm of the rate. The slope is that of a straight line fitted to a
+    sixth of the steps. Only rates within two powers of ten below the minimum count: further down,
+    the noise of the first few batches is steeper than any descent.
 
     Raises:
       ZooError: no step lowered the loss.
@@ -153,8 +154,8 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> int | None:
     return steepest if slopes[steepest] < 0 else None
 
 
-def _losses(config: TrainConfig, rates: np.ndarray, bar: tqdm) -> Iterator[float]:
-    """Train a step at each of the rates; the loss of its pictures before it."""
+def _losses(config: TrainConfig, rates: np.ndarray, bar: "tqdm[Any]") -> Iterator[float]:
+    """Train one step at each rate, and yield the loss of its batch before the update."""
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size)
     session = Session.open(config)

@@ -1,4 +1,4 @@
-"""What a run will hold in the memory of each device, worked out before anything is allocated."""
+"""The memory that a run will need on each device, worked out before anything is allocated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +27,12 @@ class Memory:
 
     @property
     def fixed(self) -> int:
-        """What no batch changes."""
+        """Bytes that do not depend on the batch size."""
         return self.parameters + self.optimizer + self.gradients
 
     @property
     def total(self) -> int:
+        """Bytes on each device: all parts together."""
         return self.fixed + self.activations
 
     def __str__(self) -> str:
@@ -43,7 +44,7 @@ class Memory:
 def needs(
     program: Program, preprocess: Preprocess, config: TrainConfig, state: TrainState, devices: int
 ) -> Memory:
-    """What training holds at once: the state, one set of gradients, one part's activations.
+    """The memory of training: the state, one set of gradients, the activations of one part.
 
     Activations are counted as by `zoo.count`, with auxiliary classifiers where the network has
     some. XLA's scratch space and the input's prefetched batches come on top.
@@ -64,7 +65,7 @@ def needs(
 
         return jax.tree.leaves(jax.vjp(forward, trained)[1])
 
-    with ops.native_only():  # else what every platform's own operations keep is added up
+    with ops.native_only():  # or the activations of all platforms' variants would be added up
         activations = held(
             residuals, (state.params, state.frozen), state.stats, images, axis=(AXIS, devices)
         )
@@ -83,4 +84,5 @@ def size(tree: Any) -> int:
 
 
 def megabytes(count: int) -> str:
+    """A number of bytes for people: "21.3 MB", "1.25 GB"."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -15,7 +15,8 @@ PerPicture = Callable[[jax.Array, jax.Array], jax.Array]
 
 def sigmoid(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Binary cross-entropy, the mean over the classes, each of which is there or not."""
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+    losses: jax.Array = optax.sigmoid_binary_cross_entropy(logits, targets)  # [B, K]
+    return losses.mean(-1)
 
 
 LOSSES: Mapping[str, PerPicture] = {"softmax": optax.softmax_cross_entropy, "sigmoid": sigmoid}
@@ -48,7 +49,8 @@ class Objective:
 
     def smoothed(self, labels: jax.Array) -> jax.Array:
         """The targets of training, before pictures are mixed."""
-        return optax.smooth_labels(self.targets(labels), self.label_smoothing)
+        targets: jax.Array = optax.smooth_labels(self.targets(labels), self.label_smoothing)
+        return targets
 
     def weighted(self, targets: jax.Array) -> jax.Array:
         """The targets of training with the weights of their classes."""
@@ -78,7 +80,7 @@ class Objective:
 
 
 def _rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """int [B]: the place of a picture's class, 0 the first; of several classes the best place."""
+    """The rank of a picture's class by logit, from 0, int [B]; of several classes the best rank."""
     one = labels
     if labels.ndim == 2:
         one = jnp.where(labels > 0, logits, -jnp.inf).argmax(-1)

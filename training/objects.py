@@ -1,4 +1,4 @@
-"""What Python gives a run in place of a setting: an object wherever the config takes a name."""
+"""Objects that Python code gives a run, in place of the names in its config."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ INSTEAD = {
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """See `training.fit`."""
+    """The objects given to `training.fit`, which describes them."""
 
     model: nnx.Module | None = None
     data: Any = None
@@ -67,7 +67,7 @@ class Objects:
             raise ZooError("callbacks: expected a list of functions")
 
     def names(self) -> str | None:
-        """What is given, each by its import path; None: nothing.
+        """The objects given, by import path; None if there are none.
 
         >>> Objects(loss=optax.safe_softmax_cross_entropy).names()
         'loss=optax.losses._classification.safe_softmax_cross_entropy'
@@ -84,10 +84,10 @@ class Objects:
         return ", ".join(given) or None
 
     def entered(self, config: TrainConfig) -> TrainConfig:
-        """The config with the names of the objects.
+        """The config with the names of the objects entered.
 
         Raises:
-          ZooError: a setting that an object takes the place of; a config of a run that had others.
+          ZooError: a setting that an object replaces; the config of a run that had other objects.
         """
         names = self.names()
         if config.objects not in (None, names):
@@ -110,7 +110,7 @@ NONE = Objects()
 
 
 def path_of(value: Any) -> str:
-    """Where a function or class can be imported from; of another object, its class.
+    """The import path of a function or class; for any other object, that of its class.
 
     >>> path_of(functools.partial(max, 3))
     'partial(builtins.max)'
@@ -123,7 +123,7 @@ def path_of(value: Any) -> str:
 
 
 def name_of(model: nnx.Module) -> str:
-    """What a run calls a network."""
+    """The name of a network in a run."""
     return model.spec.name if isinstance(model, Network) else type(model).__name__
 
 

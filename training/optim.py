@@ -16,22 +16,22 @@ from zoo.errors import ZooError
 
 from .config import TrainConfig
 
-# Szegedy et al., 2015, arXiv:1512.00567, section 8, as MobileNet after it. So large, it leaves
-# small gradients as they are: the rates of those papers (0.045) are of the size of SGD's.
+# Szegedy et al., 2015, arXiv:1512.00567, section 8, and MobileNet after it. With so large a value
+# small gradients are not scaled up: the rates of those papers (0.045) are like SGD's.
 RMSPROP_EPSILON = 1.0
 LARS_TRUST = 0.001  # You et al., 2017, arXiv:1708.03888, section 5
-RISE = 0.3  # of one_cycle: the rising share of a run without a warm-up of its own
+RISE = 0.3  # one_cycle: the share of the run in which the rate rises, if `warmup` is not set
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How an optimizer makes a step out of gradients.
+    """How an optimizer turns gradients into updates.
 
     Args:
-      direction: the transformation of the gradients before weight decay and rate.
-      trust: a coefficient of the rate. A matrix then moves by the rate x its own norm, whatever the
-        norm of its direction and decay together. None: by the rate x both.
-      velocity: a running sum of the finished steps, rate and decay included, is the step.
+      direction: the transformation of the gradients, before weight decay and learning rate.
+      trust: a coefficient of the learning rate. The update of a matrix (direction plus weight
+        decay) is then rescaled to the norm of the matrix, as in LARS and LAMB. None: no rescaling.
+      velocity: whether momentum is applied to the finished updates, after the learning rate.
     """
 
     direction: Callable[[TrainConfig], optax.GradientTransformation]
@@ -44,8 +44,8 @@ def muon(config: TrainConfig) -> optax.GradientTransformation:
 
     The momentum of a matrix [inputs, outputs] is replaced by the nearest orthogonal one (Jordan et
     al., 2024, https://kellerjordan.github.io/posts/muon). A convolution's kernel
-    [kh, kw, ci, co] is the matrix [kh*kw*ci, co]; a depthwise one, [kh, kw, 1, co], maps every
-    channel by itself and is none.
+    [kh, kw, ci, co] counts as the matrix [kh*kw*ci, co]. A depthwise kernel, [kh, kw, 1, co], acts
+    on each channel separately and does not count as a matrix.
     """
 
     def kind(update: jax.Array) -> str:
@@ -60,7 +60,7 @@ def muon(config: TrainConfig) -> optax.GradientTransformation:
             lambda u: MuonDimensionNumbers(tuple(range(u.ndim - 1)), u.ndim - 1), updates
         )
 
-    def widened(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def widened(updates: optax.Updates, _params: optax.Params) -> optax.Updates:
         # as in Jordan's code and in optax.contrib.muon: more outputs than inputs, larger steps
         return jax.tree.map(lambda u: u * max(1, u.shape[-1] ** 2 / u.size) ** 0.5, updates)
 
@@ -79,16 +79,16 @@ def muon(config: TrainConfig) -> optax.GradientTransformation:
 RULES = {
     "adam": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),
     "adamw": Rule(lambda config: optax.scale_by_adam(b1=config.momentum)),  # all decay is decoupled
-    "adagrad": Rule(lambda config: optax.scale_by_rss()),
+    "adagrad": Rule(lambda _: optax.scale_by_rss()),
     "rmsprop": Rule(  # TensorFlow's: epsilon inside the root, squares start at 1
-        lambda config: optax.scale_by_rms(
+        lambda _: optax.scale_by_rms(
             decay=0.9, eps=RMSPROP_EPSILON, initial_scale=1.0, eps_in_sqrt=True
         ),
         velocity=True,
     ),
     "sgd": Rule(lambda config: optax.trace(config.momentum, nesterov=True)),
     "lamb": Rule(lambda config: optax.scale_by_adam(b1=config.momentum, eps=1e-6), trust=1.0),
-    "lars": Rule(lambda config: optax.identity(), trust=LARS_TRUST, velocity=True),
+    "lars": Rule(lambda _: optax.identity(), trust=LARS_TRUST, velocity=True),
     "lion": Rule(lambda config: optax.scale_by_lion(b1=config.momentum, b2=0.99)),
     "muon": Rule(muon),
 }
@@ -116,7 +116,7 @@ def optimizer(
     def decayed(params: optax.Params) -> optax.Params:
         return {path: p.ndim > 1 and scales[path] != 0 for path, p in params.items()}
 
-    def scaled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def scaled(updates: optax.Updates, _params: optax.Params) -> optax.Updates:
         return {
             path: u * scales[path] if scales[path] else jnp.zeros_like(u)  # 0 x NaN is NaN
             for path, u in updates.items()
@@ -127,8 +127,9 @@ def optimizer(
         rule_of_own = own if isinstance(own, optax.GradientTransformation) else own(rate)
         return optax.chain(clip, rule_of_own, optax.stateless(scaled))
     rule = RULES[config.optimizer]
-    # Biases and batch norm go without a ratio, as in the authors' code, for they start at 0 and 1,
-    # but with the coefficient: the rates that suit it are far too large for them.
+    # As in the authors' code, biases and batch norm, which start at 0 and 1, are not rescaled by
+    # their norms. The coefficient applies to them too: the learning rates that suit it are far too
+    # large without.
     ratio = optax.masked(optax.scale_by_trust_ratio(), matrices)
     return optax.chain(
         clip,
@@ -144,12 +145,15 @@ def optimizer(
 def schedule(config: TrainConfig, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step: linear from 0 to `peak` during the warm-up, then `config.schedule`.
 
-    cosine and linear end at 0. step and exponential count their epochs from the end of the warm-up;
-    piecewise drops at shares of all `steps`. one_cycle has no warm-up but a rise, see `one_cycle`.
+    "cosine" and "linear" end at 0. "step" and "exponential" count epochs from the end of the
+    warm-up; "piecewise" drops the rate at fixed shares of `steps`. "one_cycle" takes the place of
+    the warm-up too, see `one_cycle`.
 
     Args:
-      steps: of the phase, at least 1.
-      steps_per_epoch: what an epoch of `config.decay_epochs` is.
+      config: for the kind of schedule and its settings.
+      peak: the highest learning rate.
+      steps: the length of the phase in steps, at least 1.
+      steps_per_epoch: the unit of `config.decay_epochs`, in steps.
     """
     if config.schedule == "one_cycle":
         return one_cycle(peak, steps, config.warmup or RISE)
@@ -184,7 +188,7 @@ def schedule(config: TrainConfig, peak: float, steps: int, steps_per_epoch: int)
 
 
 def drop_factor(config: TrainConfig) -> float:
-    """What a drop of step, piecewise or exponential multiplies the rate with."""
+    """The factor of each drop of the schedules "step", "piecewise" and "exponential"."""
     if config.decay_rate is not None:
         return config.decay_rate
     # a tenth as in the ResNet papers; 0.94 as in Inception's (arXiv:1512.00567, section 8)
@@ -192,10 +196,10 @@ def drop_factor(config: TrainConfig) -> float:
 
 
 def one_cycle(peak: float, steps: int, rise: float) -> optax.Schedule:
-    """The 1cycle policy (Smith, 2018, arXiv:1803.09820), in straight lines.
+    """The 1cycle policy (Smith, 2018, arXiv:1803.09820), piecewise linear.
 
-    Up from a 25th of the peak for the share `rise` of the steps, back down for four fifths of the
-    rest, and down to 0 in what remains.
+    The rate rises from peak / 25 to the peak in the share `rise` of the steps, falls back to
+    peak / 25 in four fifths of the rest, and to 0 in the remaining steps.
     """
     up = round(rise * steps)
     down = up + round(0.8 * (steps - up))
@@ -207,10 +211,11 @@ def one_cycle(peak: float, steps: int, rise: float) -> optax.Schedule:
 def draw_schedule(
     config: TrainConfig, schedule: optax.Schedule, steps: int, steps_per_epoch: int, path: Path
 ) -> bool:
-    """The learning rate by epoch as a PNG; False where matplotlib is not installed.
+    """Draw the learning rate by epoch as a PNG; False if matplotlib is not installed.
 
     Args:
-      schedule: rate by step, whose kind and settings `config` gives for the title.
+      config: where the title gets the kind and the settings of the schedule from.
+      schedule: the learning rate by step.
 
     Raises:
       ZooError: `path` cannot be written.
@@ -240,7 +245,7 @@ def draw_schedule(
 
 
 def schedule_facts(config: TrainConfig, rates: np.ndarray, steps: int, steps_per_epoch: int) -> str:
-    """What stands above the picture of a schedule, in lines that fit its width."""
+    """The title above the picture of a schedule, in lines that fit its width."""
     kind = config.schedule
     if kind == "one_cycle":
         facts = [f"rising for {config.warmup or RISE:.0%}"]

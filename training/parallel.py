@@ -1,4 +1,4 @@
-"""How a step runs on all devices: the only file that says `pmap`, or `shard_map`.
+"""How a step runs on all devices. This is the only file that uses `pmap` or `shard_map`.
 
 Both engines run the same per-device function over the same mesh: the state is replicated, the
 batch split along its first axis. `shard_map` runs with `check_vma=False`, under which gradients
@@ -6,7 +6,7 @@ are per device exactly as under `pmap`, so that one step body serves both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ class Devices:
             raise unknown("engine", engine, ("pmap", "shard_map"))
         backend.expect_training()
         self.engine = engine
-        # a Mesh by hand: `jax.make_mesh` makes Explicit axes, which pmap does not take
+        # not `jax.make_mesh`, whose Explicit axes pmap does not take
         self.mesh = Mesh(np.array(devices or jax.devices()), (AXIS,))
         # pmap sees this host's devices, shard_map all of them
         self.local = self.mesh.local_mesh if engine == "pmap" else self.mesh
@@ -45,13 +45,15 @@ class Devices:
 
     @property
     def platform(self) -> str:
-        """Of these devices: "cpu", "gpu" or "tpu". Those that `plan` compiles for are not here."""
-        return self.mesh.devices.flat[0].platform
+        """The platform of the devices: "cpu", "gpu" or "tpu"."""
+        return str(self.mesh.devices.flat[0].platform)
 
     def check_batch(self, batch_size: int, parts: int = 1) -> None:
-        """
+        """Check that the devices can share out a batch evenly.
+
         Args:
-          parts: that each device computes one after the other.
+          batch_size: pictures over all devices.
+          parts: into how many parts each device splits its share, to compute them in turn.
 
         Raises:
           ZooError: the devices cannot share out the batch evenly.
@@ -61,7 +63,7 @@ class Devices:
     def replicate(self, tree: State) -> State:
         """A copy of every array on each device."""
         copies = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), tree)
-        return jax.device_put(copies, NamedSharding(self.local, P()))
+        return cast(State, jax.device_put(copies, NamedSharding(self.local, P())))
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This host's part of a batch, split over its devices."""
@@ -81,13 +83,14 @@ class Devices:
         """Replicated arrays as arrays over the devices of all processes, which Orbax expects."""
         if self.local.size == len(self):
             return tree  # pmap's are this process's own
-        return multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
+        whole = multihost_utils.host_local_array_to_global_array(tree, self.mesh, P())
+        return cast(State, whole)
 
     def own(self, tree: State) -> State:
         """Replicated arrays as arrays that this process can use without the others."""
         if jax.process_count() == 1:
             return tree
-        return jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree)
+        return cast(State, jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree))
 
     def compile(
         self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
@@ -97,7 +100,7 @@ class Devices:
         Args:
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
-        run = self.jit(step, donate=donate)
+        run: Callable[[State, Mapping[str, Any]], State] = self.jit(step, donate=donate)
         if self.platform != "cpu":
             return run
 
@@ -110,7 +113,7 @@ class Devices:
         return when_ready
 
     def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
-        """What `compile` runs, as `jax.jit` gives it: for its `lower(state, batch)` too."""
+        """The jitted function behind `compile`, which also has `lower(state, batch)`."""
 
         def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
             with ops.platform_only(self.platform):
@@ -136,7 +139,7 @@ class Devices:
 
 
 def check_share(devices: int, batch_size: int, parts: int = 1) -> None:
-    """`Devices.check_batch` for so many devices."""
+    """`Devices.check_batch` for that number of devices."""
     shares = devices * parts
     if batch_size % shares:
         low = batch_size // shares * shares

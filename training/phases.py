@@ -1,4 +1,4 @@
-"""What a run trains when: the classifier alone first if asked to, then everything not frozen."""
+"""The phases of a run: first the classifier alone, if asked for, then all that is not frozen."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +27,11 @@ def phases(config: TrainConfig, stages: Sequence[str]) -> list[Phase]:
     """The phases of a run, without empty ones.
 
     Args:
+      config: of the run.
       stages: of the network, in order ("stem", ..., "classifier").
 
     Raises:
-      ZooError: `freeze` names a stage that the network has not, or leaves nothing to train.
+      ZooError: `freeze` names an unknown stage, or leaves nothing to train.
     """
     head = 0 if config.head_only else config.head_epochs
     end, peak = config.epochs, config.peak_learning_rate
@@ -65,7 +66,7 @@ def rate_scales(
     depth_decay: float,
     multipliers: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """By parameter path, its learning rate over the last stage's.
+    """The learning rate of each parameter, by path, relative to that of the last stage.
 
     Args:
       stages: of the network, in order ("stem", ..., "classifier").
@@ -74,7 +75,7 @@ def rate_scales(
       multipliers: further factors, by stage.
 
     Raises:
-      ZooError: a multiplier for a stage that the network has not.
+      ZooError: a multiplier for an unknown stage.
     """
     multipliers = multipliers or {}
     for stage in multipliers:

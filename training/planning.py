@@ -1,7 +1,7 @@
-"""What a run would take of machines that are not here: whether it fits, and how fast it could be.
+"""Plan a run on a machine that is not here: whether it fits, and how fast it could be.
 
-For a TPU the training step itself is compiled (`absent`); for a GPU its cost is counted on the
-network, which is an estimate.
+For a TPU the training step itself is compiled (`absent`). For a GPU its cost is estimated by
+counting on the network.
 """
 
 import json
@@ -28,10 +28,10 @@ from .session import class_weights, open_data
 from .topologies import Topology
 
 FORMATS = ("text", "md", "json")
-TRIES = 3  # compilations, of minutes each, that look for the largest batch
-NEAR = 0.03  # a batch larger by this share is not worth another of them
-# The most that the guess after one that did not fit may be of that: near the limit the compiler of
-# TPUs fills the memory with what it would else compute again, so that no line leads there.
+TRIES = 3  # compilations, of minutes each, to find the largest batch
+NEAR = 0.03  # a gain in batch size below this share is not worth another compilation
+# After a batch that did not fit, the next guess is at most this share of it: near the limit the TPU
+# compiler fills memory with what it would otherwise recompute, so that memory is not linear.
 BACK = 0.9
 STEP = 8  # pictures a chip: TPUs and GPUs compute that many rows at least
 LARGEST = 3  # activations that are listed
@@ -44,7 +44,7 @@ PASSES = 12
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds that a step takes at least, were every part of a chip at its peak."""
+    """The least seconds that a step can take, with every part of a chip at its peak."""
 
     compute: float
     traffic: float
@@ -52,14 +52,14 @@ class Roofline:
 
     @property
     def step(self) -> float:
-        """Computing and memory traffic go on at once; the gradients are summed up after them."""
+        """Seconds of a step: compute and memory traffic overlap, and the all-reduce comes after."""
         return max(self.compute, self.traffic) + self.communication
 
 
 def roofline(cost: Cost, machine: Topology, dtype: str) -> Roofline:
     """The least time of a step.
 
-    An all-reduce sends and receives every byte twice, but for a chip's own share of them.
+    An all-reduce sends and receives every byte twice, except for the chip's own share.
     """
     chip, chips = machine.chip, machine.chips
     return Roofline(
@@ -71,7 +71,7 @@ def roofline(cost: Cost, machine: Topology, dtype: str) -> Roofline:
 
 @dataclass(frozen=True)
 class Saving:
-    """What a setting would make of a step that does not fit."""
+    """A setting that saves memory, and what a step that does not fit would take with it."""
 
     setting: str  # "--remat"
     memory: float  # bytes a chip, about
@@ -89,7 +89,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on a machine: what `zoo plan` prints, for a terminal, a file or a program."""
+    """A run on a machine: what `zoo plan` prints, as text, Markdown or JSON."""
 
     config: TrainConfig
     machine: Topology
@@ -103,6 +103,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
+        """Whether the batch asked for fits into the machine's memory."""
         return isinstance(self.cost, Cost)
 
     @property
@@ -112,14 +113,14 @@ class Plan:
 
     @property
     def roofline(self) -> Roofline | None:
-        """Of `running`."""
+        """The least time of a step with `running`; None where nothing fits."""
         if self.running is None:
             return None
         return roofline(self.running, self.machine, self.config.dtype)
 
     @property
     def images_per_second(self) -> float | None:
-        """Of all chips together at the roofline."""
+        """The most images per second that all chips together can reach, by the roofline."""
         if self.running is None or self.roofline is None:
             return None
         return self.running.batch_size / self.roofline.step
@@ -135,20 +136,20 @@ class Plan:
         return str(getattr(self, form)())
 
     def table(self) -> Table:
-        """Figures, each with what it means."""
+        """All figures, each with an explanation."""
         rows = [*self._memory(), *self._speed()]
         return Table(self._title(), FIGURES, tuple(rows), self._notes())
 
     def text(self, width: int = 80) -> str:
-        """For a terminal of `width` characters."""
+        """The plan for a terminal of `width` characters."""
         return f"{fill(self._title(), width)}\n\n{self.table().text(width)}"
 
     def md(self) -> str:
-        """As GitHub shows it."""
+        """The plan in Markdown, for GitHub."""
         return f"**{self._title()}**\n\n{self.table().md()}"
 
     def json(self) -> str:
-        """Bytes, seconds and counts, unrounded."""
+        """The plan as JSON: bytes, seconds and counts, unrounded."""
         found = asdict(self)
         found["machine"] |= {"chips": self.machine.chips}
         found |= {
@@ -248,7 +249,7 @@ def _ms(seconds: float) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what compiles."""
+    """The versions of the libraries that compile."""
     found = {}
     for name in ("jax", "libtpu"):
         try:
@@ -261,10 +262,10 @@ def versions() -> dict[str, str]:
 def plan(
     model: str, *, topology: str | None, num_classes: int | None = None, **settings: Any
 ) -> Plan:
-    """Work out what a run would take of a machine that is not here.
+    """Work out the memory and the time of a run on a machine that is not here.
 
-    For a TPU the training step is compiled, which takes minutes and tells so on stderr, in a
-    process of its own; nothing is allocated. For a GPU it is counted.
+    For a TPU the training step is compiled in a process of its own, which takes minutes and is
+    reported on stderr; nothing is allocated. For a GPU its cost is counted.
 
     Args:
       model: network to train.
@@ -379,15 +380,16 @@ def largest(
     unit: int,
     cost_of: Callable[[int], Cost | Overflow],
 ) -> Cost | None:
-    """The largest batch that fits, or one close to it: None where not even `unit` pictures do.
+    """The largest batch that fits, or one close to it; None if not even `unit` pictures fit.
 
-    Memory grows in a straight line with the batch, all but what the compiler makes of it: each
-    guess is where the line through the two nearest batches meets the room there is.
+    Memory is nearly linear in the batch, apart from what the compiler does near the limit. Each
+    guess is where the line through the two nearest known batches reaches the memory of a chip.
 
     Args:
-      fixed: bytes of a chip that no batch changes, about.
-      room: bytes of a chip.
-      unit: pictures that all chips together take at least, and take multiples of.
+      refused: the batch that did not fit.
+      fixed: bytes on each chip that do not depend on the batch, roughly.
+      room: bytes of memory of a chip.
+      unit: the smallest batch of all chips together; others are multiples of it.
       cost_of: the cost at a batch size.
     """
     low, high = (0, fixed), (refused.batch_size // unit, refused.memory)  # (units, bytes)
@@ -409,10 +411,10 @@ def largest(
 def savings(
     cost: Overflow, config: TrainConfig, pictures: Pictures, machine: Topology, size: int
 ) -> tuple[Saving, ...]:
-    """What other settings would take, in the proportion in which the counts of both stand.
+    """What other settings would take, in proportion to the counted memory of both.
 
     Args:
-      size: side of the pictures, of which no setting saves any.
+      size: side of the pictures, which no setting changes.
     """
     batches = (
         2 * config.batch_size // machine.chips * _picture(size, config.in_chans)
@@ -430,7 +432,7 @@ def savings(
 
 
 def activations(network: Network, config: TrainConfig, machine: Topology) -> tuple[Activation, ...]:
-    """The largest outputs of layers, of the pictures that a chip computes at once."""
+    """The largest layer outputs, for the pictures that a chip computes at once."""
     images = config.batch_size // machine.chips // config.accumulate
     itemsize = 2 if config.dtype == "bfloat16" else 4
     layers = [x for x in count(network, input_size=network.preprocess.size).layers if x.output]

@@ -16,6 +16,7 @@ def cluster_types() -> Iterator[Any]:
 
 
 def is_kubernetes(kind: Any) -> bool:
+    """Whether a cluster type, as `cluster_types` gives it, is the one for Kubernetes."""
     return kind is clusters.K8sCluster
 
 

@@ -523,7 +523,7 @@ def _answer(what: str, name: str, share: float) -> str:
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """int [K, K]: how many pictures of each class, by row, were taken for each, by column.
+    """How many pictures of each class (row) were taken for each class (column), int [K, K].
 
     Args:
       labels, predictions: int [N]; pictures with a prediction below 0 are left out.

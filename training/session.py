@@ -1,4 +1,4 @@
-"""A run put together: its pictures, its network and its steps, as the config asks for them."""
+"""Assemble a run from its config: the data, the network and the steps."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +34,8 @@ from .step import AXIS, Batch, make_eval_step, make_train_step
 
 
 def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
-    """
+    """Open the dataset of a run.
+
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
@@ -55,7 +56,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
 
 
 def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -> Network:
-    """The network to train, with fresh or given weights, its preprocessing fit for the dataset."""
+    """The network to train, with random or given weights, and preprocessing for the dataset."""
     if objects.model is not None:
         return _own(objects.model, config, dataset)
     classes = len(dataset.classes)
@@ -87,7 +88,7 @@ def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -
 
 
 def _own(module: Any, config: TrainConfig, dataset: data.Dataset) -> Network:
-    """A network that Python gave, with the dataset's classes and size."""
+    """A network given as an object, with the dataset's classes and size."""
     size, classes = config.image_size or dataset.image_size, len(dataset.classes)
     model = module
     if not isinstance(module, Network):
@@ -105,7 +106,7 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
     """The network of `build` with shapes in place of arrays: nothing is read or allocated.
 
     Args:
-      image_size: usual for the dataset, as `Dataset.image_size`.
+      image_size: the dataset's own, see `Dataset.image_size`.
     """
     variant = find(config.model)
     _check_weights(config)
@@ -120,7 +121,8 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
 
 
 def _check_weights(config: TrainConfig) -> None:
-    """
+    """Check that published weights belong to the configured network.
+
     Raises:
       ZooError: published weights of another network, or of no known name.
     """
@@ -144,7 +146,7 @@ def _at_size(model: Network, config: TrainConfig, usual: int | None) -> Network:
 
 @dataclass(frozen=True)
 class Assembly:
-    """A phase of a run, put together: its step, and what that starts from."""
+    """A phase of a run, assembled: its step, and the state from which it starts."""
 
     program: Program
     trained: Arrays
@@ -156,7 +158,7 @@ class Assembly:
     metrics: tuple[str, ...] = ()  # names of further figures
 
     def start(self, step: int = 0) -> TrainState:
-        """The state at the phase's first step, which has that number."""
+        """The state at the first step of the phase, whose number is `step`."""
         return TrainState.start(
             self.optimizer,
             self.trained,
@@ -168,12 +170,13 @@ class Assembly:
         )
 
     def shapes(self) -> TrainState:
-        """The same as shapes alone."""
+        """The same, with shapes in place of arrays."""
 
         def start(trained: Arrays, frozen: Arrays, stats: Arrays) -> TrainState:
             return replace(self, trained=trained, frozen=frozen, stats=stats).start()
 
-        return jax.eval_shape(start, self.trained, self.frozen, self.stats)
+        shapes: TrainState = jax.eval_shape(start, self.trained, self.frozen, self.stats)
+        return shapes
 
 
 def assemble(
@@ -220,9 +223,9 @@ def assemble(
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Config, pictures and network, and all that follows from them.
+    """The config, the data, the network, and everything that follows from them.
 
-    The loop, the range test, `--show-batch` and the benchmarks take their parts from here.
+    The training loop, the range test, `--show-batch` and the benchmarks all start from here.
     """
 
     config: TrainConfig
@@ -232,7 +235,8 @@ class Session:
 
     @classmethod
     def open(cls, config: TrainConfig, objects: Objects = NONE) -> "Session":
-        """
+        """Open the data and build the network of a run.
+
         Raises:
           ZooError: as `open_data` and `build`.
         """
@@ -241,10 +245,12 @@ class Session:
 
     @property
     def steps_per_epoch(self) -> int:
+        """How many full batches the training data make."""
         return len(self.dataset.train) // self.config.batch_size
 
     @cached_property
     def phases(self) -> list[Phase]:
+        """The phases of the run: the head alone first, when fine-tuning, then everything."""
         return phases(self.config, model_stages(self.model))
 
     @property
@@ -254,22 +260,24 @@ class Session:
 
     @cached_property
     def objective(self) -> Objective:
+        """The loss and the metrics of the run."""
         weights = class_weights(self.dataset) if self.config.class_weights else None
         return objective(
             self.config, len(self.dataset.classes), weights, self.dataset.multilabel, self.objects
         )
 
     def check(self, devices: int) -> None:
-        """
+        """Check the settings that depend on the network, the data and the number of devices.
+
         Raises:
-          ZooError: settings that this network or these data cannot have, on so many devices.
+          ZooError: settings that do not fit the network, the data or the number of devices.
         """
         rate_scales(model_stages(self.model), (), self.config.depth_decay, self.config.multipliers)
         _ = self.phases, self.objective  # for what they refuse
         check_batch_norm(self.config, self.model, devices)
 
     def rate(self, phase: Phase, scale: float = 1.0) -> optax.Schedule:
-        """The learning rate of a phase by its own steps; one that Python gave, by the run's."""
+        """The learning rate by step of the phase; that of a schedule object, by step of the run."""
         first, last = phase.start * self.steps_per_epoch, phase.stop * self.steps_per_epoch
         if (own := self.objects.schedule) is not None:
             return lambda step: scale * own(first + step)
@@ -293,6 +301,7 @@ class Session:
         )
 
     def eval_step(self, program: Program) -> Callable[[Any, Batch], Any]:
+        """The function that adds the metrics of a batch to the totals."""
         return make_eval_step(program, self.model.preprocess, self.objective)
 
     def train_batches(self) -> grain.DatasetIterator:
@@ -308,6 +317,7 @@ class Session:
         )
 
     def val_batches(self) -> grain.IterDataset:
+        """This process's part of the validation batches, every picture once."""
         return data.eval_batches(
             self.dataset.val,
             self.model.preprocess,
@@ -323,10 +333,10 @@ def objective(
     multilabel: bool = False,
     objects: Objects = NONE,
 ) -> Objective:
-    """What the config, or else the data, ask a network to learn.
+    """The objective that the config asks for, or the usual one for the data.
 
     Raises:
-      ZooError: a loss or settings that these data cannot have.
+      ZooError: a loss or settings that do not fit the data.
     """
     name = config.loss or ("sigmoid" if multilabel else "softmax")
     if multilabel and objects.loss is None:
@@ -347,9 +357,10 @@ def objective(
 
 
 def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
-    """
+    """Check that batch norm gets more than one value for each channel.
+
     Raises:
-      ZooError: a batch norm that is to follow the batch would see one value a channel.
+      ZooError: a batch norm that uses batch statistics would see one value for each channel.
     """
     share = config.batch_size // devices
     part = share // config.accumulate
@@ -379,9 +390,9 @@ def check_batch_norm(config: TrainConfig, model: Network, devices: int) -> None:
 
 
 def class_weights(dataset: data.Dataset) -> list[float]:
-    """What each class counts in the loss, so that all count alike; 1 on average over the pictures.
+    """Weights of the classes in the loss, so that all classes count equally; 1 on average.
 
-    A class without training pictures counts 0.
+    The average is over the training pictures. A class without any has weight 0.
     """
     counts = dataset.class_counts
     present = int((counts > 0).sum())
@@ -389,10 +400,11 @@ def class_weights(dataset: data.Dataset) -> list[float]:
 
 
 def preprocessing(own: Preprocess, asked: int | None, usual: int | None) -> Preprocess:
-    """The network's preprocessing at the size asked for, or else usual for the dataset.
+    """The network's preprocessing at the size asked for, or else at the dataset's usual size.
 
-    Where it picks pixels, as `keras.utils.load_img` and slim do, pictures are averaged and cropped
-    instead: the networks were not trained on the former. What was only assumed holds from now on.
+    Preprocessing that picks single pixels when it shrinks a picture, as `keras.utils.load_img` and
+    slim do, is replaced by averaging and cropping, on which those networks were trained. Notes on
+    what was only assumed are dropped: the training makes it so.
     """
     own = replace(own, note="")
     if own.interpolation in ("nearest", "tf_bilinear"):

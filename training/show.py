@@ -1,4 +1,4 @@
-"""What a network gets to see: the first batch of a run, augmented, on a contact sheet."""
+"""A contact sheet of what the network sees: the first batch of a run, augmented."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a step reads and writes, and how it becomes a network again.
+"""The state that a step reads and writes, and how it becomes a network again.
 
 `TrainState` holds arrays only, under dotted paths; `Program` holds everything static.
 """
@@ -22,7 +22,7 @@ Arrays = dict[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes while training; the same on every device."""
+    """Everything that training changes; the same on every device."""
 
     step: jax.Array  # int32 [], steps done
     params: Arrays  # being trained
@@ -44,12 +44,12 @@ class TrainState:
         metrics: Iterable[str] = (),
         step: int = 0,
     ) -> "TrainState":
-        """Before the first step of a phase.
+        """The state before the first step of a phase.
 
         Args:
           averaged: whether to keep averages of `params`.
           metrics: names of what `Objective.metrics` measures.
-          step: that the phase begins at.
+          step: the number of the first step.
         """
         return cls(
             step=jnp.array(step, jnp.int32),
@@ -63,7 +63,7 @@ class TrainState:
 
     @property
     def weights(self) -> Arrays:
-        """All parameters as the network is to be used: averaged where averages are kept."""
+        """All parameters for inference: their averages where averages are kept."""
         return {**self.params, **self.ema, **self.frozen}
 
 
@@ -102,10 +102,10 @@ def take_apart(
     """(program, parameters, BN statistics) of a network; the arrays under dotted paths.
 
     Args:
-      freeze_bn: in training too, normalise with the running statistics and leave them alone: in
-        the whole network, or in the stages of these names.
-      bn_axis: the axis of devices to take batch statistics over; None: each device its own.
-      bn_momentum: share of the old running statistics that a step keeps.
+      freeze_bn: normalise with the running statistics in training too, and do not update them, in
+        the whole network or in the stages of these names.
+      bn_axis: the axis of devices to take batch statistics over; None: per device.
+      bn_momentum: the share of the old running statistics kept at each step.
     """
     inference, state = nnx.split(model)
     twin = nnx.merge(inference, state, copy=True)
@@ -138,10 +138,12 @@ def put_together(model: Network, params: Arrays, stats: Arrays) -> None:
     nnx.update(model, state)
 
 
-def flat(state: nnx.State) -> Arrays:
-    return flatten_dict(nnx.to_pure_dict(state), sep=".")
+def flat(state: nnx.State[Any, Any]) -> Arrays:
+    """The arrays of a module's state by dotted path ("body.stem.conv.kernel")."""
+    arrays: Arrays = flatten_dict(nnx.to_pure_dict(state), sep=".")
+    return arrays
 
 
 def no_totals(metrics: Iterable[str] = ()) -> Arrays:
-    """Sums over nothing yet, to begin an epoch or an evaluation with."""
+    """Zero sums, to begin an epoch or an evaluation with."""
     return {name: jnp.zeros(()) for name in ("loss", "correct", "top5", "count", *metrics)}

@@ -1,4 +1,4 @@
-"""One optimisation step and one evaluation step: pure, and written for a single device of many.
+"""One training step and one evaluation step: pure functions, each for one device of many.
 
 Both run under the axis name `AXIS`, which `parallel.py` provides; nothing else here knows how many
 devices there are.
@@ -54,7 +54,7 @@ def make_train_step(
     Args:
       objective: None: cross-entropy, smoothed as the config says.
       flip: whether to mirror pictures.
-      own_augment: in place of what the config says of augmentation, but for MixUp and CutMix.
+      own_augment: replaces the augmentation in the config, except for MixUp and CutMix.
     """
     goal = objective or Objective(program.num_classes, label_smoothing=config.label_smoothing)
     changed = own_augment or partial(augment, config=config, flip=flip)
@@ -153,20 +153,21 @@ def in_parts(
 
 
 def average(ema: Arrays, params: Arrays, step: jax.Array, decay: float) -> Arrays:
-    """The averages after one more step; `ema` has the paths to average, {} for none.
+    """The averages after one more step, of the parameters in `ema`; {} for none.
 
-    The decay begins small, (1 + step) / (10 + step), as TensorFlow's ExponentialMovingAverage, so
-    that the first weights are soon forgotten.
+    The decay starts small, at (1 + step) / (10 + step), as in TensorFlow's
+    ExponentialMovingAverage, so that the initial weights are soon forgotten.
     """
     decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
     return {path: decay_now * old + (1 - decay_now) * params[path] for path, old in ema.items()}
 
 
 def mean(tree: Tree) -> Tree:
-    """The mean over all devices; of one device the tree itself, which XLA would copy."""
+    """The mean over all devices. With one device it is the tree itself: XLA would copy it."""
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
 
 
 def add(totals: Arrays, sums: Arrays) -> Arrays:
     """The totals with the sums of all devices added."""
-    return jax.tree.map(jnp.add, totals, jax.lax.psum(sums, AXIS))
+    total: Arrays = jax.tree.map(jnp.add, totals, jax.lax.psum(sums, AXIS))
+    return total

@@ -1,8 +1,8 @@
-"""Being told to stop, by SIGTERM or Ctrl-C, at any moment of a run.
+"""Stopping a run by SIGTERM or Ctrl-C, at any moment.
 
-Until the first step, and once all is saved, there is nothing to lose: the run ends at once. In
-between it stops between two steps, and saves itself. Nothing heavy is imported here: the command
-gets its handlers before anything else.
+Before the first step, and after everything is saved, there is nothing to lose, and the run ends at
+once. Otherwise it finishes the current step and saves a checkpoint. This module imports nothing
+heavy, so that the command can install its signal handlers first.
 """
 
 import atexit
@@ -20,19 +20,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-    """The run was told to stop (SIGTERM, Ctrl-C) and saved itself; the same call continues it."""
+    """The run was stopped by SIGTERM or Ctrl-C and is saved. The same call continues it."""
 
 
 class AtOnce(BaseException):
-    """As `Interrupted`, raised by a signal wherever the program is: no `except Exception` may take
-    it for an error of its own."""
+    """`Interrupted`, raised by a signal handler at whatever point the program has reached.
+
+    It is a BaseException so that no `except Exception` there takes it for an error of its own.
+    """
 
 
 class Stop:
-    """Whether the process was told to stop, and what it has to lose.
+    """Whether the process was told to stop, and whether that would lose unsaved steps.
 
     Args:
-      leave: ends the run at once.
+      leave: called to end the run at once.
     """
 
     def __init__(self, leave: Callable[[], None]):
@@ -42,7 +44,7 @@ class Stop:
         self._leave = leave
 
     def handle(self, number: int, _: object) -> None:
-        """What a signal does."""
+        """The signal handler."""
         again = self.told.is_set()
         self.told.set()
         if again and number == signal.SIGINT:
@@ -54,7 +56,8 @@ class Stop:
             self._leave()
 
     def check(self) -> None:
-        """
+        """Leave if the process was told to stop.
+
         Raises:
           Interrupted: the process was told to stop, and has nothing to lose.
         """
@@ -67,10 +70,10 @@ _command: Stop | None = None  # of a process that is the command `zoo train`
 
 
 def take_over() -> None:
-    """Have signals end this process with `EXIT_INTERRUPTED` from now to its last moment.
+    """Make signals end this process with `EXIT_INTERRUPTED`, from now until it exits.
 
-    For a process that is the command, where that is to train: what signals end at once, they end
-    wherever it is, within a long compilation too.
+    For the command `zoo train`. Where a signal ends the run at once, it does so even in the middle
+    of a long compilation.
     """
     global _command
     if _command or sys.argv[1:2] not in (["train"], ["finetune"]):
@@ -100,14 +103,14 @@ def _end() -> None:
 
 
 def _complete() -> None:
-    """Nothing is left to stop, and Python is about to give the handlers up."""
+    """The command is done: ignore signals while Python shuts down."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def heeded(several: bool) -> Iterator[Stop]:
-    """Signals are heeded, as the command has it or, in another program, as exceptions.
+    """Handle signals during a run: as the command set them up, or by exceptions in other programs.
 
     Args:
       several: whether the run has several processes. JAX has a handler for SIGTERM then.

@@ -1,4 +1,4 @@
-"""The machines that a run can be planned for: their chips and how many of them are together."""
+"""The machines that a run can be planned for: kinds of chips, and how many are connected."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator. Rates are peaks that its maker publishes, without sparsity."""
+    """One kind of accelerator. Rates are the peaks that its maker publishes, without sparsity."""
 
     name: str
     memory: float  # bytes that a program can have
@@ -21,7 +21,7 @@ class Chip:
     shapes: tuple[str, ...]  # the machines that it comes in
 
     def peak(self, dtype: str) -> float:
-        """FLOP/s of matrix products of activations of a type."""
+        """FLOP/s of matrix products with activations of that dtype."""
         return self.bf16 if dtype == "bfloat16" else self.float32
 
 
@@ -52,27 +52,29 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Topology:
-    """A machine: so many chips of a kind, connected."""
+    """A machine: a number of connected chips of one kind."""
 
     name: str  # "v5e:4x4", "h100:8"
     chip: Chip
 
     @property
     def chips(self) -> int:
+        """How many chips the machine has."""
         return math.prod(map(int, self.name.partition(":")[2].split("x")))
 
     @property
     def is_tpu(self) -> bool:
+        """Whether the chips are TPUs."""
         return self.chip.name.startswith("TPU")
 
 
 def names(kind: str) -> list[str]:
-    """Of the machines with that kind of chip: "v5e:1x1", ..."""
+    """The names of the machines with that kind of chip: "v5e:1x1", ..."""
     return [f"{kind}:{shape}" for shape in CHIPS[kind].shapes]
 
 
 def topologies() -> list[str]:
-    """All names: "v4:2x2x1", ..., "l4:8"."""
+    """The names of all machines: "v4:2x2x1", ..., "l4:8"."""
     return [name for kind in CHIPS for name in names(kind)]
 
 

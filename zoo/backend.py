@@ -1,18 +1,18 @@
-"""What is told to XLA's CPU backend, and to the memory allocator under it, where we compile.
+"""Settings of XLA's CPU backend and of the memory allocator, for the programs that we compile.
 
-Nothing of a user's environment is changed, and what the user has set wins:
+The user's environment is not changed, and a user's own settings take precedence:
 
-- `compiler_options()` leaves convolutions and matrix products to Eigen, for our compilations only:
-  XLA's newer YNN library takes them by default and is slower at them. It keeps the reductions, at
-  which it is far faster. The same flag in `XLA_FLAGS` overrides it.
-- `keep_memory()` has malloc keep what is freed, for this process: a fresh page costs more than the
-  arithmetic on it. What compiling a large program leaves behind is given back before the program
-  runs. `share_heap()` has all threads use one heap, for inference. `ZOO_KEEP_MEMORY=0`,
-  or any malloc setting of the user's, overrides both.
-- `expect_training()` has programs run in the thread that calls them.
-  `JAX_CPU_ENABLE_ASYNC_DISPATCH` overrides it.
+- `compiler_options()` makes XLA compute convolutions and matrix products with Eigen, in our
+  programs only. By default XLA uses its newer YNN library for them, which is slower. Reductions
+  stay with YNN, which is far faster at those. The same flag in `XLA_FLAGS` overrides this.
+- `keep_memory()` makes malloc keep freed memory in this process, because mapping a fresh page costs
+  more than the arithmetic on it. Memory left over from compiling a large program is returned to
+  the system before the program runs. `share_heap()` makes all threads use one heap, for inference.
+  `ZOO_KEEP_MEMORY=0`, or any malloc setting of the user's, turns both off.
+- `expect_training()` makes programs run in the thread that calls them.
+  `JAX_CPU_ENABLE_ASYNC_DISPATCH` overrides this.
 
-On GPU and TPU only `share_heap` applies, for it concerns the host.
+On GPU and TPU only `share_heap` applies, since it concerns the host.
 """
 
 import ctypes
@@ -31,22 +31,23 @@ YNN = "xla_cpu_experimental_ynn_fusion_type"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
 
-def jit(function: Callable, platform: str | None = None, **settings: Any) -> Any:
-    """`jax.jit` with the options of a platform; None: of the default backend, which it starts.
+def jit(function: Callable[..., Any], platform: str | None = None, **settings: Any) -> Any:
+    """`jax.jit` with our compiler options for `platform`.
 
-    Not for use under another `jax.jit`: the options are then for the caller to set.
+    None means the default backend, which is then started. Do not use it inside another `jax.jit`:
+    compiler options belong to the outermost one.
     """
     keep_memory()
     return jax.jit(function, compiler_options=compiler_options(platform), **settings)
 
 
 def under_jit() -> bool:
-    """Whether what is computed now, constants too, is traced into the program of a `jax.jit`."""
+    """Whether we are inside a `jax.jit`, so that even constants are traced into its program."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def compiler_options(platform: str | None = None) -> dict[str, str] | None:
-    """What `jax.jit(..., compiler_options=)` is to be given for a platform, as `jit` takes it."""
+    """The value for `jax.jit(..., compiler_options=)` on a platform; None as in `jit`."""
     if (platform or jax.default_backend()) != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
         return None
     return {YNN: "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -54,10 +55,10 @@ def compiler_options(platform: str | None = None) -> dict[str, str] | None:
 
 @cache
 def keep_memory() -> bool:
-    """Have malloc neither map large blocks one by one nor give memory back; True if it does now.
+    """Make malloc keep freed memory instead of returning it; True if that worked.
 
-    Only glibc can be told. The process then stays at its peak memory until it ends, but for what
-    compiling took.
+    It works with glibc only. The process then stays at its peak memory until it ends, except for
+    what compiling took.
     """
     if jax.default_backend() != "cpu":
         return False
@@ -68,10 +69,10 @@ def keep_memory() -> bool:
 
 
 def _after_compiling(event: str, duration_secs: float, **_: Any) -> None:
-    """Give back what compiling leaves in the heap, and what was there before as copies of weights.
+    """Return the memory that compiling, or copying weights before it, has left free in the heap.
 
-    It lies in pieces between what stays, so that a program's memory would come on top: 0.3 to 0.5
-    GB of the peak of a ResNet-50 or a MobileNet v2 that trains. JAX tells before the program runs.
+    It is too fragmented for the program to use, and would add 0.3 to 0.5 GB to the peak of training
+    a ResNet-50 or a MobileNet v2. JAX reports the event before the program runs.
     """
     if event == COMPILED and duration_secs > 1:
         _trim()
@@ -85,12 +86,12 @@ _training = False
 
 
 def expect_training() -> None:
-    """Make this process ready to train; for before JAX computes anything.
+    """Prepare this process for training. Call it before JAX computes anything.
 
-    Heaps stay as they are, see `share_heap`. Programs of a single CPU device run in the thread that
-    calls them, once their inputs are ready: its heap keeps a step's memory, where those of XLA's
-    threads map it anew each time, which is a tenth of a ResNet's step and a quarter of a MobileNet
-    v2's. With several devices one would wait for the others.
+    Heaps are not shared, see `share_heap`. With a single CPU device, programs run in the calling
+    thread once their inputs are ready. The heap of that thread keeps the memory of a step; the
+    heaps of XLA's threads map it anew every time, which takes a tenth of a ResNet's step and a
+    quarter of a MobileNet v2's. With several devices, each would have to wait for the others.
     """
     global _training
     _training = True
@@ -101,19 +102,23 @@ def expect_training() -> None:
 
 
 def run_in_calling_thread(yes: bool) -> None:
-    """Whether CPU programs do; for before JAX computes anything. A user's own setting wins."""
+    """Choose whether CPU programs run in the thread that calls them.
+
+    Call it before JAX computes anything. `JAX_CPU_ENABLE_ASYNC_DISPATCH` takes precedence.
+    """
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         jax.config.update("jax_cpu_enable_async_dispatch", not yes)
 
 
 @cache
 def share_heap() -> bool:
-    """Have threads that start from now on share one heap; True if they do.
+    """Make all threads started from now on share one heap; True if that worked.
 
-    Other heaps give large blocks back whatever malloc was told, and their pages come back empty:
-    MobileNet v2 infers a quarter faster without. It has to be told before XLA starts its threads,
-    so models are made with it. Training is better off with many heaps: XLA frees a step's memory a
-    moment after the results are ready, and one heap would end up with two such blocks.
+    Heaps other than the main one return large blocks to the system whatever malloc was told, and
+    have to map them anew: with one heap, inference with MobileNet v2 is a quarter faster. The
+    setting only works before XLA starts its threads, so it is made when a network is created.
+    Training does better with many heaps: XLA frees the memory of a step shortly after the results
+    are ready, and a single heap would end up holding two such blocks.
     """
     return not _training and _tell_malloc(M_ARENA_MAX, 1)
 

@@ -15,13 +15,13 @@ _UNITS = {"M": 2**20, "G": 2**30}
 def enable_compilation_cache() -> Path | None:
     """Keep compiled programs on disk, so that the next process need not compile them again.
 
-    They lie in `xla/` of the zoo's cache folder (ZOO_CACHE, or ~/.cache/zoo) and take at most 1 GB:
-    the least recently used ones go. A cache that JAX was told of already
-    (JAX_COMPILATION_CACHE_DIR) stays as it is. `ZOO_COMPILE_CACHE=off` turns ours off, a size such
+    They are kept in `xla/` of the zoo's cache folder (ZOO_CACHE, or ~/.cache/zoo), 1 GB at most:
+    the least recently used ones are deleted. A cache that JAX already has
+    (JAX_COMPILATION_CACHE_DIR) stays in use. `ZOO_COMPILE_CACHE=off` turns ours off; a size such
     as 500M or 2G limits it. The command `zoo` calls this; `import zoo` alone changes nothing.
 
     Returns:
-      The folder in use; None if there is none: turned off, or not to be written to.
+      The folder in use; None if the cache is turned off or cannot be written to.
 
     Raises:
       ZooError: ZOO_COMPILE_CACHE is neither "off" nor a size.
@@ -41,7 +41,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 def _limit(text: str) -> int:
-    """Bytes; 0 is off."""
+    """The limit in bytes; 0 for "off"."""
     if text.lower() == "off":
         return 0
     size = re.fullmatch(r"(\d+)([MG])B?", text.upper())

@@ -1,12 +1,12 @@
-"""A network called outside of any transformation: compiled once, and little more than XLA's time.
+"""Calling a network outside of any transformation: it is compiled once, with little overhead.
 
-`nnx.split` and `nnx.update` take ten milliseconds for a ResNet-50, which is a good part of an
-inference. So a call looks over the modules itself: where all that is not a variable is as it was at
-the last call, the program compiled then is run on the variables of now, and only those that it
-changes (batch-norm statistics in training mode) are written back.
+`nnx.split` and `nnx.update` take ten milliseconds for a ResNet-50, a good part of the time of one
+inference. So a call goes through the modules itself. If nothing but the values of variables has
+changed since the last call, it runs the program compiled then, and writes back only the variables
+that the program changes (batch-norm statistics in training mode).
 
-What cannot be compiled so is computed as any `nnx.Module` is, one operation after the other: see
-`Direct`.
+A model that cannot be compiled like this is called as any `nnx.Module`, one operation after the
+other: see `Direct`.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,23 @@ from flax import nnx
 from . import backend
 
 Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
-Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `program`
+Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `compiled`
 
 
 class Seen(NamedTuple):
-    """A model as it was at its last call, and what runs it as long as it stays so."""
+    """The settings of a model at its last call, and the programs that are valid while they stay."""
 
     settings: list[Any]
-    program: Program  # by itself
-    part: Program  # as a part of what is differentiated or mapped
+    program: Program  # for a call by itself
+    part: Program  # for a call under a transformation such as `jax.grad` or `jax.vmap`
 
 
 class Direct(Exception):
-    """The method has to be called as it is.
+    """The method cannot be compiled ahead and has to be called directly.
 
-    The model has an attribute that is neither a module, a variable nor hashable (an array, a list:
-    whether it has changed cannot be told), or the method changes more than values (it sows).
+    Either the model has an attribute that is neither a module, nor a variable, nor hashable (an
+    array or a list, in which changes cannot be noticed), or the method changes more than the values
+    of variables (it uses `sow`).
     """
 
 
@@ -44,7 +45,7 @@ _seen: WeakKeyDictionary[nnx.Module, dict[Method, Seen]] = WeakKeyDictionary()
 
 
 def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
-    """`method(model, x)`, compiled, with what it changes in the model written back."""
+    """`method(model, x)`, compiled; variables that the method changes are updated in the model."""
     if backend.under_jit():  # the caller is compiling already
         return method(model, x)
     try:
@@ -62,21 +63,26 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     return y
 
 
-def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable]]:
-    """All that decides how a model computes, apart from the values of its variables; and these.
+def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
+    """Everything that decides how a model computes, as (settings, variables).
+
+    The settings are all attributes of all modules that are not variables, in a form that can be
+    compared with those of another call. The variables come in a fixed order.
 
     Raises:
-      Direct: something that cannot be compared.
+      Direct: an attribute that cannot be compared.
     """
     settings: list[Any] = []
-    variables: list[nnx.Variable] = []
-    places = {id(model): 0}  # of what was met: another way to it is told by its place
+    variables: list[nnx.Variable[Any]] = []
+    places = {id(model): 0}  # by id: a second path to an object is noted as its number
     modules: list[Any] = [model]
     while modules:
         module = modules.pop()
         settings.append(type(module))
         attributes = vars(module)
-        for name in sorted(attributes):  # as a copy has them, whatever the order they were set in
+        for name in sorted(
+            attributes
+        ):  # not in the order in which they were set, which copies change
             value = attributes[name]
             kind = _kind(type(value))  # type: ignore[arg-type]
             if kind == "setting":
@@ -95,7 +101,7 @@ def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable]]:
 
 @cache
 def _kind(of: type) -> str:
-    """isinstance with nnx's types is slow."""
+    """What an attribute of this type is to `look`; cached, because isinstance is slow in nnx."""
     if issubclass(of, nnx.Variable):
         return "variable"
     if issubclass(of, nnx.Pytree):
@@ -105,9 +111,10 @@ def _kind(of: type) -> str:
 
 
 def see(method: Method, model: nnx.Module, settings: list[Any]) -> Seen:
-    """
+    """Compile a method for a model as it is now.
+
     Raises:
-      Direct: settings that cannot be compared.
+      Direct: the settings cannot be hashed, or the state holds something but variables.
     """
     graphdef, state = nnx.split(model, graph=True)
     if not all(isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(state)):
@@ -123,11 +130,13 @@ def see(method: Method, model: nnx.Module, settings: list[Any]) -> Seen:
 
 @cache
 def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Program:
-    """`method` on a model given by the values of its variables, and the values that it changes.
+    """Compile (values of the variables, x) -> (result, changed values by number of the variable).
 
     Args:
-      graphdef, treedef: of the model and of its state.
-      alone: whether nothing else is compiled with it.
+      method: the method of the model to run.
+      graphdef: of the model.
+      treedef: of the model's state.
+      alone: whether it is a program of its own, not a part of one under a transformation.
     """
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:

@@ -1,6 +1,6 @@
-"""The command `zoo`, but for the commands that train, which `training.cli` adds.
+"""The command `zoo`, without the commands that train, which `training.cli` adds.
 
-Nothing here imports jax before a command runs, so that `zoo --help` answers at once.
+Nothing here imports jax before a command runs, so that `zoo --help` is quick.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Commands:
         self.parsers: dict[str, argparse.ArgumentParser] = {}  # of the subcommands, by name
 
     def add(self, name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
-        """A subcommand: its parser, to give arguments to."""
+        """Add a subcommand, and return its parser to add arguments to."""
         parser = self._subparsers.add_parser(
             name,
             help=text,
@@ -58,7 +58,7 @@ class Commands:
 
 
 def commands() -> Commands:
-    """The command with what needs no training."""
+    """The command with the subcommands that need no training."""
     found = Commands()
     parser = found.add("list", _list, "list the networks", "zoo list 'resnet*'")
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
@@ -191,7 +191,7 @@ def _add_channels(parser: argparse.ArgumentParser, default: int | None = 3) -> N
 
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
-    """What a file of others does not tell of itself."""
+    """Add the options for what a file from elsewhere does not say itself."""
     parser.add_argument("--layout", help="how the file names its tensors; default: by the file")
     parser.add_argument(
         "--like", metavar="WEIGHTS", help="published weights that it computes and sees like"
@@ -204,7 +204,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(args: argparse.Namespace, **options: Any) -> "Network":
-    """The network that the options ask for; what was assumed on the way is told."""
+    """Load the network that the options ask for, and print what had to be assumed."""
     from .pretrained.store import load
 
     for name in ("layout", "like", "numerics", "preprocess", "head"):
@@ -228,7 +228,7 @@ def _add_format(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Rows under a head, the first `left` columns flush left, the others right."""
+    """Format rows under a head, the first `left` columns flush left, the others flush right."""
     lines = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -299,8 +299,8 @@ def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
     return "\n\n".join(getattr(report, form)() for report in reports)
 
 
-def _progress(total: int, unit: str = "network") -> "tqdm":
-    """A bar for a terminal to watch, which nothing is left of."""
+def _progress(total: int, unit: str = "network") -> "tqdm[Any]":
+    """A progress bar on a terminal, which is cleared at the end."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, leave=False, disable=None if total > 1 else True)

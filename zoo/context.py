@@ -1,8 +1,8 @@
-"""What a network is built with that is not its architecture.
+"""The settings of a network beside its architecture.
 
-`Numerics` holds how a source of weights computes what the papers leave open; `Context` adds the
-precision and the switches of the article (initialiser, normaliser, activation, dropout). Layers
-read both; no architecture file does.
+`Numerics` says how a source of weights computes what papers leave open, such as padding. `Context`
+adds precision and switches (initialiser, normaliser, activation, dropout). Layers read both;
+architecture files read neither.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Activation = Callable[[jax.Array], jax.Array]
 # --- padding rules: (input length, kernel, stride) -> (before, after) -----------------------------
 
 
-def _symmetric(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _symmetric(_length: int, kernel: int, _stride: int) -> tuple[int, int]:
     return (kernel - 1) // 2, (kernel - 1) // 2
 
 
@@ -32,11 +32,11 @@ def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _same_even(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _same_even(_length: int, kernel: int, stride: int) -> tuple[int, int]:
     return _same(stride * kernel, kernel, stride)
 
 
-def _valid(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def _valid(_length: int, _kernel: int, _stride: int) -> tuple[int, int]:
     return 0, 0
 
 
@@ -61,7 +61,7 @@ class Numerics:
     (PyTorch's 0.1 is 0.9 here).
 
     Raises:
-      ZooError: a number or a truth value that is none.
+      ZooError: a field that is not the number or the bool it should be.
     """
 
     padding: str = "symmetric"  # a key of PADDINGS
@@ -86,7 +86,7 @@ class Numerics:
 
 
 def _set(record: Any, **values: Any) -> None:
-    """Fields of a frozen record that is being made."""
+    """Set fields of a frozen dataclass, in its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(record, name, value)
 
@@ -109,43 +109,52 @@ KERAS = Numerics(
 )
 
 
-# Functions with a name of their own, for a network is pickled and copied with its activations:
-# most of jax.nn's are objects that pickle cannot find again.
+# Functions of our own, because a network is pickled and copied with its activations, and pickle
+# cannot find most of those in jax.nn again.
 
 
 def relu(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`."""
     return jax.nn.relu(x)
 
 
 def relu6(x: jax.Array) -> jax.Array:
+    """`min(max(x, 0), 6)`."""
     return jax.nn.relu6(x)
 
 
 def tanh(x: jax.Array) -> jax.Array:
+    """The hyperbolic tangent."""
     return jnp.tanh(x)
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
+    """`1 / (1 + exp(-x))`."""
     return jax.nn.sigmoid(x)
 
 
 def silu(x: jax.Array) -> jax.Array:
+    """`x * sigmoid(x)`, also called swish."""
     return jax.nn.silu(x)
 
 
 def gelu(x: jax.Array) -> jax.Array:
+    """`x` times the normal distribution function of `x`: the exact GELU, by `erf`."""
     return jax.nn.gelu(x, approximate=False)
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """`relu6(x + 3) / 6`."""
     return jax.nn.hard_sigmoid(x)
 
 
 def hard_swish(x: jax.Array) -> jax.Array:
+    """`x * hard_sigmoid(x)`."""
     return jax.nn.hard_swish(x)
 
 
 def identity(x: jax.Array) -> jax.Array:
+    """`x` as it is: no activation."""
     return x
 
 
@@ -162,13 +171,13 @@ MOST_CHANNELS = 10_000
 
 @dataclass(frozen=True)
 class Spec:
-    """All that rebuilds a network: what `zoo.create` was asked for. JSON-able, kept on the model.
+    """The arguments of `zoo.create`, from which a network can be rebuilt; kept on the model.
 
-    NumPy's numbers and any name of a dtype become Python's own.
+    NumPy numbers and dtypes are converted, so that it can be written as JSON.
 
     Raises:
-      ZooError: an activation, initialiser, normaliser or padding that does not exist; a number that
-        is none, or out of its range.
+      ZooError: an unknown activation, initialiser, normaliser or padding; a field that is not a
+        number, or out of its range.
     """
 
     name: str
@@ -212,15 +221,17 @@ class Spec:
                 raise unknown(kind, got, choices)
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields by name, ready for JSON; see `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Spec":
+        """Rebuild a `Spec` from what `to_dict` returned."""
         return cls(**{**values, "numerics": Numerics(**values["numerics"])})
 
 
 def dtype_name(name: str, value: Any) -> str:
-    """The name of a dtype that networks compute in."""
+    """The name of a dtype, if networks can compute in it."""
     try:
         got = jnp.dtype(value).name
     except TypeError:
@@ -237,9 +248,9 @@ def _rate(name: str, value: Any) -> float:
     return rate
 
 
-# Stands for `nnx.Rngs` where Flax asks for the key of a draw: zoo/init.py has the values. A stream
-# counts its keys in a traced variable, which takes Flax a time that grows with all that was traced
-# before: most of a deep network's building.
+# In place of `nnx.Rngs` where Flax asks for a key to draw parameters with, which zoo/init.py does.
+# A stream of `nnx.Rngs` counts its keys in a traced variable, and the time that this takes grows
+# with everything traced before: it would be most of the time to build a deep network.
 NO_DRAWS: Any = SimpleNamespace(params=lambda: None)
 
 
@@ -247,7 +258,7 @@ NO_DRAWS: Any = SimpleNamespace(params=lambda: None)
 class Context:
     """What every row of a table is built with: a `Spec`, and the random streams to draw from.
 
-    `rngs` names the stream `dropout`; parameters are not drawn as layers are built (`NO_DRAWS`).
+    `rngs` has the stream `dropout`. Parameters are not drawn while layers are built (`NO_DRAWS`).
     """
 
     spec: Spec
@@ -255,18 +266,22 @@ class Context:
 
     @property
     def numerics(self) -> Numerics:
+        """How the source of the weights computes the network."""
         return self.spec.numerics
 
     @property
     def dtype(self) -> jnp.dtype:
+        """The dtype of the activations."""
         return jnp.dtype(self.spec.dtype)
 
     @property
     def param_dtype(self) -> jnp.dtype:
+        """The dtype of the parameters."""
         return jnp.dtype(self.spec.param_dtype)
 
     @property
     def has_norm(self) -> bool:
+        """Whether the network has normalisers, batch norm as a rule."""
         return self.spec.norm != "none"
 
     def act(self, paper: str | None) -> Activation:

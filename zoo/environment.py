@@ -1,7 +1,7 @@
-"""`zoo env`: what is installed, what the machine has, and what JAX makes of it.
+"""`zoo env`: what is installed, what the machine has, and what JAX finds of it.
 
-JAX is asked in a process of its own, question by question: what a flag, a plugin or a driver ends
-or hangs there is a line of the report.
+JAX is queried in a process of its own, question by question. If a flag, a plugin or a driver
+crashes or hangs that process, the report says so in a line.
 """
 
 import json
@@ -63,7 +63,7 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|KEY")
 
 
 def environment(root: Path = Path("/"), timeout: float = TIMEOUT) -> Table:
-    """A report for a look, or for a bug report. It raises nothing: what is broken is a line of it.
+    """A report to read, or to put into a bug report. It never raises: what is broken is a line.
 
     Passwords in addresses are left out.
 
@@ -93,7 +93,7 @@ def environment(root: Path = Path("/"), timeout: float = TIMEOUT) -> Table:
 
 
 def _told(ask: Callable[[], str]) -> str:
-    """An answer, or why there is none: whatever is broken here is what is to be told."""
+    """An answer, or the error in its place: what is broken belongs in the report."""
     try:
         return ask()
     except Exception as error:
@@ -107,12 +107,12 @@ def _line(error: Exception) -> str:
 
 
 def _plain(value: str) -> str:
-    """One line, of what can be printed."""
+    """The text on one line, without what cannot be printed."""
     return " ".join(value.encode(errors="replace").decode().split())
 
 
 def _version(name: str) -> str | None:
-    """Of an installed package; None if it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return metadata.version(name) or "unknown"
     except metadata.PackageNotFoundError:
@@ -122,7 +122,7 @@ def _version(name: str) -> str | None:
 
 
 def _size(count: float) -> str:
-    """Bytes, for people.
+    """A number of bytes in readable units.
 
     >>> _size(85.0e9), _size(2_345_678)
     ('85.0 GB', '2.3 MB')
@@ -135,7 +135,7 @@ def _size(count: float) -> str:
 
 @dataclass(frozen=True)
 class _Accelerators:
-    """What is in the machine, whether JAX can use it or not."""
+    """The accelerators of one kind in the machine, whether JAX can use them or not."""
 
     names: tuple[str, ...]  # "NVIDIA H100 80GB HBM3, 81559 MiB, driver 580.65.06"
     nvidia: bool
@@ -159,7 +159,7 @@ def _accelerators(root: Path) -> _Accelerators:
 
 
 def _nvidia_smi() -> list[str]:
-    """The name, memory and driver of each GPU; none where there is no `nvidia-smi`, or it fails."""
+    """The name, memory and driver of each GPU; none if `nvidia-smi` is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -189,7 +189,7 @@ def _read(path: Path) -> str:
 
 
 def _processor(root: Path) -> str:
-    """The model, and the cores that this process may use."""
+    """The model of the CPU, and the number of cores that this process may use."""
     name = re.search(r"^model name\s*: (.+)", _read(root / "proc/cpuinfo"), re.MULTILINE)
     if hasattr(os, "sched_getaffinity"):  # on Linux
         cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
@@ -212,7 +212,7 @@ def _folder(folder: Path) -> str:
 
 
 def _settings() -> Iterator[Row]:
-    """The environment variables that decide something, without what is secret in them."""
+    """The environment variables that matter, without the secrets in them."""
     for name in sorted({*ALWAYS, *filter(SETTINGS.fullmatch, os.environ)}):
         value = os.environ.get(name)
         if value is None:
@@ -225,7 +225,8 @@ def _settings() -> Iterator[Row]:
 
 
 def _without_secrets(value: str) -> str:
-    """
+    """Hide the user, the password and the query of an address.
+
     >>> _without_secrets("https://me:secret@mirror/path?token=1")
     'https://***@mirror/path?***'
     """
@@ -237,7 +238,7 @@ def _without_secrets(value: str) -> str:
 
 
 def _answers(timeout: float) -> list[Row]:
-    """What `_ask` prints there, as far as it comes, and how it ended if not well."""
+    """What `_ask` prints in its process, and how that process ended if it failed."""
     env = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a run may have the GPU's memory
         **os.environ,
@@ -271,7 +272,7 @@ def _answers(timeout: float) -> list[Row]:
 
 
 def _rows(out: str) -> Iterator[Row]:
-    """The rows in what was printed, between what plugins print."""
+    """The rows in the output, without what plugins print between them."""
     for line in out.splitlines():
         if line.startswith(MARK):
             part, name, value = json.loads(line.removeprefix(MARK))
@@ -318,7 +319,7 @@ def _devices() -> str:
 
     def kind(device: jax.Device) -> str:
         limit = (device.memory_stats() or {}).get("bytes_limit")
-        return device.device_kind + (f", {_size(limit)} each" if limit else "")
+        return str(device.device_kind) + (f", {_size(limit)} each" if limit else "")
 
     kinds = [kind(device) for device in jax.local_devices()]
     return "; ".join(f"{kinds.count(name)} x {name}" for name in dict.fromkeys(kinds))
@@ -331,7 +332,7 @@ def _platform_version() -> str:
 
 
 def _convolution() -> str:
-    """Whether one comes out right: on a GPU, cuDNN and the compiler have to work for it."""
+    """Whether a convolution gives the right result: on a GPU, that needs cuDNN and the compiler."""
     import jax.numpy as jnp
     from jax import lax
 
@@ -348,7 +349,7 @@ def _convolution() -> str:
 
 
 def _jpeg() -> str:
-    """As `training.decode` decides it."""
+    """What decodes JPEG files, as `training.decode` decides it."""
     try:
         import cykooz_resizer  # noqa: F401
         import simplejpeg  # noqa: F401
@@ -388,7 +389,7 @@ def _compilation_cache() -> str:
 def _advice(
     found: _Accelerators, versions: Mapping[str, str | None], told: Mapping[str, str]
 ) -> Iterator[str]:
-    """A line for each kind of accelerator that is in the machine, and that JAX does not use.
+    """A line for each kind of accelerator that the machine has and JAX does not use.
 
     Args:
       versions: of packages; None where one is not installed.
@@ -402,7 +403,7 @@ def _advice(
 
 
 def _no_gpu(driver: str, versions: Mapping[str, str | None], told: Mapping[str, str]) -> str:
-    """Why JAX does not use it, and what to do."""
+    """Why JAX does not use it, and what to do about it."""
     plugin = next((name for name in CUDA if versions[name]), None)
     number = re.match(r"\d+", driver)
     age = int(number[0]) if number else None
@@ -422,7 +423,7 @@ def _no_gpu(driver: str, versions: Mapping[str, str | None], told: Mapping[str, 
 
 
 def _no_tpu(versions: Mapping[str, str | None], told: Mapping[str, str]) -> str:
-    """Why JAX does not use it, and what to do."""
+    """Why JAX does not use it, and what to do about it."""
     if not versions["libtpu"]:
         return f"and jax is not built for it: {_install('tpu', versions)}"
     if setting := _hiding("tpu"):
@@ -436,7 +437,7 @@ def _install(extra: str, versions: Mapping[str, str | None]) -> str:
 
 
 def _why(told: Mapping[str, str]) -> str:
-    """What JAX said of it."""
+    """What JAX said about it."""
     failed = (told[name] for name in ("backend", "process") if "failed" in told.get(name, ""))
     said = told.get("says") or next(failed, "")
     return f": {said}" if said else ""

@@ -1,6 +1,7 @@
-"""Batch norm folded into the convolutions before it: nothing of it is left to compute."""
+"""Fold batch norm into the convolutions before it, so that it costs nothing in inference."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +39,7 @@ def fold(model: Network) -> Network:
 
 
 def partly_folded(model: Network) -> bool:
-    """Whether `fold` left norms in: it alone makes networks that have norms, but none foldable."""
+    """Whether `fold` made the network but had to leave some norms in."""
     modules = [module for _, module in nnx.iter_modules(model)]
     foldable = any(isinstance(m, ConvNormAct) and m.norm is not None for m in modules)
     return not foldable and any(isinstance(m, nnx.BatchNorm) for m in modules)
@@ -47,7 +48,7 @@ def partly_folded(model: Network) -> bool:
 def _absorb(conv: Conv2d, norm: nnx.BatchNorm) -> None:
     """(conv(x) + bias - mean) * factor + shift, as one kernel and one bias."""
 
-    def float32(leaf: nnx.Variable | None, missing: float = 0) -> np.ndarray:
+    def float32(leaf: nnx.Variable[Any] | None, missing: float = 0) -> np.ndarray:
         return np.asarray(missing if leaf is None else leaf[...], np.float32)
 
     factor = float32(norm.scale, 1) / np.sqrt(float32(norm.var) + np.float32(norm.epsilon))

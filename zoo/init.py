@@ -1,14 +1,14 @@
-"""Fresh parameters, drawn by NumPy: nothing is compiled, and every value follows from its name.
+"""Initial parameters, drawn by NumPy, so that nothing has to be compiled.
 
-A parameter's values depend on the seed and on its own path alone, so that a new head, or one more
-layer, changes no other parameter.
+The values of a parameter depend only on the seed and on its path. So a new head, or one more layer,
+changes no other parameter.
 """
 
 import math
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,13 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+Model = TypeVar("Model", bound=nnx.Module)
+
 # --- initialisers of kernels: shape -> standard deviation, then how it is drawn -------------------
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of one unit: kernels are [kh, kw, C_in / groups, F] or [C_in, F]."""
+    """(fan in, fan out) of a kernel, [kh, kw, C_in / groups, F] or [C_in, F]."""
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 
@@ -42,7 +44,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.
 
 
 def _truncated(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np.ndarray:
-    """Normal values beyond two deviations drawn again, as TensorFlow's `truncated_normal`."""
+    """Normal values within two deviations, as from TensorFlow's `truncated_normal`."""
     x = rng.standard_normal(math.prod(shape), np.float32)
     while len(outside := np.flatnonzero(np.abs(x) > 2)):
         x[outside] = rng.standard_normal(len(outside), np.float32)
@@ -69,7 +71,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal": lambda rng, shape: _normal(rng, shape, 0.01),
 }
 
-# What a leaf that is not a kernel starts from, by its name.
+# The initial values of leaves that are not kernels, by name.
 CONSTANTS = {
     "bias": 0,
     "scale": 1,
@@ -81,14 +83,14 @@ CONSTANTS = {
 
 
 def materialize(
-    model: Any, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
-) -> Any:
-    """An abstract network with arrays for its shapes: from `values` by path, fresh for the rest.
+    model: Model, *, init: str, seed: int, values: Mapping[str, np.ndarray] | None = None
+) -> Model:
+    """Fill an abstract network with arrays: from `values` by path, and random ones for the rest.
 
     Args:
       model: a network from `zoo.registry.abstract`.
       init: the initialiser of kernels, a key of `INITIALIZERS`.
-      seed: of every fresh value.
+      seed: of the random values.
       values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
     """
     values = values or {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,18 @@ Kernel = int | tuple[int, int]  # a square, or (height, width)
 
 
 class Row(Protocol):
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]: ...
+    """A row of a table, usually a frozen dataclass, that builds its layer."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        """The layer for inputs of `channels` channels, and the number of channels it returns."""
+        ...
 
 
 Table = Mapping[str, Row]
 
 
 def pair(k: Kernel) -> tuple[int, int]:
+    """(height, width) of a kernel given as either an int or a pair."""
     return (k, k) if isinstance(k, int) else k
 
 
@@ -95,21 +100,21 @@ class ConvNormAct(nnx.Module):
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over N, H and W (arXiv:1502.03167, algorithm 1).
 
-    The arithmetic is float32 in any case, the result has the dtype of `x` [N, H, W, C].
+    The arithmetic is always float32; the result has the dtype of `x` [N, H, W, C].
 
     Raises (on call, in training mode):
-      ZooError: one value a channel: normalised it is 0, whatever it was, and nothing is learnt.
+      ZooError: there is one value for each channel, which would always be normalised to 0.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         if self.use_running_average:
-            return super().__call__(x).astype(x.dtype)
+            return cast(jax.Array, super().__call__(x)).astype(x.dtype)
         return self._by_batch(x, ACTIVATIONS["identity"])
 
     def _by_batch(self, x: jax.Array, act: Layer) -> jax.Array:
-        """`act` of `x` normalised by its own statistics, which the running ones follow.
+        """`act` of `x` normalised by its own statistics; updates the running ones.
 
-        The two are one function with a gradient of its own, `ops.batch_norm`.
+        Norm and activation are one function with a custom gradient, `ops.batch_norm`.
         """
         devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
         if math.prod(x.shape[:-1]) * devices < 2:
@@ -123,16 +128,16 @@ class BatchNorm(nnx.BatchNorm):
             x, scale, self.bias[...], act, epsilon=self.epsilon, axis_name=self.axis_name
         )
         for running, batch in ((self.mean, mean), (self.var, var)):
-            # not running[...] = ...: it asks a traced value for its sharding, which takes long
+            # not running[...] = ..., which looks up the sharding of a traced value: that is slow
             running.set_value(self.momentum * running[...] + (1 - self.momentum) * batch)
         return y
 
 
 def activated(norm: Layer, x: jax.Array, act: Layer) -> jax.Array:
-    """`act(norm(x))`; of a batch norm in training mode as one function."""
+    """`act(norm(x))`, as one function for a batch norm in training mode."""
     if isinstance(norm, BatchNorm) and not norm.use_running_average:
         # private: `nnx.tabulate` compiles public methods, which an activation cannot be given to
-        return norm._by_batch(x, act)
+        return norm._by_batch(x, act)  # noqa: SLF001
     return act(norm(x))
 
 
@@ -146,11 +151,12 @@ class LinearAct(nnx.Module):
         return self.act(self.linear(x))
 
 
+T = TypeVar("T")
 Walk = TypeVar("Walk", bound=Callable[..., Iterator[Any]])
 
 
 def walk(method: Walk) -> Walk:
-    """A method that yields: no plain function to `nnx.tabulate`, which compiles all public ones."""
+    """Hide a generator method from `nnx.tabulate`, which compiles all public methods."""
     return cast(Walk, _Walk(method))
 
 
@@ -199,14 +205,17 @@ def last(steps: Iterator[tuple[str, jax.Array]]) -> jax.Array:
 
 
 class Skippable(Stack):
-    """A table whose output is added to something: what training may skip (`stochastic_depth`)."""
+    """A table whose output is added to a shortcut, so that training may skip it.
+
+    See `stochastic_depth`.
+    """
 
     def __init__(self, channels: int, table: Table, ctx: Context):
         super().__init__(channels, table, ctx)
         self.drop: nnx.Dropout | None = nnx.data(None)
 
     def dropped(self, y: jax.Array) -> jax.Array:
-        """The table's output, or nothing for a picture that skips it."""
+        """The table's output, zero for the pictures that skip it."""
         return y if self.drop is None else self.drop(y)
 
 
@@ -299,6 +308,7 @@ class Conv:
 
 
 def batch_norm(features: int, ctx: Context) -> BatchNorm:
+    """A batch norm with the momentum and the epsilon of the source of the weights."""
     return BatchNorm(
         features,
         use_running_average=True,
@@ -356,7 +366,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Branches:
-    """Tables side by side, joined along the channels (Inception)."""
+    """Tables applied side by side, their outputs joined along the channels (Inception)."""
 
     branches: Mapping[str, Table]
 
@@ -402,6 +412,8 @@ class Dropout:
 
 @dataclass(frozen=True)
 class MaxPool:
+    """Maximum over windows of `kernel` x `kernel` pixels."""
+
     kernel: int
     stride: int
     padding: str | None = None  # None: as the source of the weights pads
@@ -415,19 +427,21 @@ class MaxPool:
 def max_pool_of_zeros(
     x: jax.Array, window: tuple[int, int], *, stride: tuple[int, int], pads: ops.Pads
 ) -> jax.Array:
-    """Maximum over windows of `x` [N, H, W, C] among zeros."""
+    """Maximum over windows of `x` [N, H, W, C], padded with zeros that may win."""
     return ops.max_pool(jnp.pad(x, ((0, 0), *pads, (0, 0))), window, stride=stride)
 
 
 @dataclass(frozen=True)
 class AvgPool:
+    """Mean over windows of `kernel` x `kernel` pixels."""
+
     kernel: int
     stride: int
     padding: str | None = None
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         padding = self.padding or ctx.numerics.padding
-        # no source counts what sticks out in ceil mode
+        # no source counts the padding that ceil mode adds
         counting = ctx.numerics.avg_pool_counts_padding and padding != "ceil"
         pool = ops.avg_pool_counting_padding if counting else ops.avg_pool
         return Pool(pool, self.kernel, self.stride, padding), channels
@@ -435,7 +449,7 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class Pool:
-    """The layer that `MaxPool` and `AvgPool` build: how it pools and pads is settled."""
+    """The layer that `MaxPool` and `AvgPool` build."""
 
     pool: Callable[..., jax.Array]
     kernel: int
@@ -452,7 +466,7 @@ class Pool:
 class LRN:
     """Local response normalisation: x / (k + alpha / size * sum of x^2 over `size` channels)^beta.
 
-    AlexNet, section 3.3, whose alpha is not divided by `size`; Caffe's is, as here.
+    AlexNet, section 3.3. There alpha is not divided by `size`; in Caffe it is, as here.
     """
 
     size: int = 5
@@ -460,13 +474,13 @@ class LRN:
     beta: float = 0.75
     k: float = 1.0
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
         side = self.size // 2
         squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (side, self.size - 1 - side)))
-        channels = x.shape[-1]  # lax's slices: indexing is a gather under a symbolic batch
+        channels = x.shape[-1]  # slices of lax, because indexing gathers if the batch is symbolic
         shifted = (lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(self.size))
         total = sum(shifted)
         return x / (self.k + self.alpha / self.size * total) ** self.beta
@@ -476,7 +490,7 @@ class LRN:
 class GlobalAvgPool:
     """Mean over height and width: `[N, H, W, C] -> [N, C]` (Network in Network, section 3.2)."""
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -485,7 +499,7 @@ class GlobalAvgPool:
 
 @dataclass(frozen=True)
 class FlattenAt:
-    """`[N, H, W, C] -> [N, size * size * C]`, another H or W averaged to `size` cells first.
+    """`[N, H, W, C] -> [N, size * size * C]`; any other H or W is averaged to `size` cells first.
 
     Cell i of n averages rows floor(i H / n) to ceil((i + 1) H / n), as torch's AdaptiveAvgPool2d,
     so that fully connected layers accept any input size.
@@ -493,7 +507,7 @@ class FlattenAt:
 
     size: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, self.size**2 * channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -509,7 +523,8 @@ class FlattenAt:
         inside = (rows >= cell * length // self.size) & (
             rows < -(-(cell + 1) * length // self.size)
         )
-        return inside / inside.sum(0)
+        cells: np.ndarray = inside / inside.sum(0)
+        return cells
 
 
 # --- the whole network ---------------------------------------------------------------------------
@@ -521,7 +536,7 @@ def classifier(channels: int, ctx: Context) -> Layer:
 
 
 class Auxiliary(nnx.Module):
-    """A classifier on an inner feature map, which feeds its gradient into the body's middle."""
+    """An auxiliary classifier: it adds a gradient in the middle of the body in training."""
 
     def __init__(self, channels: int, table: Table, ctx: Context):
         self.head = Stack(channels, table, ctx)
@@ -535,7 +550,7 @@ class Auxiliary(nnx.Module):
 
 
 class Output(NamedTuple):
-    """What a network with auxiliary classifiers gives in training mode."""
+    """What a network with auxiliary classifiers returns in training mode."""
 
     logits: jax.Array
     aux: dict[str, jax.Array]  # by name, in order
@@ -545,18 +560,18 @@ class Network(nnx.Module):
     """A body (rows on images), a head (rows down to one vector an image) and a classifier.
 
     Calling it maps preprocessed images `[N, H, W, in_chans]`, float, to logits `[N, num_classes]`,
-    float32, both numbers the `Spec`'s; with `num_classes=0` to the head's features. A network built
-    with auxiliary classifiers (`Spec.aux`) gives an `Output` in training mode. Outside of a
-    transformation the call compiles itself, once for each input shape.
+    float32, with both numbers from the `Spec`, or to the head's features with `num_classes=0`. A
+    network built with auxiliary classifiers (`Spec.aux`) returns an `Output` in training mode.
+    Outside of a transformation the call is compiled, once for each input shape.
 
     Args:
       body, head: the tables.
-      min_size: the smallest height and width that the body does not use up.
-      aux: auxiliary classifiers, each after the body's row of that name: their tables.
+      min_size: the smallest height and width that leave the body a pixel.
+      aux: the tables of auxiliary classifiers, by the row of the body that they follow.
 
     Raises (on call):
-      ZooError: another rank, channel count or dtype, or images below `min_size`; in training mode,
-        a batch norm that sees one value a channel.
+      ZooError: images of another rank, number of channels or dtype, or smaller than `min_size`; in
+        training mode, a batch norm that sees one value for each channel.
     """
 
     def __init__(
@@ -585,7 +600,7 @@ class Network(nnx.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the outputs, where they are known."""
+        """The names of the classes, in order; () if they are not known."""
         return self._classes
 
     @classes.setter
@@ -597,6 +612,14 @@ class Network(nnx.Module):
         """The names of the stages, in order."""
         classifier = ("classifier",) if self.classifier is not None else ()
         return (*self.body.order, *self.head.order, *classifier)
+
+    if TYPE_CHECKING:  # Flax has no annotations for these two
+
+        def train(self, **attributes: Any) -> None:
+            """Dropout is on, and batch norm uses the statistics of the batch, until `eval()`."""
+
+        def eval(self, **attributes: Any) -> None:
+            """Dropout is off, and batch norm uses its running statistics, until `train()`."""
 
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
@@ -614,7 +637,7 @@ class Network(nnx.Module):
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """What is computed within goes by this name, and so does what is refused."""
+        """Name a stage, in profiles (`jax.named_scope`) and in errors."""
         with jax.named_scope(name):
             try:
                 yield
@@ -622,11 +645,11 @@ class Network(nnx.Module):
                 raise ZooError(f"{self.spec.name}, {name}: {error}") from error
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """The classifier's output alone, in any mode; for use under a transformation."""
+        """The logits alone, in any mode. For use inside a transformation."""
         return last(self.steps(x)).astype(jnp.float32)
 
     def forward(self, x: jax.Array) -> "jax.Array | Output":
-        """What a call gives, for use under a transformation."""
+        """The result of a call, uncompiled. For use inside a transformation."""
         aux = OrderedDict[str, jax.Array]()  # jax sorts the keys of a dict
         for name, x in self.steps(x):  # noqa: B020
             if name in self.aux_after and not self.deterministic:
@@ -639,6 +662,7 @@ class Network(nnx.Module):
         return _run(self, x, Network.forward)
 
     def check_input(self, x: Any) -> None:
+        """Raise a `ZooError` that says what is wrong with `x`, if it cannot be an input."""
         channels, side = self.spec.in_chans, self.min_size
         want = f"expected preprocessed float images [N, H, W, {channels}], H and W >= {side}"
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
@@ -651,9 +675,9 @@ class Network(nnx.Module):
 
 
 def stochastic_depth(model: Network, ctx: Context) -> None:
-    """Have training skip residual blocks at random, a picture at a time (arXiv:1603.09382).
+    """Make training skip residual blocks at random, for each picture (arXiv:1603.09382).
 
-    The chance rises linearly from the first block to `Spec.drop_path` at the last (section 3).
+    The probability rises linearly from the first block to `Spec.drop_path` at the last (section 3).
 
     Raises:
       ZooError: the network has no residual blocks.
@@ -677,7 +701,7 @@ def _residual_blocks(stack: Stack) -> Iterator[Any]:
 def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, C].
 
-    The order is kept under transformations too.
+    The order is kept inside transformations too.
 
     >>> feats = zoo.features(zoo.create("resnet18"), x)      # doctest: +SKIP
     >>> feats["stage4"].shape                                # doctest: +SKIP
@@ -699,6 +723,6 @@ def _features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     return OrderedDict(model.steps(x))  # jax sorts the keys of a dict
 
 
-def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], Any]) -> Any:
+def _run(model: Network, x: jax.Array, method: Callable[[Network, jax.Array], T]) -> T:
     model.check_input(x)
-    return calling.call(method, model, x)
+    return cast(T, calling.call(method, model, x))

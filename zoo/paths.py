@@ -1,4 +1,4 @@
-"""Where the zoo keeps what it can get again, and how it writes files."""
+"""The cache folder, and how files are written."""
 
 import os
 import secrets
@@ -9,16 +9,16 @@ from pathlib import Path
 def cache_folder() -> Path:
     """The folder of downloads and converted weights: ZOO_CACHE, or ~/.cache/zoo.
 
-    `~` in ZOO_CACHE is the home folder, also where no shell has replaced it.
+    A `~` in ZOO_CACHE is the home folder, even if no shell has expanded it.
     """
     return Path(os.environ.get("ZOO_CACHE") or "~/.cache/zoo").expanduser()
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all.
+    """Write a file so that it appears whole or not at all.
 
     Raises:
-      OSError: the folder is not there, cannot be written or is full.
+      OSError: the folder does not exist, cannot be written or is full.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -2,7 +2,7 @@
 
 An entry point is a function without arguments, which registers what its package has
 (`zoo.register`, `zoo.register_layout`, `zoo.register_weights`), or a module that does so where it
-is imported. They are loaded in every process, the first time that it asks for names; importing
+is imported. They are loaded in every process, the first time that it looks up a name; importing
 `zoo` loads none.
 """
 
@@ -22,7 +22,7 @@ _begun = False
 
 
 def load() -> None:
-    """Load all plugins, at the first call. One that fails is told of in a line, and passed over."""
+    """Load all plugins at the first call. One that fails is reported in a line and skipped."""
     global _begun
     with _lock:
         if _begun:
@@ -39,7 +39,7 @@ def _load(plugin: EntryPoint) -> None:
             loaded()
         elif not isinstance(loaded, ModuleType):
             raise ZooError(f"got {shown(loaded)}, expected a function or a module")
-    except (Exception, SystemExit) as error:  # whatever others' code may raise
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
         package = plugin.dist.name if plugin.dist else plugin.value
         kind = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
         logging.getLogger(__name__).warning(

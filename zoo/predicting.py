@@ -1,6 +1,7 @@
-"""What `zoo predict` does: pictures found, read and named a batch at a time, whatever their number.
+"""The work of `zoo predict`: find pictures, read them and classify them a batch at a time.
 
-The memory that it takes is a batch's; what cannot be read is told, and the others go on.
+It needs the memory of one batch, however many pictures there are. Pictures that cannot be read are
+reported and skipped.
 """
 
 import csv
@@ -36,13 +37,14 @@ class Answer:
     best: tuple[tuple[int, str, float], ...]  # number, name and probability
 
     def lines(self) -> list[str]:
+        """One line for each of the best classes: percent and name."""
         return [f"{share:6.1%}  {plain(name)}" for _, name, share in self.best]
 
 
 def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
-    """The paths, folders replaced by the pictures anywhere in them, and how many files are none.
+    """The paths, with folders replaced by the pictures anywhere in them; and how many other files.
 
-    A picture in a folder is what has a suffix that Pillow reads; hidden files are passed over.
+    In a folder, pictures are the files with a suffix that Pillow reads. Hidden files are skipped.
 
     Raises:
       ZooError: a folder without a picture.
@@ -70,11 +72,13 @@ def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
 def predict(
     model: Network, images: Sequence[str], top: int, tell: Callable[[str], object]
 ) -> Iterator[Answer]:
-    """The answers to pictures, in their order.
+    """Classify pictures, in their order.
 
     Args:
-      top: how many classes of each.
-      tell: is told of each picture that cannot be read, in a line.
+      model: the network.
+      images: paths of the pictures.
+      top: how many classes to return for each.
+      tell: called with a line for each picture that cannot be read.
     """
     names = model.classes or [f"class {i}" for i in range(model.spec.num_classes)]
     size = min(BATCH, len(images))  # one compilation
@@ -101,7 +105,7 @@ def predict(
 
 
 def _pixels(preprocess: Preprocess, image: str) -> np.ndarray | ZooError:
-    """A picture as the network wants it, or why there is none."""
+    """A picture as the network takes it, or the error if it cannot be read."""
     try:
         return preprocess.image(image)
     except ZooError as error:
@@ -132,7 +136,7 @@ def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Text that a spreadsheet does not take for a formula."""
     text = plain(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 

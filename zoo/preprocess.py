@@ -1,7 +1,7 @@
-"""From a picture to the input of a network, bound to the weights it belongs to.
+"""How pictures become the input of a network; it belongs to the weights of the network.
 
-The host does the geometry in uint8 (decode, rotate, resize, crop), the device the arithmetic
-(`Preprocess.normalize`), so that what crosses to the device is a quarter of its float32 size.
+The host does the geometry in uint8 (decode, rotate, resize, crop) and the device the arithmetic
+(`Preprocess.normalize`), so that a quarter of the float32 size is transferred.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ MOST = 1 << 24  # pixels of a whole picture that is resized before its centre is
 
 
 def _pixels_of(name: str, value: Any) -> int:
-    """A side's length."""
+    """Check the length of a side, pixels."""
     try:
         return whole(name, value, 1, LARGEST)
     except ZooError:
@@ -38,7 +38,7 @@ def _pixels_of(name: str, value: Any) -> int:
 
 
 def _per_channel(values: Any, least: float) -> tuple[float, ...]:
-    """Numbers from `least` on, one a channel; none where they are anything else."""
+    """Numbers of at least `least`, one for each channel; () if they are anything else."""
     try:
         numbers = tuple(real("", value, "") for value in values)
     except (TypeError, ZooError):
@@ -72,11 +72,11 @@ class Preprocess:
             cut out of that: Caffe's way.
         central: the share of both sides that is cut out of the picture's middle before anything
             else: 0.875 is slim's way.
-        note: what is only assumed of all this; empty where it is known. Two records are equal
-            whatever their notes.
+        note: what of all this is only assumed; "" if it is known. It does not count in
+            comparisons.
 
     Raises:
-        ZooError: a value that cannot be (a crop larger than the resized picture, a zero std, ...).
+        ZooError: an invalid value (a crop larger than the resized picture, a zero std, ...).
     """
 
     size: int = 224
@@ -116,7 +116,9 @@ class Preprocess:
                     f"{name} must be three {kind} (R, G, B), or as many as the other has, got "
                     f"{shown(getattr(self, name))}"
                 )
-            object.__setattr__(self, name, value)  # JSON gives lists, and a record is hashable
+            object.__setattr__(
+                self, name, value
+            )  # tuples, because JSON has lists and a record is hashable
 
     @property
     def in_chans(self) -> int:
@@ -125,17 +127,17 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """[H, W, C] of a picture for the network."""
+        """The shape [H, W, C] of a picture for the network."""
         return self.size, self.size, self.in_chans
 
     def of_channels(self, in_chans: int) -> "Preprocess":
-        """The same for pictures of another number of channels than R, G and B.
+        """The same for pictures with another number of channels than three.
 
-        Grey ones get the mean of the three means and deviations, as does any channel after the
-        third: alpha in RGBA.
+        Grey pictures get the mean of the three means, and of the three deviations. So does every
+        channel after the third, such as alpha in RGBA.
 
         Raises:
-            ZooError: it is for another number than three itself.
+            ZooError: it is itself for another number of channels than three.
 
         >>> Preprocess(std=(0.25, 0.5, 0.75)).of_channels(1).std
         (0.5,)
@@ -150,16 +152,17 @@ class Preprocess:
         return replace(self, mean=mean, std=std)
 
     def at_size(self, size: int) -> "Preprocess":
-        """The same for another input size: the crop keeps its share of the picture.
+        """The same for another input size. The crop keeps its share of the picture.
 
-        Rounded down, as timm does (224/256 becomes 299/341; torchvision's Inception v3 says 342).
+        `resize` is rounded down, as timm does: 224/256 becomes 299/341, where torchvision's
+        Inception v3 has 342.
         """
         resize = None if self.resize is None else size * self.resize // self.size
         return replace(self, size=size, resize=resize)
 
     @property
     def filter(self) -> "Image.Resampling":
-        """Pillow's name for the interpolation, or for the nearest to it."""
+        """Pillow's filter for the interpolation, or the one closest to it."""
         from PIL import Image
 
         return Image.Resampling[self.interpolation.removeprefix("tf_").upper()]
@@ -191,7 +194,7 @@ class Preprocess:
         if self.interpolation == "tf_bilinear":
             return _tf_bilinear(_array(picture), (height, width), self.size)
         if width * height > MOST:
-            return _array(whole._centre(picture))
+            return _array(whole._centre(picture))  # noqa: SLF001  # of the same class
         picture = picture.resize((width, height), self.filter)  # a copy where the size stays
         left, top = (round((side - self.size) / 2.0) for side in (width, height))
         return _array(picture.crop((left, top, left + self.size, top + self.size)))
@@ -345,11 +348,10 @@ def _array(picture: "Image.Image") -> np.ndarray:
 
 
 def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.ndarray:
-    """The middle [size, size, C] of uint8 [H, W, C] resized to `shape` (height, width), as
-    `tf.compat.v1.image.resize_bilinear` does it.
+    """The middle [size, size, C] of uint8 [H, W, C] resized to `shape` (height, width).
 
-    Row i of n looks at i * H / n, between the two rows there; columns alike. Only the result is
-    rounded, to 8 bits.
+    As `tf.compat.v1.image.resize_bilinear` does it: row i of n is taken at i * H / n, between the
+    two rows there, and columns likewise. Only the result is rounded, to 8 bits.
     https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/kernels/image/resize_bilinear_op.cc
     """
     x = pixels
@@ -362,4 +364,5 @@ def _tf_bilinear(pixels: np.ndarray, shape: tuple[int, int], size: int) -> np.nd
             x.take(i, axis).astype(np.float32) for i in (low, np.minimum(low + 1, last))
         )
         x = first + (second - first) * share
-    return np.rint(x).astype(np.uint8)
+    resized: np.ndarray = np.rint(x).astype(np.uint8)
+    return resized

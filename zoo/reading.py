@@ -1,7 +1,8 @@
-"""Picture files: which files are pictures, and how one is read without trusting what it says.
+"""Picture files: which files are pictures, and how to read them without trusting their content.
 
-Nothing in a file is executed, no file that is none is opened (a pipe would be waited for), and what
-a picture may cost is bounded before it is decoded: `ZOO_MAX_PIXELS` in the environment raises that.
+Nothing in a file is executed. Only regular files are opened (a pipe would block). The cost of a
+picture is checked against a limit before it is decoded; `ZOO_MAX_PIXELS` in the environment raises
+the limit.
 """
 
 import io
@@ -9,6 +10,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,14 +71,14 @@ PILLOW = r"PIL\."  # its modules
 
 
 def suffix_of(name: str) -> str:
-    """ ".jpg" of "photos/Cat.JPG"; "" where there is none."""
+    """The suffix of a file's name: ".jpg" of "photos/Cat.JPG", "" where there is none."""
     stem, _, suffix = name.rpartition("/")[2].rpartition(".")
     return f".{suffix.lower()}" if stem and suffix else ""
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow can read."""
+    """The `FORMATS` that the installed Pillow can read."""
     from PIL import Image
 
     Image.init()
@@ -85,7 +87,7 @@ def formats() -> tuple[str, ...]:
 
 @cache
 def suffixes() -> frozenset[str]:
-    """How files of these formats are called."""
+    """The suffixes of files in these formats."""
     from PIL import Image
 
     known = Image.registered_extensions().items()
@@ -93,22 +95,22 @@ def suffixes() -> frozenset[str]:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is called as a picture is."""
+    """Whether a file name has the suffix of a picture."""
     return suffix_of(name) in suffixes()
 
 
 def begins_as_picture(start: bytes) -> bool:
-    """Whether a file that begins so, with 16 bytes or more, is a picture."""
+    """Whether a file is a picture, by its first 16 bytes or more."""
     return bool(STARTS.match(start))
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: ".DS_Store", "._cat.jpg", "Thumbs.db"."""
+    """Whether a file or folder is the system's own: ".DS_Store", "._cat.jpg", "Thumbs.db"."""
     return name.startswith(".") or name.casefold() in HIDDEN
 
 
 def no_file(path: str | os.PathLike[str]) -> str | None:
-    """Why there is no file to be read, where that is so."""
+    """Why a path is not a file that can be read; None if it is."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
@@ -126,7 +128,7 @@ def max_pixels() -> float:
     `PIL.Image.MAX_IMAGE_PIXELS` was changed.
 
     Raises:
-        ZooError: `ZOO_MAX_PIXELS` is no such number.
+        ZooError: `ZOO_MAX_PIXELS` is not such a number.
     """
     from PIL import Image
 
@@ -145,7 +147,7 @@ def max_pixels() -> float:
 def too_much(
     width: int, height: int, kind: str = "JPEG", mode: str = "RGB", scans: int = 1
 ) -> str | None:
-    """Why a picture would take too long or too much memory to decode, where that is so.
+    """Why a picture would take too much time or memory to decode; None if it would not.
 
     Args:
         kind: one of `FORMATS`.
@@ -167,7 +169,7 @@ def too_much(
 
 
 def count_scans(jpeg: bytes) -> int:
-    """How many scans a JPEG file has, or a few more where a thumbnail has some too."""
+    """How many scans a JPEG file has, counting those of its thumbnail too."""
     return jpeg.count(b"\xff\xda")
 
 
@@ -258,7 +260,7 @@ def _size(path: str) -> int:
 
 
 def _ignore_warnings() -> None:
-    """Pillow warns of damaged metadata and of large pictures, which no user can act upon."""
+    """Ignore Pillow's warnings of damaged metadata and large pictures: users cannot act on them."""
     known = (getattr(module, "pattern", None) for _, _, _, module, _ in warnings.filters)
     if PILLOW not in known:
         warnings.filterwarnings("ignore", module=PILLOW)
@@ -286,11 +288,13 @@ def _upright_rgb(picture: "Image.Image", in_place: bool, mode: str) -> "Image.Im
 
 def _is_16_bits(extrema: Any) -> bool:
     low, high = extrema
-    return low >= 0 and high <= 65535
+    return bool(low >= 0 and high <= 65535)
 
 
-def _in_bands(picture: "Image.Image", convert: Any) -> "Image.Image":
-    """What `convert` makes of a picture, a few rows at a time: it takes several copies of them."""
+def _in_bands(
+    picture: "Image.Image", convert: Callable[["Image.Image"], "Image.Image"]
+) -> "Image.Image":
+    """`convert` a picture a few rows at a time, because it makes several copies of them."""
     from PIL import Image
 
     width, height = picture.size
@@ -345,6 +349,7 @@ def _pixels(source: Any, mode: str) -> np.ndarray:
 
 
 def check_unit_range(pixels: np.ndarray) -> None:
+    """Raise a `ZooError` unless all values lie in 0..1."""
     if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
         raise ZooError(
             "expected float images with values in 0..1 (or uint8 in 0..255), got "

@@ -1,7 +1,7 @@
-"""What callers and files give as settings, turned into Python's own numbers, or refused.
+"""Settings from callers and files, checked and converted to Python's own types.
 
-NumPy's numbers count as numbers; strings and truth values do not. What is refused here would else
-fail later, where a network is saved or a shape is computed.
+NumPy's numbers count as numbers; strings and bools do not. A wrong value would otherwise fail only
+later, when a network is saved or a shape is computed.
 """
 
 import math
@@ -16,7 +16,7 @@ def whole(name: str, value: Any, low: int = 0, high: int = 2**31 - 1) -> int:
     """An integer from `low` to `high`.
 
     Raises:
-      ZooError: anything else, an integer in quotes or a float among it.
+      ZooError: anything else, such as an integer in quotes or a float.
 
     >>> whole("num_classes", np.int64(3))
     3
@@ -33,10 +33,10 @@ def whole(name: str, value: Any, low: int = 0, high: int = 2**31 - 1) -> int:
 
 
 def real(name: str, value: Any, expected: str) -> float:
-    """A finite number; `expected` says to the user which.
+    """A finite number; `expected` describes it in the error.
 
     Raises:
-      ZooError: anything else: NaN, infinity, a number in quotes.
+      ZooError: anything else, such as NaN, infinity or a number in quotes.
     """
     try:
         if isinstance(value, bool | str | bytes):

@@ -1,4 +1,4 @@
-"""What others wrote, names of files and classes above all, as text that is nothing but text."""
+"""Make foreign text, such as names of files and classes, safe to print, in every format."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 def plain(text: str, keep: str = "") -> str:
-    r"""The text on one line, whatever cannot be printed, or would do something, as an escape.
+    r"""The text on one line, with escapes for what cannot be printed or controls a terminal.
 
     Args:
       keep: characters to leave as they are.
@@ -39,7 +39,7 @@ def reason(error: BaseException) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""The text as Markdown that shows just that: no links, no HTML, no end of a table's cell.
+    r"""The text escaped for Markdown: no links, no HTML, no end of a table cell.
 
     >>> markdown("<b>[cat](javascript:alert(1))")
     '\\<b>\\[cat\\](javascript:alert(1))'
@@ -79,7 +79,7 @@ def cell(value: Any) -> Any:
 
 
 def link(url: str) -> str:
-    """An address for a page to lead to; what is none of the web leads nowhere."""
+    """An address that a page may link to; "" for anything but http and https."""
     return url if re.match(r"https?://", url, re.IGNORECASE) else ""
 
 

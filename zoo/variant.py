@@ -1,4 +1,4 @@
-"""What a model file declares: where its network was published, and the networks that it has."""
+"""What a model file declares: its networks, and where they were published."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Paper:
     """Where a network was published, and what was new in it.
 
     Raises:
-      ZooError: a field that is no text, or a year that is none.
+      ZooError: a field that is not a text, or a year that is not a number.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Variant:
     """One network of a family: its name, how to build it, and where it was published.
 
     Raises:
-      ZooError: a field of another kind; a name with other characters than letters, digits, "_"
+      ZooError: a field of the wrong type; a name with characters other than letters, digits, "_"
         and "-".
     """
 

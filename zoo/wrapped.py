@@ -15,13 +15,13 @@ from .preprocess import IMAGENET, Preprocess
 
 @dataclass(frozen=True)
 class NoRows:
-    """The body and the head of a network that is made of no tables."""
+    """The body and the head of a network that is not made of tables."""
 
     order: tuple[str, ...] = ()
 
 
 class Wrapped(Network):
-    """A stranger's module with what the zoo keeps beside a network. It holds the module itself.
+    """A module from outside the zoo, as a `Network`. It holds the module itself, not a copy.
 
     The module is put into inference mode (`nnx.Module.eval`). Its stages are its attributes that
     have parameters.
@@ -32,7 +32,7 @@ class Wrapped(Network):
       in_chans: their channels, C.
 
     Raises:
-      ZooError: the module cannot be called so, or gives something else.
+      ZooError: the module cannot be called like that, or returns something else.
     """
 
     def __init__(self, module: nnx.Module, size: int, in_chans: int = 3):
@@ -60,6 +60,7 @@ class Wrapped(Network):
 
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+        """The one stage there is: the module itself."""
         with jax.named_scope("module"):
             x = self.module(x)
         yield "module", x

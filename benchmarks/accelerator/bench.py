@@ -106,7 +106,7 @@ def time_box(seconds: float) -> Iterator[None]:
       OutOfTime: the time is over.
     """
 
-    def over(number: int, frame: object) -> None:
+    def over(_number: int, _frame: object) -> None:
         raise OutOfTime
 
     if seconds <= 0:

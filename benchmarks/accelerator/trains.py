@@ -125,7 +125,7 @@ def in_this_process(arguments: list[str], out: Path, stop_after: int | None) -> 
             os.kill(os.getpid(), signal.SIGTERM)
 
     # a signal that comes too late, when the run has put its own handler away, is to end nothing
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     watch = threading.Thread(target=_after, args=(out, stop_after, stop, ended), daemon=True)
     if stop_after is not None:
         watch.start()
@@ -165,7 +165,8 @@ def _after(out: Path, epochs: int, stop: Callable[[], None], ended: threading.Ev
     while not ended.wait(0.01):
         with contextlib.suppress(OSError):
             if len((out / "metrics.jsonl").read_text().splitlines()) >= epochs:
-                return stop()
+                stop()
+                return
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from zoo.paths import cache_folder
 
 from ..doors import datasets
 from .base import Arrays as Arrays
-from .base import Dataset, Request
+from .base import Dataset as Dataset
 from .base import Files as Files
+from .base import Request
 from .base import Source as Source
 from .base import data_record as data_record
 from .base import labels_of as labels_of

@@ -109,7 +109,8 @@ class Dataset:
         """How many training pictures each class has, int64 [classes]."""
         labels = labels_of(self.train)
         if self.multilabel:
-            return labels.sum(0).astype(np.int64)
+            counts: np.ndarray = labels.sum(0).astype(np.int64)
+            return counts
         return np.bincount(labels, minlength=len(self.classes))
 
 
@@ -134,6 +135,7 @@ class Files:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The class of every file, int64 [N]."""
         return np.array([label for _, label in self.examples], np.int64)
 
     def contents(self, classes: int) -> "list[Content]":
@@ -165,9 +167,10 @@ class Tagged:
 
     @property
     def examples(self) -> tuple[tuple[str, int], ...]:
+        """Pairs of path and index, as those of `Files`."""
         return self.files.examples
 
-    def contents(self, classes: int) -> "list[Content]":
+    def contents(self, _classes: int) -> "list[Content]":
         """Of each class its files, as `Files.contents`; of pictures of no class their number."""
         paths = [path for path, _ in self.examples]
         own = [[paths[i] for i in np.flatnonzero(column)] for column in self.labels.T]
@@ -251,7 +254,9 @@ class Subset:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        return labels_of(self.source)[self.indices]
+        """The labels of the chosen pictures, in their order."""
+        labels: np.ndarray = labels_of(self.source)[self.indices]
+        return labels
 
     def contents(self, classes: int) -> list[Content]:
         """Of all classes together what the whole is, and which pictures of it."""
@@ -277,6 +282,7 @@ class Joined:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The labels of all sources, one source after the other."""
         return np.concatenate([labels_of(source) for source in self.sources])
 
 
@@ -406,7 +412,8 @@ def _looks_like_split(name: str) -> tuple[str, str] | None:
 
 
 def _check_folders(part: Part) -> None:
-    """
+    """Check that the class folders are classes.
+
     Raises:
         ZooError: folders that look like splits or versions of a dataset and not like classes.
     """

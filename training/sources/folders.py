@@ -20,6 +20,7 @@ UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to 
 
 
 def open_folder(request: Request, path: str) -> Dataset:
+    """A folder of class folders, or of splits that hold them; see `open_dataset`."""
     root = Path(path).expanduser()
     shown = plain(str(root))
     try:
@@ -67,7 +68,7 @@ def _in_folder(root: Path) -> Part:
 
 
 def _count_loose(part: Part, root: Path) -> None:
-    """Note the files in a folder that should hold folders."""
+    """Count the files in a folder that should hold only folders."""
     for path in root.iterdir():
         if is_hidden(path.name) or path.is_dir():
             continue
@@ -83,7 +84,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 
 def _images(root: Path, above: set[tuple[int, int]], part: Part) -> Iterator[str]:
-    """The pictures, from each folder once; `part` gets what is none, and what cannot be read."""
+    """The pictures, from each folder once; `part` notes other files and unreadable folders."""
     seen = set(above)
     folders = [str(root)]
     links: list[str] = []  # come last: a folder is found by its own path first
@@ -116,7 +117,7 @@ def _images(root: Path, above: set[tuple[int, int]], part: Part) -> Iterator[str
 
 
 def begins_like(path: str) -> bool:
-    """Whether a file without a suffix begins as a picture does."""
+    """Whether a file without a suffix is a picture, by its first bytes."""
     if no_file(path):
         return False
     try:
@@ -136,14 +137,14 @@ DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 class Archive:
     """The picture files of a tar file, by path.
 
-    Of an uncompressed one only the places are kept, and a picture is read where it lies; the
-    pictures of a compressed one are kept in memory. Nothing is ever written.
+    In an uncompressed file, pictures are read in place, and only their offsets are kept. The
+    pictures of a compressed file are kept in memory. Nothing is written to disk.
 
     Args:
         path: the tar file.
 
     Raises:
-        ZooError: no tar file, a damaged one, or one that unpacks to more than `UNPACKED` bytes.
+        ZooError: the file is not a tar file, is damaged, or unpacks to more than `UNPACKED` bytes.
     """
 
     def __init__(self, path: Path):
@@ -209,6 +210,7 @@ def _start(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @contextlib.contextmanager
 def tar_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a damaged tar file into a `ZooError` that names it."""
     try:
         yield
     except DAMAGED as error:
@@ -224,6 +226,7 @@ def _is_plain_tar(path: Path) -> bool:
 
 
 def open_tar(request: Request, path: str) -> Dataset:
+    """A tar file of class folders, read as `open_folder` reads a folder."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ZooError(f"archive {file} {'is not a file' if file.exists() else 'does not exist'}")

@@ -19,6 +19,7 @@ IMAGE_COLUMNS = ("image", "path", "file")
 
 
 def open_list(request: Request, path: str) -> Dataset:
+    """A CSV or JSON Lines file that lists pictures with their labels; see `open_dataset`."""
     file = Path(path).expanduser()
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if file.suffix.lower() not in readers:

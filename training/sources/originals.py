@@ -71,6 +71,7 @@ PLENTY = 1 << 29  # bytes; the largest of the original files, CIFAR-100's traini
 
 
 def open_cifar(kind: Cifar, request: Request, path: str) -> Dataset:
+    """CIFAR-10 or CIFAR-100, from the original files or from class folders; see `open_dataset`."""
     place = Path(path).expanduser()
     batches = (*kind.train, *kind.val)
     binaries = tuple(f"{name}.bin" for name in batches)
@@ -232,7 +233,8 @@ def _latin1(text: str, _: object = None) -> bytes:
     return text.encode("latin1")
 
 
-class _Unpickler(pickle._Unpickler):  # Python's own: a pickle cannot make its memo a huge array
+# Python's own: a pickle cannot make its memo a huge array
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001
     """Reads plain containers and arrays of bytes; imports nothing, calls only what stands here."""
 
     known: ClassVar[Mapping[str, Callable[..., Any]]] = {
@@ -253,7 +255,7 @@ class _Unpickler(pickle._Unpickler):  # Python's own: a pickle cannot make its m
         raise pickle.UnpicklingError("a bytearray, which would be made before its bytes are there")
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
+        **pickle._Unpickler.dispatch,  # noqa: SLF001
         pickle.BYTEARRAY8[0]: _load_bytearray,
     }
 
@@ -267,7 +269,7 @@ def _unpickled(name: str, data: bytes) -> dict[str, Any]:
     try:
         entries = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(entries, dict):
-            raise ValueError(f"a {type(entries).__name__}, expected a dict")
+            raise pickle.UnpicklingError(f"a {type(entries).__name__}, expected a dict")
     except (
         pickle.UnpicklingError,
         ValueError,
@@ -305,6 +307,7 @@ FASHION = (
 def open_mnist(
     folder: str, classes: tuple[str, ...], flip: bool, request: Request, path: str
 ) -> Dataset:
+    """MNIST or Fashion-MNIST, from the original idx files; see `open_dataset`."""
     place = Path(path).expanduser()
     # "train-images.idx3-ubyte" is what some unpackers make of it
     names = {

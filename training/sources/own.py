@@ -1,4 +1,4 @@
-"""Pictures that Python gives: arrays, Grain's sources, anything with a length and items."""
+"""Datasets given as Python objects: arrays, Grain sources, anything with length and items."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ EXPECTED = (
 
 
 def own_dataset(data: Any, val_fraction: float | None) -> Dataset:
-    """What a run learns from, of what Python gives it.
+    """Make a `Dataset` of the objects given to a run.
 
     Args:
       data: a `Dataset`; two arrays, images uint8 [N, H, W, 3] or [N, H, W] and labels: int [N],
@@ -80,7 +80,7 @@ def own_dataset(data: Any, val_fraction: float | None) -> Dataset:
 
 @dataclass(frozen=True)
 class OwnSource:
-    """Another's source, its items checked.
+    """A source from outside; its items are checked.
 
     Args:
       source: its items are `{"image": ..., "label": ...}` or `(image, label)`. An image is a path,
@@ -118,6 +118,7 @@ class OwnSource:
 
     @cached_property
     def labels(self) -> np.ndarray:
+        """The labels that the source knows, or else those of all its items."""
         known = getattr(self.source, "labels", None)
         items = (self[i]["label"] for i in range(len(self)))
         return np.asarray(list(items) if known is None else known)

@@ -58,7 +58,7 @@ class Records:
         found = (self._checked(f"{self._name}/{i}", self._records[i][self._label]) for i in bar)
         return np.fromiter(found, np.int64, len(self))
 
-    def contents(self, classes: int) -> list[Content]:
+    def contents(self, _classes: int) -> list[Content]:
         """Of all classes together: to count each would take reading all of it."""
         return [(len(self), digest((self._made_of.encode(),)), 0)]
 
@@ -70,6 +70,7 @@ class Records:
 
 
 def open_tfds(request: Request, name: str) -> Dataset:
+    """A dataset of TensorFlow Datasets, by name; see `open_dataset`."""
     match = re.fullmatch(r"([A-Za-z]\w*)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", name)
     if not match:
         raise ZooError(f"{request.spec}: expected tfds:NAME, tfds:NAME/CONFIG or either :VERSION")

@@ -40,7 +40,7 @@ class Pad:
 
     pixels: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -118,6 +118,7 @@ DROPOUT_FIRST: Table = dict(
 
 
 def alexnet(ctx: Context, body: Table, head: Table, min_size: int) -> Network:
+    """AlexNet with one of the tables above."""
     return Network(body, head, ctx, min_size=min_size)
 
 

@@ -26,11 +26,14 @@ PAPER = Paper(
 
 
 class Normalise(nnx.Module):
+    """Layer norm, computed in float32, that returns the dtype of its input."""
+
     def __init__(self, norm: nnx.LayerNorm):
         self.norm = norm
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(x).astype(x.dtype)  # float32 within
+        y: jax.Array = self.norm(x)  # float32 within
+        return y.astype(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class LayerNorm:
 
 
 class Scaled(nnx.Module):
+    """`[N, H, W, C] -> [N, H, W, C]`, each channel times a learned factor."""
+
     def __init__(self, channels: int, ctx: Context):
         self.gamma = nnx.Param(jnp.ones(channels, ctx.param_dtype))
 
@@ -78,6 +83,7 @@ class Block:
 
 
 def stage(depth: int) -> Row:
+    """`depth` blocks one after the other."""
     return Sequence({f"block{i}": Block() for i in range(depth)})
 
 
@@ -87,6 +93,7 @@ def patches(size: int, features: int) -> Row:
 
 
 def down(features: int) -> Row:
+    """The layer between two stages, which halves height and width (section 2.2)."""
     return Sequence(dict(norm=LayerNorm(), conv=patches(2, features)))
 
 
@@ -102,6 +109,7 @@ SETTINGS = dict(
 
 
 def body(c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Table:
+    """The stem and four stages of `b` blocks with `c` channels."""
     return dict(
         stem=Sequence(dict(conv=patches(4, c[0]), norm=LayerNorm())),
         stage1=stage(b[0]),                                     # 56x56
@@ -115,6 +123,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), norm=LayerNorm())
 
 
 def convnext(ctx: Context, c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Network:
+    """ConvNeXt with `c` channels and `b` blocks in its four stages."""
     return Network(body(c, b), HEAD, ctx, min_size=32)
 
 

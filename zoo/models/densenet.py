@@ -75,6 +75,7 @@ class Transition:
 
 
 def block(layers: int, k: int) -> Row:
+    """A dense block: every layer sees the outputs of all those before it."""
     return Sequence({f"layer{i}": Growth(k) for i in range(layers)})
 
 
@@ -104,6 +105,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool())
 
 
 def densenet(ctx: Context, layers: int) -> Network:
+    """The DenseNet with that number of layers in its name."""
     return Network(table_1(*BLOCKS[layers]), HEAD, ctx, min_size=29)
 
 

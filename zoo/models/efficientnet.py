@@ -30,6 +30,7 @@ class MBConv(Bottleneck):
     k: int
 
     def block(self, channels: int, stride: int) -> Row:
+        """One inverted residual block of the stage."""
         squeeze = SqueezeExcite(max(1, channels // 4), act="silu")
         return InvertedResidual(
             self.t * channels, self.c, stride, self.k, act="silu", squeeze=squeeze
@@ -86,6 +87,7 @@ def table_1(width: float, depth: float) -> Table:
 
 
 def efficientnet(ctx: Context, scale: Scale) -> Network:
+    """EfficientNet at one of the scales above."""
     head: Table = dict(pool=GlobalAvgPool(), drop=Dropout(scale.dropout))
     return Network(table_1(scale.width, scale.depth), head, ctx, min_size=32)
 

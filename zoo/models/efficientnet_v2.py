@@ -120,6 +120,7 @@ def base(width: float, depth: float) -> Table:
 
 
 def efficientnet_v2(ctx: Context, table: Table, dropout: float) -> Network:
+    """EfficientNet v2 with one of the tables above."""
     return Network(table, dict(pool=GlobalAvgPool(), drop=Dropout(dropout)), ctx, min_size=32)
 
 

@@ -34,7 +34,7 @@ class Scale:
 
     factor: float
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -92,6 +92,7 @@ def reduction_b(reduce: int, conv1: int, conv2: int, conv3: int) -> Row:
 
 
 def blocks(*rows: Row) -> Row:
+    """The rows one after the other, as block0, block1, ..."""
     return Sequence({f"block{i}": row for i, row in enumerate(rows)})
 
 
@@ -122,6 +123,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.2))
 
 
 def inception_resnet_v2(ctx: Context) -> Network:
+    """Inception-ResNet v2, with slim's auxiliary classifier."""
     return Network(FIGURE_15, HEAD, ctx, min_size=75, aux=dict(resnet_b=AUX))  # aux: slim's
 
 

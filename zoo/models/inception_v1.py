@@ -69,7 +69,7 @@ class AvgPoolTo:
 
     size: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -83,6 +83,7 @@ bare = partial(Conv, norm=False)
 
 
 def table_1(stem: Table, mixed: Callable[..., Mixed], pool4: Row) -> Table:
+    """Table 1 of the paper, with a choice of stem, module and last pool."""
     # fmt: off
     return dict(
         **stem,
@@ -134,6 +135,7 @@ LRN_AUX = auxiliary(AvgPool(5, 3, padding="ceil"), bare(1, 128))
 
 
 def inception_v1(ctx: Context, body: Table, head: Table, aux: dict[str, Table]) -> Network:
+    """Inception v1 (GoogLeNet) from its parts."""
     return Network(body, head, ctx, min_size=15, aux=aux)
 
 

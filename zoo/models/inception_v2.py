@@ -101,6 +101,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.2))
 
 
 def inception_v2(ctx: Context) -> Network:
+    """Inception with batch norm, by the figure above."""
     return Network(FIGURE_5, HEAD, ctx, min_size=32)
 
 

@@ -145,6 +145,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.5))
 
 
 def inception_v3(ctx: Context) -> Network:
+    """Inception v3, with its auxiliary classifier."""
     return Network(TABLE_1, HEAD, ctx, min_size=75, aux=dict(mixed6e=AUX))
 
 

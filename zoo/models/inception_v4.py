@@ -106,6 +106,7 @@ def reduction_b(conv3: int, reduce: int, conv7: int) -> Row:
 
 
 def repeat(times: int, row: Row) -> Row:
+    """The same row so many times, one after the other."""
     return Sequence({f"block{i}": row for i in range(times)})
 
 
@@ -134,6 +135,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.2))
 
 
 def inception_v4(ctx: Context) -> Network:
+    """Inception v4, with slim's auxiliary classifier."""
     return Network(FIGURE_9, HEAD, ctx, min_size=75, aux=dict(inception_b=AUX))  # aux: slim's
 
 

@@ -48,6 +48,7 @@ HEAD: Table = dict(pool=GlobalAvgPool(), drop=Dropout(0.001))
 
 
 def mobilenet_v1(ctx: Context, width: float) -> Network:
+    """MobileNet v1 with `width` times the channels of the paper's table 1."""
     return Network(table_1(width), HEAD, ctx, min_size=32)
 
 

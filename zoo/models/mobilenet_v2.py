@@ -83,6 +83,7 @@ class Bottleneck:
     s: int
 
     def block(self, channels: int, stride: int) -> Row:
+        """One inverted residual block of the stage."""
         return InvertedResidual(self.t * channels, self.c, stride)
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
@@ -119,6 +120,7 @@ HEAD: Table = dict(pool=GlobalAvgPool(), drop=Dropout(0.2))
 
 
 def mobilenet_v2(ctx: Context, width: float) -> Network:
+    """MobileNet v2 with `width` times the channels of the paper's table 2."""
     return Network(table_2(width), HEAD, ctx, min_size=32)
 
 

@@ -101,6 +101,7 @@ NUMERICS = replace(TORCH, avg_pool_counts_padding=False)
 
 
 def nin_imagenet(ctx: Context) -> Network:
+    """Network in Network for ImageNet."""
     return network(IMAGENET, IMAGENET_HEAD, ctx, min_size=39)
 
 

@@ -85,6 +85,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool())
 def regnet(
     ctx: Context, depths: tuple[int, int, int, int], widths: tuple[int, int, int, int], group: int
 ) -> Network:
+    """RegNet with four stages of these depths and widths, its 3x3 in groups of `group` channels."""
     stages = {
         f"stage{i}": stage(width, depth, group)
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True), 1)

@@ -59,6 +59,7 @@ class Bottleneck(Block):
     expansion = 4
 
     def branch(self) -> Table:
+        """The layers beside the shortcut."""
         return dict(
             conv1=Conv(1, self.width),
             conv2=Conv(3, self.width, self.stride),
@@ -91,6 +92,7 @@ Unit = Callable[[int, int], Row]  # of (width, stride): `Block`, or a partial of
 
 
 def stage(unit: Unit, width: int, depth: int, stride: int = 1) -> Row:
+    """`depth` units, the first of which has the stride."""
     first, rest = unit(width, stride), unit(width, 1)
     return Sequence({f"block{i}": rest if i else first for i in range(depth)})
 
@@ -124,6 +126,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool())
 
 
 def resnet(ctx: Context, unit: Unit, layers: int, stem: Row = STEM) -> Network:
+    """ResNet with that number of layers, built of that kind of unit."""
     return Network(table_1(unit, layers, stem), HEAD, ctx, min_size=32)
 
 

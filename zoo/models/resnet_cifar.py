@@ -33,7 +33,7 @@ class ZeroPadded:
     features: int
     stride: int
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, _channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, self.features
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,6 +64,7 @@ def section_4_2(n: int, shortcut: Callable[[int, int], Row]) -> Table:
 def resnet_cifar(
     ctx: Context, layers: int, shortcut: Callable[[int, int], Row] = ZeroPadded
 ) -> Network:
+    """The ResNet for CIFAR-10 with that number of layers, 6n + 2."""
     return Network(section_4_2((layers - 2) // 6, shortcut), HEAD, ctx, min_size=4)
 
 

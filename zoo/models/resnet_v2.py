@@ -39,6 +39,8 @@ PAPER = Paper(
 
 
 class NormAct(nnx.Module):
+    """Batch norm and ReLU ahead of a convolution: the paper's pre-activation."""
+
     def __init__(self, channels: int, ctx: Context):
         self.norm = batch_norm(channels, ctx) if ctx.has_norm else None
         self.act = ctx.act("relu")
@@ -103,6 +105,7 @@ class Unit:
 
 
 def stage(width: int, depth: int, stride: int = 1) -> Row:
+    """`depth` units, the last of which has the stride."""
     rest, end = Unit(width), Unit(width, stride)
     return Sequence({f"block{i}": rest if i < depth - 1 else end for i in range(depth)})
 
@@ -123,6 +126,7 @@ def table_1(depths: tuple[int, int, int, int]) -> Table:
 
 
 def resnet_v2(ctx: Context, layers: int) -> Network:
+    """ResNet v2 with that number of layers."""
     return Network(table_1(DEPTHS[layers]), HEAD, ctx, min_size=32)
 
 

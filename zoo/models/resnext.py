@@ -28,6 +28,7 @@ class Aggregated(Bottleneck):
     d: int = 4  # channels of a group at width 64, in the first stage
 
     def branch(self) -> Table:
+        """The layers beside the shortcut."""
         inner = self.groups * self.d * self.width // 64
         return dict(
             conv1=Conv(1, inner),

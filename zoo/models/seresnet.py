@@ -29,13 +29,19 @@ def squeeze(channels: int) -> Row:
 
 @dataclass(frozen=True)
 class SEBlock(Block):
+    """ResNet's basic block with squeeze-excite at the end of its branch."""
+
     def branch(self) -> Table:
+        """The layers beside the shortcut."""
         return {**super().branch(), "se": squeeze(self.width)}
 
 
 @dataclass(frozen=True)
 class SEBottleneck(Bottleneck):
+    """ResNet's bottleneck with squeeze-excite at the end of its branch."""
+
     def branch(self) -> Table:
+        """The layers beside the shortcut."""
         return {**super().branch(), "se": squeeze(self.width * self.expansion)}
 
 

@@ -36,7 +36,7 @@ PAPER = Paper(
 class Shuffle:
     """The channels of both halves in turns, for the next unit to split them otherwise."""
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -84,6 +84,7 @@ class Down:
 
 
 def unit(row: Row) -> Row:
+    """The branches side by side, then a channel shuffle."""
     return Sequence(dict(branches=row, shuffle=Shuffle()))
 
 
@@ -105,6 +106,7 @@ WIDTHS = dict(
 
 
 def table_5(stage2: int, stage3: int, stage4: int, conv5: int) -> Table:
+    """The paper's table 5, by the channels of its stages and of conv5."""
     return dict(
         conv1=Conv(3, 24, stride=2),                     # 112x112
         pool=MaxPool(3, 2),                              # 56x56
@@ -119,6 +121,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool())
 
 
 def shufflenet_v2(ctx: Context, width: str) -> Network:
+    """ShuffleNet v2 of a width in the paper's table 5."""
     return Network(table_5(*WIDTHS[width]), HEAD, ctx, min_size=32)
 
 

@@ -71,6 +71,7 @@ def table_1(stem: Row, pools: tuple[int, ...]) -> Table:
 
 
 def squeezenet(ctx: Context, stem: Row, pools: tuple[int, ...], min_size: int) -> Network:
+    """SqueezeNet with that stem, and a pool after the modules in `pools`."""
     # Images below `min_size` leave the last pool not one pixel in torchvision and Caffe.
     return network(table_1(stem, pools), HEAD, ctx, min_size=min_size)
 

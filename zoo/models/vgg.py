@@ -28,12 +28,14 @@ DEPTHS = dict(
 
 
 def stage(width: int, depth: int, norm: bool) -> Row:
+    """`depth` 3x3 convolutions of `width` channels, then a 2x2 max pool."""
     # torchvision's VGG keeps the biases beside batch norm
     convs = {f"conv{i}": Conv(3, width, norm=norm, bias=True) for i in range(1, depth + 1)}
     return Sequence({**convs, "pool": MaxPool(2, 2)})
 
 
 def table_1(depths: tuple[int, ...], norm: bool) -> Table:
+    """The paper's table 1, by the number of convolutions in each of the five stages."""
     rows = zip(WIDTHS, depths, strict=True)
     return {f"stage{i}": stage(width, depth, norm) for i, (width, depth) in enumerate(rows, 1)}
 
@@ -48,6 +50,7 @@ HEAD: Table = dict(
 
 
 def vgg(ctx: Context, depths: tuple[int, ...], norm: bool) -> Network:
+    """VGG with so many convolutions in each of its five stages."""
     return Network(table_1(depths, norm), HEAD, ctx, min_size=32)
 
 

@@ -30,6 +30,8 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class ReLU:
+    """ReLU, or the activation chosen for the whole network, as a row of its own."""
+
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         return ctx.act("relu"), channels
 
@@ -103,6 +105,7 @@ HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.5))  # section 4.3
 
 
 def xception(ctx: Context) -> Network:
+    """Xception, by the paper's figure 5."""
     return Network(FIGURE_5, HEAD, ctx, min_size=7)
 
 

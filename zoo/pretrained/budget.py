@@ -1,8 +1,8 @@
-"""What reading one file may cost, whatever its bytes say.
+"""A limit on the work of reading one file, whatever the file contains.
 
-Sizes alone do not bound a reader: a few bytes can name the same megabyte a million times, or ask
-for a million empty objects. So readers charge every visit, also one to bytes that they have seen,
-and every step of a loop that the file controls.
+The size of a file does not bound that work: a few bytes can refer to the same megabyte a million
+times, or ask for a million empty objects. So readers charge every visit, even to bytes that they
+have seen before, and every step of a loop that the file controls.
 """
 
 ROOM = 64 << 20  # bytes that a reader may visit or unpack beyond twice the file's size
@@ -23,10 +23,10 @@ class Budget:
         self.steps = STEPS
 
     def spend(self, size: int = 0, steps: int = 1) -> None:
-        """Charge a visit to so many bytes, in so many steps.
+        """Charge a number of bytes and steps.
 
         Raises:
-          ValueError: that is more than is left.
+          ValueError: more than is left.
         """
         self.bytes -= size
         self.steps -= steps

@@ -1,6 +1,7 @@
-"""The one loop that turns a source's tensors into ours: all of them, each once, or an error.
+"""Convert the tensors of a source into ours: all of them, each exactly once, or it is an error.
 
-Before it, names that a trainer wrapped are unwrapped, and a classifier of another name is found.
+Before that, prefixes that a trainer added to names are removed, and classifiers with other names
+are found.
 """
 
 import difflib
@@ -27,7 +28,7 @@ LISTED = 10  # problems of a kind, at most
 
 
 def expected(model: Network) -> dict[str, tuple[int, ...]]:
-    """Path and shape of everything that weights fill: parameters and BN statistics."""
+    """The path and shape of everything in a weight file: parameters and BN statistics."""
     state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     leaves = flatten_dict(nnx.to_pure_dict(state), sep=".")
     return {path: leaf.shape for path, leaf in leaves.items()}
@@ -42,11 +43,11 @@ def convert(
       model: the (abstract) network to fill.
       arrays: the source's tensors by its own names.
       layout: how the source names and orders them.
-      new_head: leave the classifiers out, whatever the source has there and however it calls them.
-      aux: with the auxiliary classifiers of the model; else they are left out likewise.
+      new_head: leave the classifiers out, whatever they are called in the source.
+      aux: convert the auxiliary classifiers too, instead of leaving them out.
 
     Raises:
-      ZooError: everything that is missing, unexpected or of another shape, listed.
+      ZooError: tensors are missing, unexpected or of another shape; all of them are listed.
     """
     rules = layout.rules_for(model)
     named = layout.rename(model, arrays)
@@ -107,7 +108,7 @@ def _listed(problems: dict[str, list[str]]) -> Iterable[str]:
 
 
 def _nearest(missing: dict[str, tuple[int, ...]], rest: Arrays) -> dict[str, str]:
-    """For names that are missing, the most alike among the others of as many elements."""
+    """For each missing name, the most similar of the names left with as many elements."""
     found: dict[str, str] = {}
     for name in list(missing)[:LISTED]:
         size = math.prod(missing[name])
@@ -120,7 +121,7 @@ def _nearest(missing: dict[str, tuple[int, ...]], rest: Arrays) -> dict[str, str
 def _advice(
     model: Network, arrays: Arrays, layout: Layout, filled: Arrays, problems: dict[str, list[str]]
 ) -> Iterable[str]:
-    """What else the names could be, or the file lack."""
+    """A hint at what else the file could be, or what it lacks."""
     if problems.keys() == {"unexpected"}:
         yield f"all of {model.spec.name} is there: expected a file without the unexpected ones"
     most = len(expected(model)) / 2
@@ -142,7 +143,7 @@ def _advice(
 
 
 def _names(model: Network, layout: Layout) -> list[str]:
-    """What the source calls a network's tensors, as far as it has them."""
+    """The source's names for the tensors of a network, as far as it has them."""
     rules = layout.rules_for(model)
     names = []
     for path in expected(model):
@@ -154,7 +155,7 @@ def _names(model: Network, layout: Layout) -> list[str]:
 
 
 def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tuple[str, ...]]:
-    """The arrays without what a trainer put around the names of a network, and what that was.
+    """The arrays without the prefixes that a trainer added to their names; and those prefixes.
 
     `module.` (DataParallel, averaged weights), `_orig_mod.` (torch.compile), `model.` (Lightning),
     `backbone.` or any other beginning that most of the network's names share.
@@ -165,7 +166,7 @@ def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tupl
       layout: how the source names them.
 
     Raises:
-      ZooError: there are several such networks in the file, or two tensors come to one name.
+      ZooError: the file holds several such networks, or two tensors get the same name.
     """
     notes = []
     bare = {_without_wrappers(name): array for name, array in arrays.items()}
@@ -224,9 +225,9 @@ def _splits(name: str, join: str) -> Iterable[tuple[str, str]]:
 
 
 def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
-    """Of how many channels the source's pictures are, as its first convolution shows.
+    """The number of channels of the source's pictures, by its first convolution.
 
-    The model's own number where it does not: an error of `convert` says what it is, then.
+    The model's own number if that cannot be found out: `convert` then reports the error.
     """
     first, channels = f"body.{model.body.order[0]}.", model.spec.in_chans
     rules, named = layout.rules_for(model), layout.rename(model, arrays)
@@ -237,23 +238,23 @@ def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
             except KeyError:
                 continue
             if len(got) == 4 and (*got[:2], got[3]) == (*shape[:2], shape[3]):
-                return got[2]
+                return int(got[2])
     return channels
 
 
 def adapt_channels(model: Network, values: Arrays, channels: int) -> Arrays:
-    """The values with every kernel that reads the pictures made for as many channels as the model.
+    """Adapt the kernels that read the pictures to the model's number of channels.
 
-    Summed over R, G and B for one channel, else repeated and scaled, so that the sum over all
-    channels stays: timm's way.
+    As timm does it: summed over R, G and B for one channel, else repeated and scaled so that the
+    sum over all channels stays the same.
 
     Args:
       model: the (abstract) network to fill.
       values: by our paths, of the same network for pictures of `channels` channels.
 
     Raises:
-      ZooError: they are not for three channels, or what reads the pictures is no convolution of
-        all of them.
+      ZooError: `values` are not for three channels, or the first layer is not a convolution over
+        all channels.
     """
     want = model.spec.in_chans
     if want == channels:
@@ -304,7 +305,7 @@ def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
 
 
 def other_heads(model: Network, arrays: Arrays, layout: Layout) -> dict[str, int]:
-    """Fully connected layers that may be a classifier, none of which the layout has a name for.
+    """Fully connected layers that may be a classifier but are not in the layout.
 
     Args:
       model: the (abstract) network, with a classifier and all its auxiliary ones.
@@ -325,9 +326,9 @@ def other_heads(model: Network, arrays: Arrays, layout: Layout) -> dict[str, int
 
 
 def take_head(model: Network, arrays: Arrays, layout: Layout, head: str) -> Arrays:
-    """The arrays with the layer `head` where the layout expects the classifier.
+    """The arrays with the layer `head` in the place of the classifier.
 
-    A layer without a bias gets one of zeros. Whatever stood there before is left out.
+    A layer without a bias gets a zero bias. The classifier that was there is left out.
 
     Raises:
       ZooError: the file has no such layer.

@@ -1,4 +1,4 @@
-"""A digest over the values of a file of ours, kept in the file: what was damaged is refused."""
+"""A digest of the values in each of our files, kept in the file, to detect damage."""
 
 import hashlib
 import json

@@ -1,18 +1,18 @@
-"""Published weight files: downloaded once, checked before they get their name, kept in a cache.
+"""Published weight files: downloaded once, verified, and kept in a cache.
 
-Files on the Hugging Face Hub are asked for with its own client's settings and login, and those that
-other programs left in its cache are taken from there. The environment says how:
+For files on the Hugging Face Hub, the settings, the login and the cache of its own client are used.
+These environment variables apply:
 
     ZOO_CACHE      the cache folder; ~/.cache/zoo without it
-    ZOO_MIRROR     https://mirror/: https://host/path is asked of https://mirror/host/path;
+    ZOO_MIRROR     https://mirror/: https://host/path is taken from https://mirror/host/path;
                    https://user:password@mirror/ logs in
-    ZOO_OFFLINE    1: nothing but what is cached (HF_HUB_OFFLINE does the same)
+    ZOO_OFFLINE    1: use cached files only (HF_HUB_OFFLINE does the same)
     HF_ENDPOINT, HF_HOME, HF_TOKEN    the Hub's own: a mirror, its cache, a login
 
-What a file is checked against, at its download and whenever it is taken from the cache: the hash
-that was published, where one was; else the digest of the first download, which is noted below
-`digests`. A download is checked against what the host declares of it, too: the Hub gives the
-SHA-256 of large files, Google's hosts an MD5.
+A file is checked when it is downloaded and whenever it is taken from the cache: against the
+published hash, if there is one, or else against the digest of the first download, which is kept in
+`digests`. A download is also checked against what the host declares: the Hub sends the SHA-256 of
+large files, Google's hosts an MD5.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import (
@@ -49,10 +49,10 @@ from ..paths import cache_folder, write
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second try, the third ...
 _TIMEOUT = 30.0  # seconds without a byte
-_WINDOW = 60.0  # seconds; who gives less than _SLOWEST in one is given up
+_WINDOW = 60.0  # seconds; a host that sends less than _SLOWEST in that time is given up
 _SLOWEST = 1000  # bytes a second
 _CHUNK = 2**18  # bytes
-_UNKNOWN = 4 * 10**9  # bytes: the most that is taken of a file whose size nobody published
+_UNKNOWN = 4 * 10**9  # bytes: the most that is downloaded of a file of unknown size
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that another try may cure
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HUB = re.compile(r"hf://([^/@]+/[^/@]+)(?:@([^/@]+))?/([^@]+?)(?:@([^/@]+))?")
@@ -60,23 +60,23 @@ _HUB_LOGIN = "set HF_TOKEN or `hf auth login`"
 
 
 def converted(key: str) -> Path:
-    """The file for weights that were converted already; it need not exist."""
+    """The path in the cache for converted weights; it need not exist."""
     return cache_folder() / "converted" / f"{key}.safetensors"
 
 
 def cached(source: str) -> Path | None:
-    """The file of a source that is in a cache, whatever it holds; None if there is none.
+    """The cached file of a source, unchecked; None if there is none.
 
-    Anything but an address, such as the bare name of a file, is a source that has none.
+    Only addresses have cached files: for anything else, such as a bare file name, it is None.
     """
     return next(_cached(source), None)
 
 
 def fetch(source: str, *, hash: str = "", size: float | None = None, desc: str) -> Path:
-    """The file of a published source: out of a cache if it is there and right, else downloaded.
+    """The file of a published source, from a cache if it is there and correct, or else downloaded.
 
-    A file that is cached and right costs no request. A download that was cut goes on where it
-    stopped. Of several processes that ask for one file, one downloads it.
+    A cached and correct file needs no request. An interrupted download continues where it stopped.
+    If several processes ask for the same file, one of them downloads it.
 
     Args:
       source: "https://host/path", or "hf://owner/repo/file" on the Hugging Face Hub, with
@@ -87,9 +87,9 @@ def fetch(source: str, *, hash: str = "", size: float | None = None, desc: str) 
       desc: what is fetched, for the progress bar and for errors.
 
     Raises:
-      ZooError: no such source; the file is not there, refused, cut short, not what was published,
-        declared or downloaded first, or not cached while offline; the host cannot be reached, is
-        slower than 1 kB/s or does not end; the cache cannot be written.
+      ZooError: no such source; the file does not exist, is refused, is cut short, differs from what
+        was published, declared or downloaded first, or is not cached while offline; the host cannot
+        be reached, is slower than 1 kB/s or sends without end; the cache cannot be written.
     """
     if not source.startswith(("https://", "hf://")):
         raise ZooError(
@@ -118,7 +118,7 @@ def fetch(source: str, *, hash: str = "", size: float | None = None, desc: str) 
 
 
 def note(path: Path, *, of: Path | None = None) -> None:
-    """Note the digest of a file in the cache, for `as_noted` at later loads.
+    """Record the digest of a file in the cache, for `as_noted` at later loads.
 
     Args:
       path: the file's place in the cache.
@@ -133,13 +133,13 @@ def note(path: Path, *, of: Path | None = None) -> None:
 
 
 def as_noted(path: Path) -> bool:
-    """Whether a file is there and still the one whose digest was noted."""
+    """Whether a file exists and still has the digest that was recorded."""
     noted = _noted(path)
     return bool(noted) and _is_file(path) and _here(path, _Published(noted, None)) is None
 
 
 def forget(source: str) -> None:
-    """Drop the download of a source and what was noted of it: it turned out to be no weights."""
+    """Delete the download of a source and its digest, if it turned out not to be weights."""
     path = _place(source)
     for file in (path, _note(path)):
         with suppress(OSError):
@@ -163,7 +163,7 @@ class _Published:
         return _UNKNOWN if self.size is None else int(1.25 * self.size) + 4_000_000
 
     def fault(self, path: Path, declared: str = "") -> str | None:
-        """How a file differs from what was published, or its host declared; None if it does not."""
+        """How a file differs from what was published, or declared by its host; None if equal."""
         fault = self._difference(path, declared)
         if fault or not self.hash:  # a hash that fits allows even text
             return _text_in(path) or fault
@@ -188,7 +188,7 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def _text_in(path: Path) -> str | None:
-    """What a file begins with, if that is text or nothing; None for binary files."""
+    """The beginning of a file, if it is text or empty; None for binary files."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -207,7 +207,7 @@ def _line(error: BaseException | str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Foreign words as they may be shown: no control codes, no end, no login of an address."""
+    """Foreign text that is safe to show: no control codes, limited in length, no logins."""
     shown = "".join(c if c.isprintable() else "?" for c in text[:300])
     return re.sub(r"//[^/\s]*@", "//", shown)
 
@@ -231,7 +231,7 @@ def _cached(source: str) -> Iterator[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file to read, and no pipe that would have to be waited for."""
+    """Whether the path is a regular file, not a pipe, which would block."""
     try:
         return path.is_file()
     except OSError:  # a folder on the way that is closed to us
@@ -239,7 +239,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _here(path: Path, what: _Published) -> str | None:
-    """How a cached file differs from what it must be. The Hub's client names it by its SHA-256."""
+    """How a cached file differs from what it should be. The Hub names its files by SHA-256."""
     try:
         name = path.readlink().name if path.is_symlink() else ""
         return what.fault(path, f"sha256:{name}" if _SHA256.fullmatch(name) else "")
@@ -248,7 +248,7 @@ def _here(path: Path, what: _Published) -> str | None:
 
 
 def _place(source: str) -> Path:
-    """The cached file of an address: host and path as they are, or tidied and with a hash."""
+    """The path in the cache for an address: host and path, or a cleaned form with a hash."""
     url = source
     if source.startswith("hf://"):
         repo, name, revision = _on_hub(source)
@@ -271,7 +271,7 @@ def _note(path: Path) -> Path:
 
 
 def _noted(path: Path) -> str:
-    """ "sha256:" and the noted digest of a file, or "" where there is none."""
+    """The noted digest of a file, with "sha256:" before it; "" where none is noted."""
     kept, digest = _note(path), ""
     with suppress(OSError):
         if kept.is_file():
@@ -283,7 +283,7 @@ def _noted(path: Path) -> str:
 def _on_hub(source: str) -> tuple[str, str, str | None]:
     """Repository, file, revision."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     expected = "expected hf://OWNER/REPO/FILE, or .../FILE@REVISION"
     parts = _HUB.fullmatch(source)
@@ -297,7 +297,7 @@ def _on_hub(source: str) -> tuple[str, str, str | None]:
 
 
 def _address(source: str) -> tuple[str, str]:
-    """The address to ask, and what logs in there: the value of a header, or ""."""
+    """The address to request, and the value of the header that logs in there, or ""."""
     if source.startswith("hf://"):
         from huggingface_hub import constants, get_token, hf_hub_url
 
@@ -322,7 +322,7 @@ def _address(source: str) -> tuple[str, str]:
 
 
 def _secure(url: str) -> bool:
-    """Whether what it gives cannot be changed on the way: https, or this machine."""
+    """Whether a response cannot be changed on its way: https, or this machine."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # or ValueError
@@ -345,7 +345,7 @@ def _offline() -> bool:
 
 @contextmanager
 def _written(folder: Path, desc: str) -> Iterator[None]:
-    """Turn what goes wrong on the disk into one line."""
+    """Turn disk errors into a `ZooError` of one line."""
     try:
         yield
     except OSError as error:
@@ -357,7 +357,7 @@ def _written(folder: Path, desc: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, desc: str) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it."""
+    """Let one process in at a time. The lock is released when its process ends."""
     from filelock import FileLock
 
     file = path.with_name(f".{path.name}.lock")
@@ -372,7 +372,7 @@ def _locked(path: Path, desc: str) -> Iterator[None]:
 
 
 def _drop_link(path: Path) -> None:
-    """Remove what is no file of its own: through a link, another file would be written.
+    """Remove anything but a regular file with one name: writing to it could change another file.
 
     Raises:
       OSError: it cannot be removed, as a folder cannot.
@@ -384,7 +384,7 @@ def _drop_link(path: Path) -> None:
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    """What `open` opens with."""
+    """An opener for `open` that does not follow links."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -432,9 +432,9 @@ def _from_host(source: str, path: Path, what: _Published, desc: str) -> None:
 
 
 class _Watch(threading.Thread):
-    """Ends the connections of a download that gives next to nothing for `_WINDOW` seconds.
+    """Closes the connections of a download that receives almost nothing for `_WINDOW` seconds.
 
-    A timeout alone does not: any byte starts it again.
+    A timeout alone would not do: every byte received restarts it.
     """
 
     def __init__(self) -> None:
@@ -452,7 +452,7 @@ class _Watch(threading.Thread):
         self._over.set()
 
     def run(self) -> None:
-        """Look once in a while."""
+        """Check the transfer at intervals."""
         seen = 0
         while not self._over.wait(_WINDOW):
             if self.bytes - seen < _SLOWEST * _WINDOW:
@@ -508,15 +508,19 @@ class _Redirects(HTTPRedirectHandler):
     def __init__(self) -> None:
         self.headers: list[Message] = []
 
-    def http_error_302(self, req, fp, code, msg, headers):
-        """Follow, without the body of the redirect: urllib would read all of it."""
+    def http_error_302(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> IO[bytes] | None:
+        """Follow without reading the body of the redirect, which urllib would read completely."""
         fp.close()
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        """The request to follow with; http is followed only from one mirror address to another."""
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """The request to the new address. Plain http only within one host that is `_secure`."""
         here, there = urlsplit(req.full_url), urlsplit(newurl)
         same = (there.scheme, there.netloc) == (here.scheme, here.netloc)
         if not (same or there.scheme == "https") or "@" in there.netloc or not _secure(newurl):
@@ -528,7 +532,7 @@ class _Redirects(HTTPRedirectHandler):
 
 @dataclass
 class _Download:
-    """All that one download is about."""
+    """The state of one download."""
 
     source: str
     url: str
@@ -540,11 +544,11 @@ class _Download:
 
     @property
     def setting(self) -> str:
-        """The variable that names another host."""
+        """The environment variable that sets another host."""
         return "HF_ENDPOINT" if self.source.startswith("hf://") else "ZOO_MIRROR"
 
     def all(self, *, resume: bool) -> None:
-        """Get all of the file, in a few tries; `resume` is whether to go on with its bytes."""
+        """Download the whole file, in a few tries. `resume` continues with the bytes there are."""
         etag = ""  # as seen in this call: with it the server says whether the rest still belongs
         for wait in (*_WAITS, None):
             with _written(self.part.parent, self.desc):
@@ -611,7 +615,7 @@ class _Download:
         return response
 
     def _refusal(self, error: HTTPError) -> Exception:
-        """What a status means."""
+        """The error for an HTTP status."""
         status = f"{error.code} {_line(str(error.reason))}"
         if error.code == 416:  # more than all of it is here
             self.part.unlink(missing_ok=True)
@@ -639,7 +643,7 @@ class _Download:
         )
 
     def _transfer(self, response: HTTPResponse, start: int, watch: _Watch) -> None:
-        """Append to the first `start` bytes of the part; it stays for the rest if a try fails."""
+        """Append to the first `start` bytes of the part, which is kept if the transfer fails."""
         from tqdm import tqdm
 
         start, total = self._expected(response, start)
@@ -678,7 +682,7 @@ class _Download:
             raise _Passing(f"stopped at {size:,} of {total:,} bytes")
 
     def _expected(self, response: HTTPResponse, start: int) -> tuple[int, int | None]:
-        """Bytes that stay of the part, and bytes in all if the host says; it may be lying."""
+        """Bytes of the part to keep, and the total if the host declares it, which may be wrong."""
         headers, name = response.headers, urlsplit(self.url).path.lower()
         encoding = headers.get("Content-Encoding", "identity").strip().lower() or "identity"
         # some hosts call an archive's own compression an encoding
@@ -726,7 +730,7 @@ def _declared(headers: Message, hub: bool) -> str:
 
 
 def _chunks(response: HTTPResponse, length: int | None) -> Iterator[bytes]:
-    """What comes, as it comes, but for what comes after the length."""
+    """The body as it arrives, up to `length`."""
     left = _UNKNOWN if length is None else length
     try:
         while left and (chunk := response.read1(min(_CHUNK, left))):

@@ -211,7 +211,10 @@ _SAFETENSORS = {"F64", "F32", "F16", "BF16", "BOOL"} | {
 
 
 def _safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The library refuses headers that lie: https://github.com/huggingface/safetensors#format"""
+    """The arrays and the metadata of a safetensors file.
+
+    The library refuses headers that lie: https://github.com/huggingface/safetensors#format
+    """
     import ml_dtypes  # noqa: F401  # teaches NumPy the name "bfloat16", which safetensors uses
     from safetensors import SafetensorError, safe_open
 

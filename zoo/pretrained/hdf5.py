@@ -44,14 +44,17 @@ class Bytes:
     data: memoryview
 
     def cut(self, at: int, size: int) -> memoryview:
+        """`size` bytes from byte `at` on; a ValueError where the data end before."""
         if at < 0 or size < 0 or at + size > len(self.data):
             raise ValueError(f"{size} bytes at {at} lie beyond the end, {len(self.data)}")
         return self.data[at : at + size]
 
     def number(self, at: int, size: int) -> int:
+        """The unsigned little-endian integer in `size` bytes at `at`."""
         return int.from_bytes(self.cut(at, size), "little")
 
     def expect(self, at: int, magic: bytes) -> None:
+        """Raise a ValueError unless `magic` stands at byte `at`."""
         if self.cut(at, len(magic)) != magic:
             raise ValueError(f"expected {magic!r} at byte {at}")
 
@@ -114,9 +117,11 @@ class Hdf5:
                     todo.append((f"{here}/", place))
 
     def has(self, place: int, kind: int) -> bool:
+        """Whether the header of the object at `place` has a message of that kind."""
         return kind in self.messages(place)
 
     def message(self, place: int, kind: int) -> Bytes:
+        """The first message of that kind in the header of the object at `place`."""
         if not self.has(place, kind):
             raise ValueError(f"the object at byte {place} has no message {kind}")
         return self.messages(place)[kind][0]
@@ -215,6 +220,7 @@ class Hdf5:
         return texts if f"{name}0" in attributes else None
 
     def text(self, place: int, name: str) -> str | None:
+        """The first string of an attribute; None if there is no such attribute."""
         attribute = self.attributes(place).get(name)
         texts = self._text(attribute) if attribute else []
         return texts[0] if texts else None

@@ -23,7 +23,7 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 Value = str | np.ndarray  # the name of a tensor in the graph, or a constant
 
 
-def graph(function: Callable, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+def graph(function: Callable[..., Any], shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """A serialised ONNX model: input "images" [n, *shape] of `dtype`, output "logits", any n.
 
     Raises:
@@ -46,7 +46,7 @@ class _Builder:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
-        self.names: dict[tuple, str] = {}  # of small constants, each kept once
+        self.names: dict[tuple[Any, ...], str] = {}  # of small constants, each kept once
 
     def walk(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
         """The values of a jaxpr's outputs."""
@@ -117,7 +117,7 @@ class _Builder:
         )
         opsets = [helper.make_opsetid("", OPSET)]
         made = helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION)
-        return made.SerializeToString()
+        return bytes(made.SerializeToString())
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _ints(values: Any) -> np.ndarray:
 
 
 def _plain(op: str) -> Row:
-    return lambda b, eqn, *inputs: b.add(op, *inputs)
+    return lambda b, _, *inputs: b.add(op, *inputs)
 
 
 def _reshape(b: _Builder, eqn: Any, x: Value) -> Value:
@@ -283,11 +283,11 @@ PRIMITIVES: dict[str, Row] = {
     "logistic": _plain("Sigmoid"),
     "erf": _plain("Erf"),
     "erfc": _erfc,
-    "copy": lambda b, eqn, x: x,
-    "square": lambda b, eqn, x: b.add("Mul", x, x),
+    "copy": lambda _b, _eqn, x: x,
+    "square": lambda b, _, x: b.add("Mul", x, x),
     "integer_pow": _power,
     "pow": _plain("Pow"),
-    "rsqrt": lambda b, eqn, x: b.add("Reciprocal", b.add("Sqrt", x)),
+    "rsqrt": lambda b, _, x: b.add("Reciprocal", b.add("Sqrt", x)),
     "convert_element_type": _cast,
     "reshape": _reshape,
     "squeeze": _reshape,

@@ -321,7 +321,8 @@ def _step(bits: int) -> np.ndarray:
 
 @cache
 def _by_byte() -> list[int]:
-    return _step(8).tolist()
+    table: list[int] = _step(8).tolist()
+    return table
 
 
 def crc32c(data: memoryview | bytes) -> int:

@@ -186,8 +186,10 @@ def _size(value: Any) -> tuple[Any, ...]:
 
 
 def _ordered(pairs: Any = None) -> dict[str, Any]:
-    """`OrderedDict`; Python 2 gave its items as a list, which is used up: it may be asked for again
-    in three bytes, and again.
+    """An `OrderedDict`, as a plain dict.
+
+    Python 2 wrote its items as a list. The list is emptied, because a file can ask for the same
+    list again and again, at three bytes each time.
     """
     if pairs is None:
         return {}

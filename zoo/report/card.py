@@ -21,6 +21,7 @@ IMAGE = "one image; of n, n times that"
 
 
 def side(pixels: int | None) -> str:
+    """The side of a receptive field in pixels; "all" if it is the whole image."""
     return "all" if pixels is None else str(pixels)
 
 
@@ -250,6 +251,7 @@ def info(name: str, *, in_chans: int = 3) -> Card:
 
 
 def stage_table(counted: Count) -> Table:
+    """A network's stages with their output shapes, parameters and multiplications."""
     rows = [(s.name, s.output, s.params, s.macs, s.receptive_field) for s in counted.stages]
     return Table(f"{counted.name}: stages", STAGES, tuple(rows))
 

@@ -78,6 +78,7 @@ C = 512  # channels in and out, where the claim holds for any number of them
 
 @cache
 def counted(name: str) -> Count:
+    """`count` of a network, computed once."""
     return count(name)
 
 
@@ -93,10 +94,12 @@ def kernels(**table: Row) -> int:
 
 
 def ratio(says: str, article: str, a: int, b: int, of: str) -> Claim:
+    """A claim about `a` relative to `b`."""
     return Claim(says, article, a / b, f"{a:,} / {b:,} ({of})")
 
 
 def share(name: str) -> Claim:
+    """The claim that most parameters of a network are in its fully connected layers."""
     c = counted(name)
     return Claim(
         f"most of {name} is fully connected",

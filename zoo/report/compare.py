@@ -33,6 +33,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """The network's name."""
         return self.variant.name
 
     @property
@@ -42,6 +43,7 @@ class Entry:
 
     @property
     def top5(self) -> float | None:
+        """As `top1`, with the class among the first five."""
         return self.weights.top5 if self.weights else None
 
     @property

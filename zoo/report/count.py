@@ -172,7 +172,7 @@ def _count(model: Network, input_size: int) -> Count:
     model.check_input(image)
     graphdef, state = nnx.split(model)
 
-    def forward(state: nnx.State, x: jax.Array) -> tuple[jax.Array, ...]:
+    def forward(state: nnx.State[Any, Any], x: jax.Array) -> tuple[jax.Array, ...]:
         twin = nnx.merge(graphdef, state)
         twin.eval()
         return tuple(y for _, y in twin.steps(x))
@@ -215,7 +215,7 @@ def _count(model: Network, input_size: int) -> Count:
     )
 
 
-def _rows(state: nnx.State) -> tuple[dict[str, LayerCount], int]:
+def _rows(state: nnx.State[Any, Any]) -> tuple[dict[str, LayerCount], int]:
     """Rows by name, with what they store, and the parameters of auxiliary heads.
 
     "body.stem.conv.kernel" belongs to the row "body.stem".

@@ -19,17 +19,20 @@ class Box(NamedTuple):
     y1: float
 
     def meets(self, other: "Box") -> bool:
+        """Whether the two boxes overlap."""
         return (
             self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
         )
 
     def inside(self, other: "Box") -> bool:
+        """Whether this box lies within the other."""
         return (
             self.x0 >= other.x0 and self.y0 >= other.y0
             and self.x1 <= other.x1 and self.y1 <= other.y1
         )  # fmt: skip
 
     def nearest(self, x: float, y: float) -> Point:
+        """The point of the box nearest to (x, y)."""
         return min(max(x, self.x0), self.x1), min(max(y, self.y0), self.y1)
 
 
@@ -150,8 +153,10 @@ def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:
 
 
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """The places moved so that any two are `gap` apart, in the same order, within low and high
-    where there is room."""
+    """The places moved so that any two are at least `gap` apart, in the same order.
+
+    They stay within `low` and `high` where there is room.
+    """
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = [places[i] for i in order]
     for _ in range(50):  # neighbours push each other apart by halves

@@ -1,4 +1,4 @@
-"""Counting many networks, in a process for each core."""
+"""Count many networks, with one process for each core."""
 
 import logging
 import os

@@ -33,10 +33,13 @@ class Result:
     written: Buffer | None = None
 
     def reads(self) -> set[Buffer]:
+        """The buffers that whoever uses the value has to read."""
         return self.sources if self.written is None else {self.written}
 
 
 class Step(NamedTuple):
+    """An operation as a scheduler sees it: the buffers it reads and the one it writes."""
+
     reads: set[Buffer]
     writes: Buffer
     elementwise: bool
@@ -101,7 +104,9 @@ def peak(operations: Sequence[Operation], image: Value, output: Value) -> int:
     return most
 
 
-def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtypeStruct) -> int:
+def kept(
+    graphdef: nnx.GraphDef[Network], state: nnx.State[Any, Any], image: jax.ShapeDtypeStruct
+) -> int:
     """Bytes that training keeps from the forward for the backward pass.
 
     What `jax.vjp` of a network in training mode gives its backward function, each array once, the
@@ -112,7 +117,9 @@ def kept(graphdef: nnx.GraphDef[Network], state: nnx.State, image: jax.ShapeDtyp
       graphdef, state: of the network, in any mode.
     """
 
-    def residuals(params: nnx.State, rest: nnx.State, x: jax.Array) -> list[Any]:
+    def residuals(
+        params: nnx.State[Any, Any], rest: nnx.State[Any, Any], x: jax.Array
+    ) -> list[Any]:
         def forward(params: Mapping[str, Any]) -> jax.Array:
             twin = nnx.merge(graphdef, params, nnx.to_pure_dict(rest))
             twin.train()

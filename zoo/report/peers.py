@@ -89,10 +89,12 @@ class Peer:
 
     @property
     def name(self) -> str:
+        """The library and its name for the network."""
         return f"{self.peer} {self.model}"
 
     @property
     def numerics(self) -> Numerics:
+        """How the peer computes the network."""
         return NUMERICS[self.built] if self.built else find(self.network).numerics
 
     @property
@@ -261,7 +263,7 @@ def macs(spec: Spec, input_size: int, with_aux: bool = False) -> int:
     graphdef, state = nnx.split(model)
     rows = {".".join(map(str, path[:-2])) for path, _ in nnx.to_flat_state(state)}
 
-    def forward(state: nnx.State, x: jax.Array) -> Any:
+    def forward(state: nnx.State[Any, Any], x: jax.Array) -> Any:
         twin = nnx.merge(graphdef, state)
         twin.deterministic = not with_aux
         return twin.forward(x)
@@ -406,7 +408,7 @@ def _of_papers(network: str) -> tuple[list[Cells], list[Table]]:
 
 
 def verdict(ours: int, text: str) -> str:
-    """ "agrees" if ours rounds to the figure as printed, else by how many percent it differs."""
+    """How our figure compares: "agrees" if it rounds to the printed one, else by what percent."""
     bound, figure, step = _parse(text)
     agrees = ours < figure if bound else 2 * abs(ours - figure) <= step
     return "agrees" if agrees else f"{float(100 * ours / figure - 100):+.1f} %"

@@ -383,7 +383,8 @@ def representatives(
 def _shape(points: np.ndarray) -> np.ndarray:
     """A curve [N, 2] at 50 places along its x, stretched to the same length for all."""
     x, y = points.T
-    return np.interp(np.linspace(0, 1, 50), x / max(x.max(), 1e-9), y)
+    places: np.ndarray = np.interp(np.linspace(0, 1, 50), x / max(x.max(), 1e-9), y)
+    return places
 
 
 def _parameters_by_depth(entry: "Entry") -> np.ndarray:

@@ -25,6 +25,7 @@ def number(form: str = ",", scale: float = 1) -> Callable[[Any], str]:
 
 
 def words(value: Any) -> str:
+    """The value as text; nothing for None."""
     return "" if value is None else str(value)
 
 

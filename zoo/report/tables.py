@@ -65,8 +65,7 @@ def layers(c: "Count") -> Table:
             1
             for _ in takewhile(lambda names: names[0] == names[1], zip(opened, path, strict=False))
         )
-        for depth in range(shared + 1, len(path)):
-            rows.append(_sum(c, path[:depth]))
+        rows.extend(_sum(c, path[:depth]) for depth in range(shared + 1, len(path)))
         rows.append(_row(layer.name, [layer], layer.output, layer.kind))
         opened = path[:-1]
     return Table(

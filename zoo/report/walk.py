@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jax.extend import core
 
@@ -42,6 +42,7 @@ class Value:
 
     @property
     def bytes(self) -> int:
+        """Its size in memory."""
         return math.prod(self.shape) * self.itemsize
 
     @property
@@ -53,6 +54,8 @@ class Value:
 
 
 class Operation(NamedTuple):
+    """One primitive of the traced program, with its operands and results."""
+
     name: str  # of the primitive
     scope: str  # "body/stage1/block0/conv1"
     settings: dict[str, Any]
@@ -75,7 +78,7 @@ class Operation(NamedTuple):
             x, kernel = (value.shape for value in self.inputs)
             (y,) = (value.shape for value in self.outputs)
             numbers = self.settings["dimension_numbers"]
-            places = y[numbers.out_spec[0]]
+            places: int = y[numbers.out_spec[0]]
             for spread, before, after in zip(
                 self.settings["lhs_dilation"],
                 numbers.lhs_spec[2:],
@@ -86,7 +89,7 @@ class Operation(NamedTuple):
             return places * math.prod(kernel)
         if self.name == "dot_general":
             (contracted, _), _ = self.settings["dimension_numbers"]
-            depth = math.prod(self.inputs[0].shape[axis] for axis in contracted)
+            depth: int = math.prod(self.inputs[0].shape[axis] for axis in contracted)
             return math.prod(self.outputs[0].shape) * depth
         return 0
 
@@ -138,10 +141,10 @@ def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
     if name in ("scan", "while"):
         raise NotImplementedError(f"{name}: the products of a loop are not counted")
     if name == "cond":  # `platform_dependent`: the native way comes last
-        return settings["branches"][-1].jaxpr
+        return cast(core.Jaxpr, settings["branches"][-1].jaxpr)
     for value in settings.values():
         if isinstance(value, core.ClosedJaxpr):
-            return value.jaxpr
+            return cast(core.Jaxpr, value.jaxpr)
         if isinstance(value, core.Jaxpr):  # rematerialised
             return value
     return None
@@ -213,24 +216,25 @@ def _moved(
         numbers = settings["dimension_numbers"]
         if operand or axis not in numbers.lhs_spec[2:]:
             return None
-        return numbers.out_spec[2:][numbers.lhs_spec[2:].index(axis)]
+        return int(numbers.out_spec[2:][numbers.lhs_spec[2:].index(axis)])
     if name == "dot_general":
         contracted, batch = settings["dimension_numbers"]
         mine, shared = contracted[operand], batch[operand]
         if axis in mine:
             return None
         if axis in shared:
-            return shared.index(axis)
+            return int(shared.index(axis))
         free = [a for a in range(len(before)) if a not in (*mine, *shared)]
         others = len(inputs[0].shape) - len(contracted[0]) if operand else len(shared)
-        return others + free.index(axis)
+        return int(others) + free.index(axis)
     if name == "transpose":
-        return settings["permutation"].index(axis)
+        return int(settings["permutation"].index(axis))
     if name == "broadcast_in_dim":
-        moved = settings["broadcast_dimensions"][axis]
+        moved: int = settings["broadcast_dimensions"][axis]
         return moved if shape[moved] == before[axis] else None
     if name == "reshape":
-        places = (axis, *range(len(shape)))  # lengths of 1 look alike: first where it was
+        # lengths of 1 look alike: first where it was
+        places: tuple[int, ...] = (axis, *range(len(shape)))
         for place in places:
             if math.prod(shape[:place]) == math.prod(before[:axis]) and (
                 shape[place : place + 1] == before[axis : axis + 1]

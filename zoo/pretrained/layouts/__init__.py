@@ -5,7 +5,7 @@ from dataclasses import replace
 from ... import plugins
 from ...errors import ZooError
 from ...settings import shown
-from .base import Layout
+from .base import Layout as Layout
 from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
@@ -16,11 +16,11 @@ from .transformers import TRANSFORMERS
 # what `zoo.save` writes
 ZOO = Layout(
     name="zoo",
-    rules={"*": lambda model: (("(.*)", r"\1"),)},
+    rules={"*": lambda _: (("(.*)", r"\1"),)},
     leaves={},
     join=".",
-    arrange=lambda path, array, model: array,
-    restore=lambda path, array, model: array,
+    arrange=lambda _path, array, _model: array,
+    restore=lambda _path, array, _model: array,
 )
 
 LAYOUTS = {

@@ -42,7 +42,7 @@ class Layout:
     restore: Callable[[str, np.ndarray, Network], np.ndarray]  # (our path, ours) -> theirs
     ignored: str = r"$^"  # pattern of source names that hold no part of the function
     # names as a file happens to have them -> those of `rules`, before anything else looks at them
-    rename: Callable[[Network, Arrays], Arrays] = lambda model, arrays: arrays
+    rename: Callable[[Network, Arrays], Arrays] = lambda _, arrays: arrays
     numerics: Mapping[str, Numerics] = field(default_factory=dict)  # elsewhere the variant's own
     # elsewhere IMAGENET; a function where the file's arrays say it
     preprocess: Mapping[str, Preprocess | Callable[[Arrays], Preprocess]] = field(
@@ -68,6 +68,7 @@ class Layout:
         return self.leaves.get(special) or self.leaves.get(f"{kind}.{leaf}", leaf)
 
     def rules_for(self, model: Network) -> Rules:
+        """The rules for a network's names; a `ZooError` if the layout has none."""
         rules = _of(self.rules, find(model.spec.name))
         if rules is None:
             raise ZooError(
@@ -77,6 +78,7 @@ class Layout:
         return rules(model)
 
     def numerics_for(self, variant: Variant) -> Numerics:
+        """How the source computes a network."""
         return _of(self.numerics, variant) or variant.numerics
 
     def preprocess_for(self, variant: Variant, arrays: Arrays | None = None) -> Preprocess:

@@ -12,8 +12,11 @@ from .base import Layout, Rules
 from .torch import TORCHVISION
 
 
-def _googlenet(model: Network) -> Rules:
-    """https://github.com/BVLC/caffe/blob/master/models/bvlc_googlenet/train_val.prototxt"""
+def _googlenet(_model: Network) -> Rules:
+    """The names in Caffe's GoogLeNet.
+
+    https://github.com/BVLC/caffe/blob/master/models/bvlc_googlenet/train_val.prototxt
+    """
     module = r"body\.mixed(\d\w)\."
     return (
         (r"body\.conv1\.conv", "conv1/7x7_s2"),
@@ -35,8 +38,8 @@ def _googlenet(model: Network) -> Rules:
     )
 
 
-def _nin_imagenet(model: Network) -> Rules:
-    """https://gist.github.com/mavenlin/d802a5849de39225bcc6"""
+def _nin_imagenet(_model: Network) -> Rules:
+    """The names in the authors' network: https://gist.github.com/mavenlin/d802a5849de39225bcc6."""
     return (
         (r"body\.mlpconv(\d)\.conv\.conv", r"conv\1"),
         *(

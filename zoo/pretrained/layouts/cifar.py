@@ -6,7 +6,7 @@ from .base import Layout, Rules
 from .torch import TORCHVISION
 
 
-def _akamaster(model: Network) -> Rules:
+def _akamaster(_model: Network) -> Rules:
     block = r"body\.stage(\d)\.block(\d+)\."
     return (
         (r"body\.stem\.conv", "conv1"),
@@ -30,7 +30,7 @@ CIFAR = Layout(
 )
 
 
-def _mlperf_tiny(model: Network) -> Rules:
+def _mlperf_tiny(_model: Network) -> Rules:
     """Keras counts the layers of each kind in the order in which the code makes them."""
     made = (
         (r"stem", "", ""),
@@ -65,7 +65,7 @@ MLPERF = Layout(
         "norm.var": "moving_variance",
     },
     join="/",
-    arrange=lambda path, array, model: array,
-    restore=lambda path, array, model: array,
+    arrange=lambda _path, array, _model: array,
+    restore=lambda _path, array, _model: array,
     preprocess={"*": Preprocess(size=32, resize=32, mean=(0, 0, 0), std=(1 / 255,) * 3)},
 )

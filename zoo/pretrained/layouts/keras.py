@@ -28,7 +28,7 @@ _SUFFIX = dict(conv="_conv", norm="_bn")
 _BN = dict(conv="", norm="_bn")  # where a convolution has the name alone
 
 
-def _vgg(model: Network) -> Rules:
+def _vgg(_model: Network) -> Rules:
     return (
         (r"body\.stage(\d)\.conv(\d)\.conv", r"block\1_conv\2"),
         (r"head\.fc(\d)\.linear", r"fc\1"),
@@ -36,7 +36,7 @@ def _vgg(model: Network) -> Rules:
     )
 
 
-def _resnet(model: Network) -> Rules:
+def _resnet(_model: Network) -> Rules:
     """Both versions."""
     rows = dict(shortcut="0", projection="0", preact="preact", conv1="1", conv2="2", conv3="3")
 
@@ -51,7 +51,7 @@ def _resnet(model: Network) -> Rules:
     )
 
 
-def _densenet(model: Network) -> Rules:
+def _densenet(_model: Network) -> Rules:
     rows = dict(preact="0", conv1="1", conv2="2")
 
     def layer(m: Match) -> str:
@@ -105,7 +105,7 @@ def _inception_resnet_v2(model: Network) -> Rules:
     )
 
 
-def _xception(model: Network) -> Rules:
+def _xception(_model: Network) -> Rules:
     """A `SeparableConv2D` holds both its kernels."""
     blocks = {"entry1": 2, "entry2": 3, "entry3": 4, "exit": 13}
     shortcuts = [f"body.{block}.shortcut" for block in blocks]
@@ -126,7 +126,7 @@ def _xception(model: Network) -> Rules:
     )
 
 
-def _mobilenet_v1(model: Network) -> Rules:
+def _mobilenet_v1(_model: Network) -> Rules:
     parts = dict(depthwise="dw", pointwise="pw")
     return (
         (r"body\.stem\.(conv|norm)", lambda m: f"conv1{_BN[m[1]]}"),
@@ -156,7 +156,7 @@ def _mobilenet_v2(model: Network) -> Rules:
     )
 
 
-def _mobilenet_v3(model: Network) -> Rules:
+def _mobilenet_v3(_model: Network) -> Rules:
     squeeze = dict(reduce="squeeze_excite_conv", expand="squeeze_excite_conv_1")
 
     def block(m: Match) -> str:

@@ -183,7 +183,7 @@ def _inception_resnet_v2(model: Network) -> Rules:
 # --- MobileNet -----------------------------------------------------------------------------------
 
 
-def _mobilenet_v1(model: Network) -> Rules:
+def _mobilenet_v1(_model: Network) -> Rules:
     return _named(
         "MobilenetV1",
         (r"body\.stem", "Conv2d_0"),
@@ -243,7 +243,7 @@ def _vgg(model: Network) -> Rules:
     )
 
 
-def _alexnet(model: Network) -> Rules:
+def _alexnet(_model: Network) -> Rules:
     return _named(
         "alexnet_v2",
         (r"body\.(conv\d)", r"\1"),

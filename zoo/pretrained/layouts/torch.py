@@ -106,7 +106,7 @@ def _vgg_features(model: Network) -> Walk:
             position += 2 if layer.norm is None else 3
 
 
-def _densenet(model: Network) -> Rules:
+def _densenet(_model: Network) -> Rules:
     """Layers count from 1 there."""
 
     def layer(leaf: str) -> Callable[[Match], str]:
@@ -166,7 +166,7 @@ _INCEPTION_V3 = (
 # fmt: on
 
 
-def _inception_v3(model: Network) -> Rules:
+def _inception_v3(_model: Network) -> Rules:
     def mixed() -> Walk:
         for modules, rows in _INCEPTION_V3:
             for ours, theirs in rows.items():
@@ -187,7 +187,7 @@ def _inception_v3(model: Network) -> Rules:
 # --- torchvision ---------------------------------------------------------------------------------
 
 
-def _tv_alexnet(model: Network) -> Rules:
+def _tv_alexnet(_model: Network) -> Rules:
     return (
         (r"body\.conv1\.conv\.conv", "features.0"),
         (r"body\.conv2\.conv", "features.3"),
@@ -230,7 +230,7 @@ def _tv_squeezenet(model: Network) -> Rules:
     return ((r"body\.conv1\.conv", "features.0"), *features(), _head("classifier.1"))
 
 
-def _tv_shufflenet_v2(model: Network) -> Rules:
+def _tv_shufflenet_v2(_model: Network) -> Rules:
     left, right = (
         rf"body\.stage(\d)\.block(\d+)\.branches\.{side}" for side in (r"left\.", r"(?:right\.)?")
     )
@@ -301,7 +301,7 @@ def _tv_efficientnet(model: Network) -> Rules:
     return (*features(), _head("classifier.1"))
 
 
-def _tv_mnasnet(model: Network) -> Rules:
+def _tv_mnasnet(_model: Network) -> Rules:
     """Each convolution, norm and ReLU has a number; the first stage lies flat in the network."""
     first = r"body\.stage1\.block0\."
 
@@ -321,7 +321,7 @@ def _tv_mnasnet(model: Network) -> Rules:
     )
 
 
-def _tv_regnet(model: Network) -> Rules:
+def _tv_regnet(_model: Network) -> Rules:
     ours, theirs = r"body\.stage(\d)\.block(\d+)\.", r"trunk_output.block\1.block\1-\2."
     return (
         *_numbered(r"body\.stem", "stem"),
@@ -507,7 +507,7 @@ def _timm_mobilenet_v3(model: Network) -> Rules:
     )
 
 
-def _timm_regnet(model: Network) -> Rules:
+def _timm_regnet(_model: Network) -> Rules:
     """Blocks count from 1 there."""
 
     def block(leaf: str) -> Callable[[Match], str]:
@@ -526,7 +526,7 @@ def _timm_regnet(model: Network) -> Rules:
     )
 
 
-def _timm_convnext(model: Network) -> Rules:
+def _timm_convnext(_model: Network) -> Rules:
     def stages() -> Walk:
         for i in range(4):
             ours, theirs = rf"body\.stage{i + 1}\.block(\d+)\.", rf"stages.{i}.blocks.\1"
@@ -604,7 +604,7 @@ def _flattened_side(path: str, model: Network) -> int:
     return side
 
 
-def _rename(model: Network, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _rename(_model: Network, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The oldest files, DenseNet's, have "denselayer1.norm.1" where newer have "norm1"."""
     dotted = re.compile(r"(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {dotted.sub(r"\1\2", name): array for name, array in arrays.items()}

@@ -16,7 +16,7 @@ from .base import Layout, Rules
 from .torch import TORCHVISION
 
 
-def _resnet(model: Network) -> Rules:
+def _resnet(_model: Network) -> Rules:
     rows = dict(conv="convolution", norm="normalization")
 
     def block(m: re.Match[str]) -> str:
@@ -31,7 +31,7 @@ def _resnet(model: Network) -> Rules:
     )
 
 
-def _rename(model: Network, arrays: Arrays) -> Arrays:
+def _rename(_model: Network, arrays: Arrays) -> Arrays:
     """A classifier's file has "resnet." before the names of `ResNetModel`."""
     return {re.sub(r"\bresnet\.(?=embedder|encoder)", "", n): x for n, x in arrays.items()}
 
