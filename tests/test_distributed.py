@@ -159,6 +159,7 @@ def test_the_first_process_is_killed_while_another_waits_for_the_end(monkeypatch
 
     monkeypatch.setattr(distributed, "_at_abort", lambda handler: None)
     monkeypatch.setattr(distributed, "_exit", ending)
+    monkeypatch.setattr(distributed, "LINGER", 1)
     with socket.create_server(("localhost", 0)) as service:
         watch = distributed.Watch(Quiet(), 1, 2, f"localhost:{service.getsockname()[1]}")
         watch.close()  # its own work is done

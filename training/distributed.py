@@ -36,6 +36,7 @@ Json = TypeVar("Json", bound=dict[str, Any])
 CONNECT = 300  # seconds for all processes to come up
 BEAT = 3  # seconds between two heartbeats
 SILENCE = 25  # seconds without one after which a process counts as gone; at least 3 * BEAT
+LINGER = 15  # seconds in which a process that aborts finds out whether that is for want of another
 GRACE = 5  # seconds that a process without its peers has to end by itself
 FINISH = 300  # seconds that a process that has ended well waits for the others to end too
 PATIENCE = 24 * 60 * 60  # seconds: the first process may be busy, or prepare a dataset
@@ -277,18 +278,18 @@ class Watch:
     def _on_abort(self, _: int) -> None:
         # JAX aborts from a thread of C++ that notices the end of the first process, also of one
         # that is killed while this one, with its own work done, waits for all to end.
-        if self._unreachable() or (not self._closed.is_set() and self._gone(3 * BEAT)):
-            self._end()
+        for _ in range(LINGER):  # on a busy host its socket may outlive a process by seconds
+            if self._unreachable() or (not self._closed.is_set() and self._gone(3 * BEAT)):
+                self._end()
+            time.sleep(1)
         # else the abort goes on
 
     def _unreachable(self) -> bool:
         host, _, port = self._coordinator.rpartition(":")
-        for _ in range(3):  # the socket may outlive its process by a moment
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-            except OSError:
-                return True
-            time.sleep(0.3)
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+        except OSError:
+            return True
         return False
 
     def _end(self) -> NoReturn:
