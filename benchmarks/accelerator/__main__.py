@@ -82,7 +82,14 @@ def main() -> None:
 
     import jax
 
-    from zoo import backend, enable_compilation_cache
+    from training.sources import open_dataset
+    from zoo import ZooError, backend, enable_compilation_cache
+
+    try:
+        if args.data:
+            open_dataset(args.data)  # before the steps that come first take their minutes
+    except ZooError as error:
+        arguments.error(f"data: {error}")
 
     from .. import harness
     from . import fast, machine, right, sizes, trains, why
