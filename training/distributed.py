@@ -224,6 +224,10 @@ class Watch:
         self._beating.join(BEAT)  # its last sign, if any, comes before this one
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._give_sign("done")
+        try:
+            jax.distributed.shutdown()  # waits for the others, while an abort can still be told
+        except jax.errors.JaxRuntimeError:
+            self._end()
 
     def failed(self, code: int) -> None:
         """Tell the others that this process cannot go on, and will end with this exit code."""

@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = """
 from training import stopping
 stopping.take_over()
+from training import distributed
+distributed.CONNECT = 60  # for a process whose peer was killed before it came up
 from runs import register_tiny
 register_tiny()
 from training.cli import main
