@@ -777,6 +777,7 @@ def test_create_passes_every_switch_on():
         drop_path=0.1,
         aux=True,
         remat=True,
+        in_chans=1,
     )
     assert set(inspect.signature(zoo.create).parameters) == {"name", "seed", *switches}
     spec = zoo.create("resnet18", **switches).spec

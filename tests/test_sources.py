@@ -446,7 +446,7 @@ def test_numbers_as_labels_are_in_their_order(pets):
     [
         ("", r"its header \(row 1\) lacks a column image or path or file, got nothing"),
         ("dog/1.jpg,dog\n", r"its header \(row 1\) lacks a column image"),
-        ("image,kind\nx,y\n", r"header \(row 1\) lacks a column label or class, got image,kind"),
+        ("image,kind\nx,y\n", r"header \(row 1\) lacks a column label or class or labels, got im"),
         ("image,label\nx.png,a\ny.png\n", "row 3: got 1 cells, expected 2: image,label"),
         ("image,label\nx.png,a,b\n", "row 2: got 3 cells"),
         ("image,label\nx.png,a\n,b\n", "row 3: expected text for image or path or file, got noth"),
