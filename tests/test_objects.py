@@ -288,6 +288,7 @@ def test_items_that_cannot_be():
         ({"optimizer": 3}, {}, "optimizer: got a int, expected an optax"),
         ({"metrics": {"loss": squared}}, {}, "metrics: the name 'loss' is taken"),
         ({"callbacks": print}, {}, "callbacks: expected a list of functions"),
+        ({"loss": squared}, {"loss": "sigmoid"}, "loss: has no effect beside loss="),
         ({"loss": squared}, {"class_weights": True}, "class_weights: has no effect beside loss="),
         ({"model": Net(rngs=nnx.Rngs(0))}, {"dropout": 0.1}, "dropout: has no effect beside model"),
         ({}, {"objects": "loss=other.loss"}, "the run had loss=other.loss; got none"),

@@ -24,7 +24,7 @@ Callback: TypeAlias = Callable[[Record], object]
 # Settings that say what an object already is
 INSTEAD = {
     "model": ("weights", "layout", "like", "dropout", "drop_path", "remat"),
-    "loss": ("class_weights",),
+    "loss": ("loss", "class_weights"),
     "data": ("skip_unreadable",),
 }
 

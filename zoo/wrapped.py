@@ -28,20 +28,17 @@ class Wrapped(Network):
 
     Args:
       module: maps images [N, H, W, C] float to logits [N, K].
-      size: side of the images, pixels.
-      in_chans: their channels, C.
+      preprocess: of the images.
 
     Raises:
       ZooError: the module cannot be called like that, or returns something else.
     """
 
-    def __init__(self, module: nnx.Module, size: int, in_chans: int = 3):
+    def __init__(self, module: nnx.Module, preprocess: Preprocess):
         module.eval()
         self.module = module
         self.deterministic = True
-        own = getattr(module, "preprocess", None)
-        own = own if isinstance(own, Preprocess) else IMAGENET
-        self.preprocess = own.at_size(size).of_channels(in_chans)
+        self.preprocess = preprocess
         self.min_size = 1
         self.notes = ()
         self.classes = ()
@@ -49,8 +46,8 @@ class Wrapped(Network):
         self.classifier = None
         self.aux_after = ()
         name = f"{type(module).__module__}.{type(module).__qualname__}"
-        classes = _classes(module, self.preprocess, name)
-        self.spec = Spec(name, num_classes=classes, in_chans=in_chans)
+        classes = _classes(module, preprocess, name)
+        self.spec = Spec(name, num_classes=classes, in_chans=preprocess.in_chans)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -67,17 +64,17 @@ class Wrapped(Network):
 
 
 def wrapped(module: nnx.Module, size: int | None, in_chans: int | None = None) -> Wrapped:
-    """A module as a network.
+    """A module as a network, preprocessed as its attribute `preprocess` says, or else as ImageNet.
 
     Args:
-      size, in_chans: None: as its own attribute `preprocess` says, or else 224 pixels, RGB.
+      size, in_chans: of the images; None: as that preprocessing has them.
 
     Raises:
       ZooError: as `Wrapped`.
     """
     own = getattr(module, "preprocess", None)
     own = own if isinstance(own, Preprocess) else IMAGENET
-    return Wrapped(module, size or own.size, own.in_chans if in_chans is None else in_chans)
+    return Wrapped(module, own.at_size(size or own.size).of_channels(in_chans or own.in_chans))
 
 
 def _classes(module: nnx.Module, preprocess: Preprocess, name: str) -> int:
