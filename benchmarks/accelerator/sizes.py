@@ -1,6 +1,6 @@
 """How large everything is: on an accelerator, on a CPU to rehearse, and in CI."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Ten families that between them have every kind of layer.
 FAMILIES = (
@@ -52,20 +52,13 @@ ACCELERATOR = Sizes(
     operations=OPERATIONS,
     seconds=2.0,
 )
-CPU = Sizes(
+CPU = replace(
+    ACCELERATOR,
     matrix=1024,
     copied=2**26,
-    families=FAMILIES,
-    side=64,
-    stepped="mobilenet_v1_025",
-    trained="mobilenet_v1_025",
-    epochs=30,
-    accuracy=0.97,
-    networks=("resnet50", "mobilenet_v2_100"),
     pixels=64,
     batches=(8, 16),
     inference=(1, 8),
-    operations=OPERATIONS,
     seconds=1.0,
 )
 TINY = Sizes(
