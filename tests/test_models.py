@@ -16,7 +16,7 @@ import zoo
 from training.state import flat, take_apart
 from zoo import calling, layers, registry
 from zoo.context import Spec
-from zoo.init import INITIALIZERS
+from zoo.init import INITIALIZERS, WITH_DEVIATION, initializer
 from zoo.layers import Conv, Dense, Dropout, FlattenAt, GlobalAvgPool, MaxPool, Network, Separable
 from zoo.models import (
     alexnet,
@@ -805,7 +805,7 @@ CONV, DEPTHWISE, DENSE = (3, 3, 64, 128), (3, 3, 1, 4096), (300, 200)
     ],
 )
 def test_initialisers(init, shape, std, cut):
-    x = INITIALIZERS[init](np.random.default_rng(0), shape)
+    x = initializer(init)(np.random.default_rng(0), shape)
     assert x.shape == shape
     assert x.dtype == np.float32
     assert x.std() == pytest.approx(std, rel=0.02)
@@ -815,11 +815,11 @@ def test_initialisers(init, shape, std, cut):
 
 
 def test_every_initialiser_builds_a_network(tiny):
-    stds = {
-        init: leaves(tiny(init=init))["classifier.linear.kernel"].std() for init in INITIALIZERS
-    }
+    names = (*INITIALIZERS, *WITH_DEVIATION, "normal(0.1)")
+    stds = {init: leaves(tiny(init=init))["classifier.linear.kernel"].std() for init in names}
+    assert stds.pop("zeros") == 0
     assert all(0 < std < 1 for std in stds.values())
-    assert len({float(std) for std in stds.values()}) == len(INITIALIZERS)
+    assert len({float(std) for std in stds.values()}) == len(stds)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError, unknown
+from zoo.switches import ACTIVATIONS, NORMS, WITHOUT, initial, left_out
 
 from .doors import LOSSES, losses
 
@@ -141,7 +142,10 @@ class TrainConfig:
         0.0, "share of the target spread over all classes", low=0, high=0.99
     )
     dropout: float | None = option(
-        None, "dropout rate; default: the network's own", low=0, high=0.99
+        None,
+        "dropout rate; default: the network's own. Before the classifier where it has no dropout",
+        low=0,
+        high=0.99,
     )
     drop_path: float = option(
         0.0,
@@ -168,6 +172,23 @@ class TrainConfig:
     cutmix: float = option(0.0, "CutMix: alpha of the Beta distribution; 0: none", low=0, high=100)
     crop_scale: float = option(
         1.0, "random crops down to this share of a picture; 1: none", low=0.01, high=1
+    )
+
+    init: str = option(
+        "he_normal",
+        "initialiser of kernels: he_normal, glorot_uniform, lecun_normal, zeros, "
+        "truncated_normal(0.1), normal(0.01)",
+    )
+    norm: str = option(
+        "batch", "batch, or none to build the network as before batch norm", choices=NORMS
+    )
+    act: str | None = option(
+        None,
+        "activation in place of the paper's: " + ", ".join(ACTIVATIONS),
+        choices=ACTIVATIONS,
+    )
+    without: str = option(
+        "", "parts to build the network without, with commas: " + ", ".join(WITHOUT)
     )
 
     dtype: str = option(
@@ -233,6 +254,8 @@ class TrainConfig:
             self._check(field.name, field.metadata)
         if self.loss is not None and self.loss not in (names := (*LOSSES, *losses())):
             raise unknown("loss", self.loss, names)
+        initial(self.init)  # for what it refuses
+        object.__setattr__(self, "without", left_out(self.without))
         if self.in_chans == 2:
             raise ZooError("in_chans: got 2, expected 1, 3 or 4")
         if self.in_chans != 3 and (self.color or self.randaugment):

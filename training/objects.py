@@ -23,7 +23,10 @@ Callback: TypeAlias = Callable[[Record], object]
 
 # Settings that say what an object already is
 INSTEAD = {
-    "model": ("weights", "layout", "like", "dropout", "drop_path", "remat"),
+    "model": (
+        *("weights", "layout", "like", "dropout", "drop_path", "remat"),
+        *("init", "norm", "act", "without"),
+    ),
     "loss": ("loss", "class_weights"),
     "data": ("skip_unreadable",),
 }

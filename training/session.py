@@ -82,6 +82,7 @@ def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -
             seed=config.seed,
             aux=True,
             **switches,
+            **_design(config),
         )
     model.classes = dataset.classes
     return _at_size(model, config, dataset.image_size)
@@ -116,6 +117,7 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
         numerics=variant.numerics,
         aux=not config.weights,
         **_switches(config),
+        **_design(config),
     )
     return _at_size(abstract(spec), config, image_size)
 
@@ -134,6 +136,22 @@ def _check_weights(config: TrainConfig) -> None:
 def _switches(config: TrainConfig) -> dict[str, Any]:
     names = ("dtype", "dropout", "drop_path", "remat", "in_chans")
     return {name: getattr(config, name) for name in names}
+
+
+def _design(config: TrainConfig) -> dict[str, Any]:
+    """The switches that make another network, which published weights do not fit.
+
+    Raises:
+      ZooError: they are set, and so are weights.
+    """
+    names = ("init", "norm", "act", "without")
+    design = {name: getattr(config, name) for name in names}
+    if config.weights:
+        for name, value in design.items():
+            if value != getattr(TrainConfig, name):
+                raise ZooError(f"{name}: got {value} and weights {config.weights}, expected one")
+        return {}
+    return design
 
 
 def _at_size(model: Network, config: TrainConfig, usual: int | None) -> Network:

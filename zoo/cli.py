@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ZooError, unknown
+from .switches import WITHOUT
 from .text import plain
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ def commands() -> Commands:
     parser.add_argument("--size", type=int, help="side of the input, pixels")
     parser.add_argument("--batch-size", type=int, default=1, help="images for activations (1)")
     _add_channels(parser)
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="PART,...",
+        help="leave these parts out of the networks: " + ", ".join(WITHOUT),
+    )
     parser.add_argument(
         "--against",
         metavar="PEER,...",
@@ -277,13 +284,19 @@ def _params(args: argparse.Namespace) -> None:
     names = [find(name).name for name in args.names]  # all are checked before the first is counted
     if args.against is not None and args.in_chans != 3:
         raise ZooError(f"--against: peers count 3 channels, got --in-chans {args.in_chans}")
+    if args.against is not None and args.without:
+        raise ZooError(f"--against: peers have the whole network, got --without {args.without}")
     if args.against is not None:
         peers = args.against.split(",")
         found = [table for name in names for table in against(name, peers)]
     else:
         with _progress(len(names)) as bar:
             counts = count_many(
-                names, input_size=args.size, in_chans=args.in_chans, on_done=bar.update
+                names,
+                input_size=args.size,
+                in_chans=args.in_chans,
+                without=args.without,
+                on_done=bar.update,
             )
         found = (
             [c.table() for c in counts]

@@ -6,7 +6,7 @@ architecture files read neither.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .errors import ZooError, unknown
-from .init import INITIALIZERS
 from .settings import flag, real, shown, whole
+from .switches import NORMS, initial, left_out
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -189,6 +189,7 @@ class Spec:
     init: str = "he_normal"
     norm: str = "batch"  # "batch" or "none"
     act: str | None = None  # None: the paper's own
+    without: str = ""  # what is left out, of `WITHOUT`, with commas between
     dropout: float | None = None  # None: the paper's own
     drop_path: float = 0.0  # stochastic depth: the last residual block's chance to be skipped
     aux: bool = False  # with the auxiliary classifiers that a network may have for training
@@ -211,14 +212,15 @@ class Spec:
             remat=flag("remat", self.remat),
         )
         for kind, got, choices in (
-            ("initialiser", self.init, INITIALIZERS),
-            ("normaliser", self.norm, ("batch", "none")),
+            ("normaliser", self.norm, NORMS),
             ("activation", "relu" if self.act is None else self.act, ACTIVATIONS),
             ("padding", self.numerics.padding, PADDINGS),
             ("padding", self.numerics.depthwise_padding, PADDINGS),
         ):
             if not isinstance(got, str) or got not in choices:
                 raise unknown(kind, got, choices)
+        initial(self.init)  # for what it refuses
+        _set(self, without=left_out(self.without))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, ready for JSON; see `from_dict`."""
@@ -263,6 +265,8 @@ class Context:
 
     spec: Spec
     rngs: nnx.Rngs
+    rewrite: Callable[[int, Any], Any] = lambda _channels, table: table  # see zoo/without.py
+    used: set[str] = field(default_factory=set)  # the switches that mean something to the network
 
     @property
     def numerics(self) -> Numerics:
@@ -282,7 +286,14 @@ class Context:
     @property
     def has_norm(self) -> bool:
         """Whether the network has normalisers, batch norm as a rule."""
+        self.used.add("norm")
         return self.spec.norm != "none"
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Whether the network keeps its residual connections."""
+        self.used.add("residual")
+        return "residual" not in self.spec.without
 
     def act(self, paper: str | None) -> Activation:
         """The activation to use where the paper has `paper` (None: no activation there)."""
@@ -290,4 +301,5 @@ class Context:
 
     def dropout(self, paper: float) -> float:
         """The dropout rate to use where the paper has `paper`."""
+        self.used.add("dropout")
         return paper if self.spec.dropout is None else self.spec.dropout

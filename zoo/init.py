@@ -16,6 +16,8 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from .switches import initial
+
 Model = TypeVar("Model", bound=nnx.Module)
 
 # --- initialisers of kernels: shape -> standard deviation, then how it is drawn -------------------
@@ -66,10 +68,32 @@ INITIALIZERS: dict[str, Initializer] = {
     # Glorot and Bengio, 2010, equation 16
     "glorot_uniform": lambda rng, shape: _uniform(rng, shape, _glorot(shape)),
     "lecun_normal": lambda rng, shape: _truncated(rng, shape, _lecun(shape) / _TRUNCATION),
-    # one deviation everywhere, as in the first networks: AlexNet (section 5), Inception in slim
-    "truncated_normal": lambda rng, shape: _truncated(rng, shape, 0.01),
-    "normal": lambda rng, shape: _normal(rng, shape, 0.01),
+    "zeros": lambda _rng, shape: np.zeros(shape, np.float32),
 }
+
+# Drawn with one deviation for all kernels, as in the first networks: AlexNet (section 5), Inception
+# in slim. Values of "truncated_normal" lie within two of them.
+WITH_DEVIATION: dict[str, Callable[[np.random.Generator, tuple[int, ...], float], np.ndarray]] = {
+    "truncated_normal": _truncated,
+    "normal": _normal,
+}
+
+
+def initializer(name: str) -> Initializer:
+    """The initialiser called `name`, of `INITIALIZERS` or `WITH_DEVIATION`.
+
+    Raises:
+      ZooError: an unknown name, or a deviation that is not a number above 0.
+
+    >>> initializer("normal(0.1)")(np.random.default_rng(0), (3, 3, 16, 16)).std().round(2)
+    np.float32(0.1)
+    """
+    base, deviation = initial(name)
+    if base in INITIALIZERS:
+        return INITIALIZERS[base]
+    draw = WITH_DEVIATION[base]
+    return lambda rng, shape: draw(rng, shape, deviation)
+
 
 # The initial values of leaves that are not kernels, by name.
 CONSTANTS = {
@@ -89,11 +113,11 @@ def materialize(
 
     Args:
       model: a network from `zoo.registry.abstract`.
-      init: the initialiser of kernels, a key of `INITIALIZERS`.
+      init: the initialiser of kernels, see `initializer`.
       seed: of the random values.
       values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
     """
-    values = values or {}
+    values, draw = values or {}, initializer(init)
     graphdef, state = nnx.split(model)
     leaves = flatten_dict(nnx.to_pure_dict(state), sep=".")
     streams = (path for path in leaves if path.endswith(".key"))
@@ -105,7 +129,7 @@ def materialize(
         shape, name = leaves[path].shape, path.rpartition(".")[2]
         if name == "kernel":
             rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
-            return INITIALIZERS[init](rng, shape)
+            return draw(rng, shape)
         return np.full(shape, CONSTANTS[name])
 
     filled = {

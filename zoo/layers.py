@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -24,6 +25,7 @@ from .errors import ZooError
 from .preprocess import IMAGENET
 
 Layer = Callable[[jax.Array], jax.Array]
+Observer = Callable[[str, jax.Array], None]
 Kernel = int | tuple[int, int]  # a square, or (height, width)
 
 
@@ -48,6 +50,44 @@ def pads_for(rule: str, x: jax.Array, kernel: tuple[int, int], stride: int) -> o
     height, width = x.shape[1:3]
     pad = PADDINGS[rule]
     return pad(height, kernel[0], stride), pad(width, kernel[1], stride)
+
+
+# --- who looks on while a network runs ------------------------------------------------------------
+
+_PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
+_OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Name what is computed inside, in profiles (`jax.named_scope`) and for an observer."""
+    token = _PATH.set((*_PATH.get(), *name.split("/")))
+    try:
+        with jax.named_scope(name):
+            yield
+    finally:
+        _PATH.reset(token)
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Call `observer(path, y)` for the output `y` of every row of the networks that run inside.
+
+    The path is that of the row's parameters: "body.stage1.block0.conv1". Rows come in the order in
+    which they are computed, those within a row before it. Under a transformation `y` is a tracer.
+    """
+    token = _OBSERVER.set(observer)
+    try:
+        yield
+    finally:
+        _OBSERVER.reset(token)
+
+
+def observed(y: jax.Array) -> jax.Array:
+    """`y`, shown to the observer, if there is one."""
+    if (observer := _OBSERVER.get()) is not None:
+        observer(".".join(_PATH.get()), y)
+    return y
 
 
 # --- layers with parameters ----------------------------------------------------------------------
@@ -172,6 +212,7 @@ class Stack(nnx.Module):
     """The rows of a table, built and applied in table order."""
 
     def __init__(self, channels: int, table: Table, ctx: Context):
+        table = ctx.rewrite(channels, table)
         self.order = tuple(table)  # the table owns the order: NNX sorts attributes
         widths = [channels]
         for name, row in table.items():
@@ -190,8 +231,8 @@ class Stack(nnx.Module):
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each row's name and its output, one after the other."""
         for name, layer in self.layers():
-            with jax.named_scope(name):
-                x = layer(x)
+            with scope(name):
+                x = observed(layer(x))
             yield name, x
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -207,11 +248,12 @@ def last(steps: Iterator[tuple[str, jax.Array]]) -> jax.Array:
 class Skippable(Stack):
     """A table whose output is added to a shortcut, so that training may skip it.
 
-    See `stochastic_depth`.
+    See `stochastic_depth`. Without residual connections (`Spec.without`) it has no shortcut.
     """
 
     def __init__(self, channels: int, table: Table, ctx: Context):
         super().__init__(channels, table, ctx)
+        self.plain = not ctx.has_shortcuts
         self.drop: nnx.Dropout | None = nnx.data(None)
 
     def dropped(self, y: jax.Array) -> jax.Array:
@@ -226,14 +268,17 @@ class Residual(Skippable):
         self, channels: int, table: Table, ctx: Context, *, shortcut: Row | None, act: str | None
     ):
         super().__init__(channels, table, ctx)
-        self.shortcut = None if shortcut is None else shortcut.build(channels, ctx)[0]
+        row = None if self.plain else shortcut
+        self.shortcut = None if row is None else row.build(channels, ctx)[0]
         self.act = ctx.act(act)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.dropped(super().__call__(x))
+        if self.plain:
+            return self.act(y)
         if self.shortcut is not None:
-            with jax.named_scope("shortcut"):
-                x = self.shortcut(x)
+            with scope("shortcut"):
+                x = observed(self.shortcut(x))
         return self.act(y + x)
 
 
@@ -262,7 +307,7 @@ class Concat(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         outputs = []
         for name in self.order:
-            with jax.named_scope(name):
+            with scope(name):
                 outputs.append(getattr(self, name)(x))
         return jnp.concatenate(outputs, -1)
 
@@ -543,9 +588,9 @@ class Auxiliary(nnx.Module):
         self.classifier = classifier(self.head.channels, ctx)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        with jax.named_scope("head"):
+        with scope("head"):
             x = self.head(x)
-        with jax.named_scope("classifier"):
+        with scope("classifier"):
             return self.classifier(x)
 
 
@@ -585,6 +630,9 @@ class Network(nnx.Module):
     ):
         classes = ctx.spec.num_classes
         self.body = Stack(ctx.spec.in_chans, body, ctx)
+        own = "dropout" in ctx.used or any(isinstance(row, Dropout) for row in head.values())
+        if ctx.spec.dropout and not own:
+            head = {**head, "drop": Dropout(0)}  # where timm has it
         self.head = Stack(self.body.channels, head, ctx)
         self.classifier = classifier(self.head.channels, ctx) if classes else None
         self.aux_after = tuple(aux or ()) if ctx.spec.aux and classes else ()
@@ -627,18 +675,19 @@ class Network(nnx.Module):
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
                 recompute = self.spec.remat and isinstance(layer, nnx.Module)
+                recompute &= _OBSERVER.get() is None
                 with self._stage(f"{part}/{name}"):
-                    x = nnx.remat(_call)(layer, x) if recompute else layer(x)
+                    x = observed(nnx.remat(_call)(layer, x) if recompute else layer(x))
                 yield name, x
         if self.classifier is not None:
             with self._stage("classifier"):
-                x = self.classifier(x)
+                x = observed(self.classifier(x))
             yield "classifier", x
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Name a stage, in profiles (`jax.named_scope`) and in errors."""
-        with jax.named_scope(name):
+        """Name a stage, as `scope` does, and in errors."""
+        with scope(name):
             try:
                 yield
             except ZooError as error:

@@ -16,7 +16,9 @@ from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
 from .settings import shown, whole
+from .switches import WITHOUT
 from .variant import Variant
+from .without import Rewriting
 
 
 def variants() -> dict[str, Variant]:
@@ -107,6 +109,7 @@ def create(
     init: str = "he_normal",
     norm: str = "batch",
     act: str | None = None,
+    without: str = "",
     dropout: float | None = None,
     drop_path: float = 0.0,
     aux: bool = False,
@@ -122,10 +125,18 @@ def create(
       dtype: of the computation; logits and BN statistics are float32 always.
       param_dtype: of the stored parameters.
       numerics: padding and batch-norm constants (`zoo.context`); None takes the variant's own.
-      init: initialiser of every kernel (`zoo.context.INITIALIZERS`).
+      init: initialiser of every kernel: "he_normal", "glorot_uniform", "lecun_normal", "zeros", or
+        "truncated_normal" and "normal" with the deviation that is given, 0.01 without:
+        "truncated_normal(0.1)".
       norm: "batch", or "none" to build the network as before batch norm, with biases instead.
       act: activation to use wherever the paper has one; None keeps the paper's.
-      dropout: rate to use wherever the paper has one; None keeps the paper's.
+      without: what to build the network without, as it was before (`zoo/without.py`): "residual"
+        connections, "depthwise" convolutions (full ones instead), "asymmetric" ones (nxn for 1xn
+        and nx1), "small_kernels" (5x5 for two 3x3), the "reduction" by 1x1 before larger kernels,
+        "avgpool" before the classifier (which sees each pixel instead), "fully_connected" layers
+        before the classifier (a global average pool instead); several with commas between them.
+      dropout: rate to use wherever the paper has dropout, or else before the classifier; None keeps
+        the paper's.
       drop_path: stochastic depth (arXiv:1603.09382): the chance that training skips the last
         residual block, in proportion to their place for the others.
       aux: with the auxiliary classifiers of networks that have some; only training runs them.
@@ -150,6 +161,7 @@ def create(
         init=init,
         norm=norm,
         act=act,
+        without=without,
         dropout=dropout,
         drop_path=drop_path,
         aux=aux,
@@ -169,11 +181,19 @@ def abstract(spec: Spec) -> Network:
     variant = find(spec.name)
     backend.share_heap()
 
+    parts = spec.without.split(",") if spec.without else []
+
     def build() -> Network:
-        ctx = Context(spec, nnx.Rngs(dropout=0))
+        rewrite = Rewriting(parts)
+        ctx = Context(spec, nnx.Rngs(dropout=0), rewrite)
         model = variant.build(ctx)
         if not isinstance(model, Network):
             raise ZooError(f"{spec.name}: build gave {shown(model)}, expected a zoo.Network")
+        for part in parts:
+            if part not in rewrite.done | ctx.used:
+                raise ZooError(f"without: {spec.name} has no {WITHOUT[part]}")
+        if spec.norm == "none" and "norm" not in ctx.used:
+            raise ZooError(f"norm: {spec.name} has no batch norm to leave out")
         if spec.drop_path:
             stochastic_depth(model, ctx)
         return model

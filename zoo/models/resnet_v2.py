@@ -68,6 +68,8 @@ class PreActResidual(Skippable):
         self, channels: int, table: Table, ctx: Context, *, projection: Row | None, skip: Row | None
     ):
         super().__init__(channels, table, ctx)
+        if self.plain:
+            projection = skip = None
         self.projection = None if projection is None else projection.build(channels, ctx)[0]
         self.skip = None if skip is None else skip.build(channels, ctx)[0]
 
@@ -75,6 +77,8 @@ class PreActResidual(Skippable):
         steps = self.steps(x)
         _, active = next(steps)
         y = self.dropped(last(steps))
+        if self.plain:
+            return y
         if self.projection is not None:
             with jax.named_scope("projection"):
                 return y + self.projection(active)

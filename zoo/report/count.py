@@ -119,6 +119,7 @@ def count(
     input_size: int | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
+    without: str = "",
 ) -> Count:
     """Count a network's parameters and costs.
 
@@ -127,6 +128,7 @@ def count(
       input_size: side of the square input; None takes the published one.
       num_classes: of a name; None counts the 1000 ImageNet classes.
       in_chans: of a name: channels of the pictures; None counts the 3 of RGB.
+      without: of a name: what to leave out of the network, see `zoo.create`.
 
     Raises:
       ZooError: an unknown name, or an input below the network's minimum.
@@ -141,12 +143,14 @@ def count(
             num_classes=1000 if num_classes is None else num_classes,
             in_chans=3 if in_chans is None else in_chans,
             numerics=variant.numerics,
+            without=without,
             aux=True,
         )
         with _no_garbage_collection():
             model = abstract(spec)
-    elif (num_classes, in_chans) != (None, None):
-        which = "num_classes" if in_chans is None else "in_chans"
+    elif (num_classes, in_chans, without) != (None, None, ""):
+        given = {"in_chans": in_chans is not None, "without": without != ""}
+        which = next((name for name, is_given in given.items() if is_given), "num_classes")
         raise ZooError(f"{which}: expected with a name, got a network, which has its own")
     if input_size is None:
         wrapped = isinstance(model, Wrapped)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ..errors import ZooError
 from ..registry import find, list_models
@@ -23,6 +24,7 @@ def count_many(
     *,
     input_size: int | None = None,
     in_chans: int | None = None,
+    without: str = "",
     on_done: Callable[[], object] | None = None,
 ) -> list[Count]:
     """Count networks, many of them in a process for each core.
@@ -31,6 +33,7 @@ def count_many(
       names: of `zoo.list_models()`.
       input_size: side of the square input; None takes each network's published one.
       in_chans: channels of the pictures; None counts the 3 of RGB.
+      without: what to leave out of the networks, see `zoo.create`.
       on_done: called after each.
 
     Returns:
@@ -40,7 +43,7 @@ def count_many(
       ZooError: an unknown name, or an input below a network's minimum.
     """
     variants = [find(name) for name in names]
-    settings = {"input_size": input_size, "in_chans": in_chans}
+    settings: dict[str, Any] = dict(input_size=input_size, in_chans=in_chans, without=without)
     tell = on_done or (lambda: None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(names) <= FEW or cores == 1:

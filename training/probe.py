@@ -1,0 +1,225 @@
+"""What a network's activations and gradients look like, layer by layer, on one batch.
+
+Vanishing gradients, exploding activations and dead units show here before they show in the loss.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo import backend, ops
+from zoo.errors import ZooError
+from zoo.layers import Network, Output, observing
+from zoo.report.table import Column, Table, number
+from zoo.wrapped import wrapped
+
+from .state import Arrays, Program, take_apart
+
+BINS = 30  # of a histogram
+SAMPLE = 50_000  # values, about, that a histogram is of
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The distribution of an array's values."""
+
+    mean: float
+    std: float
+    norm: float  # the square root of the sum of squares
+    edges: tuple[float, ...]  # of the histogram's bins, one more than there are counts
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LayerProbe:
+    """One row of an architecture's table, or a stage."""
+
+    name: str  # dotted path, "body.stage1.block0.conv1"
+    activations: Distribution | None  # of what it returns; None where the network has no rows
+    dead: float | None  # share of its channels that are the same at every pixel of every picture
+    weights: float  # norm of its parameters, 0 without any
+    gradients: Distribution | None  # of the loss by its parameters; None without any, or labels
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The activations and gradients of a network in training mode, on one batch."""
+
+    name: str
+    layers: tuple[LayerProbe, ...]  # in the order of computation: rows that hold no other rows
+    stages: tuple[LayerProbe, ...]  # the rows of the outermost table
+    loss: float | None  # cross-entropy, nats
+
+    def table(self, *, layers: bool = False) -> Table:
+        """By stage, or by layer."""
+        rows = self.layers if layers else self.stages
+        columns = (
+            Column("name", "layer" if layers else "stage", left=True),
+            Column("mean", "activations, mean", number(".2e")),
+            Column("std", "standard deviation", number(".2e")),
+            Column("dead", "dead channels (%)", number(".0f", 0.01)),
+            Column("weights", "weights, norm", number(".2e")),
+            Column("gradients", "gradients, norm", number(".2e")),
+        )
+        return Table(
+            f"{self.name}, probed",
+            columns,
+            tuple(
+                (
+                    row.name,
+                    row.activations and row.activations.mean,
+                    row.activations and row.activations.std,
+                    row.dead,
+                    row.weights or None,
+                    row.gradients and row.gradients.norm,
+                )
+                for row in rows
+            ),
+            (
+                "Dead channels give the same value at every pixel of every picture of the batch.",
+                "Norms are square roots of sums of squares; gradients are those of the batch's "
+                "mean cross-entropy.",
+            ),
+        )
+
+    def to_pandas(self) -> Any:
+        """`table(layers=True)` as a `pandas.DataFrame` of raw values."""
+        return self.table(layers=True).to_pandas()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def probe(model: Any, images: jax.Array, labels: jax.Array | None = None) -> Probe:
+    """Look at a network's activations and gradients on one batch, in training mode.
+
+    Batch norm uses the batch's statistics and dropout drops; the network itself is not changed.
+
+    Args:
+      model: a network, or any `nnx.Module` that maps images to logits, which has only gradients.
+      images: preprocessed, [N, H, W, C] float.
+      labels: the classes, [N] integers, for the gradients of the cross-entropy; None: activations
+        alone.
+
+    Raises:
+      ZooError: images or labels that do not fit the network.
+
+    >>> found = zoo.probe(model, model.preprocess(["cat.jpg"]))              # doctest: +SKIP
+    >>> [(layer.name, layer.activations.std) for layer in found.layers]      # doctest: +SKIP
+    """
+    if not isinstance(model, Network):
+        model = wrapped(model, images.shape[1], images.shape[-1])
+    model.check_input(images)
+    if labels is not None:
+        labels = jnp.asarray(labels)
+        known = jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == images.shape[:1]
+        if not known or not 0 <= int(labels.min()) <= int(labels.max()) < model.spec.num_classes:
+            raise ZooError(
+                f"labels: got {labels.dtype} {list(labels.shape)}, expected a class from 0 to "
+                f"{model.spec.num_classes - 1} for each of {len(images)} images"
+            )
+    program, params, stats = take_apart(model)
+
+    def look(params: Arrays, stats: Arrays, images: jax.Array, labels: Any) -> Measured:
+        with ops.platform_only(jax.default_backend()):
+            return measure(program, params, stats, images, labels)
+
+    run = backend.jit(look, jax.default_backend())
+    return read(model.spec.name, run(params, stats, jnp.asarray(images), labels))
+
+
+# By row, in the order of computation: moments and a histogram of values; jax sorts a dict's keys.
+Measured = OrderedDict[str, dict[str, Any]]
+
+
+def measure(
+    program: Program, params: Arrays, stats: Arrays, images: jax.Array, labels: jax.Array | None
+) -> Measured:
+    """What `read` makes a `Probe` of. For use inside a transformation."""
+
+    def loss_of(params: Arrays) -> tuple[jax.Array, Measured]:
+        rows: Measured = OrderedDict()
+
+        def observer(path: str, y: jax.Array) -> None:
+            values = y.astype(jnp.float32).reshape(-1, y.shape[-1])
+            dead = (values.max(0) == values.min(0)).mean()
+            rows[path] = {"activations": {**_distribution([values]), "dead": dead}}
+
+        with observing(observer):
+            output = program.network(params, stats, dropout=jax.random.key(0)).forward(images)
+        logits = output.logits if isinstance(output, Output) else output
+        if labels is None:
+            return jnp.zeros(()), rows
+        right = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+        return -right.mean(), rows
+
+    gradients: Arrays = {}
+    if labels is None:
+        loss, rows = loss_of(params)
+    else:
+        (loss, rows), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        rows["loss"] = {"loss": loss}
+    for path in params:  # of modules that are not made of rows
+        if not any(path.startswith(f"{row}.") for row in rows):
+            rows.setdefault(path.rpartition(".")[0], {})
+    for name, row in rows.items():
+        own = [path for path in params if path.startswith(f"{name}.")]
+        if own:
+            row["weights"] = _norm([params[path] for path in own])
+        if own and gradients:
+            row["gradients"] = _distribution([gradients[path] for path in own])
+    return rows
+
+
+def _norm(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.sqrt(sum(jnp.vdot(x, x) for x in arrays))
+
+
+def _distribution(arrays: list[jax.Array]) -> dict[str, jax.Array]:
+    arrays = [x.astype(jnp.float32).ravel() for x in arrays]
+    count = sum(x.size for x in arrays)
+    mean = sum(x.sum() for x in arrays) / count
+    std = jnp.sqrt(sum(((x - mean) ** 2).sum() for x in arrays) / count)
+    sample = jnp.concatenate([x[:: 1 + count // SAMPLE] for x in arrays])
+    edges = jnp.linspace(sample.min(), sample.max(), BINS + 1)
+    below = (sample[:, None] < edges[1:-1]).sum(0)  # a jnp.histogram scatters, which is slow
+    counts = jnp.diff(below, prepend=0, append=len(sample))
+    return dict(mean=mean, std=std, norm=_norm(arrays), counts=counts, edges=edges)
+
+
+def read(name: str, measured: Measured) -> Probe:
+    """The probe of a network of that name."""
+    measured = jax.device_get(measured)
+    loss = measured.pop("loss", None)
+    rows = {path: _row(path, values) for path, values in measured.items()}
+    inner = [p for p in rows if not any(other.startswith(f"{p}.") for other in rows)]
+    outer = [p for p in rows if p.count(".") < 2 and p.split(".")[0] in ("body", "head", "classifier")]
+    return Probe(
+        name,
+        tuple(rows[path] for path in inner if rows[path].weights),
+        tuple(rows[path] for path in outer or inner),
+        None if loss is None else float(loss["loss"]),
+    )
+
+
+def _row(name: str, values: dict[str, Any]) -> LayerProbe:
+    activations = dict(values.get("activations", {}))
+    dead = activations.pop("dead", None)
+
+    def of(moments: dict[str, Any]) -> Distribution | None:
+        return Distribution(
+            *(float(moments[key]) for key in ("mean", "std", "norm")),
+            tuple(moments["edges"].tolist()),
+            tuple(moments["counts"].tolist()),
+        ) if moments else None
+
+    return LayerProbe(
+        name,
+        of(activations),
+        None if dead is None else float(dead),
+        float(values.get("weights", 0)),
+        of(values.get("gradients", {})),
+    )
