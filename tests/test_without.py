@@ -119,7 +119,7 @@ def test_a_rule_leaves_tables_within_rows_to_their_own_turn():
     done = without.Rewriting(["small_kernels"])
     assert done(4, nested) == nested  # the branch is a table of its own, rewritten when it is built
     assert not done.done
-    
+
 
 @pytest.mark.parametrize(
     ("name", "settings", "line"),

@@ -1,4 +1,4 @@
-"""The command `zoo` with what trains: train, finetune, evaluate, plan."""
+"""The command `zoo` with what trains: train, finetune, evaluate, tricks, plan."""
 
 import argparse
 import dataclasses
@@ -18,6 +18,7 @@ from . import stopping
 from .config import FINETUNE, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
+from .tricks import cli as tricks
 
 EXIT_BAD_INPUT = 2
 LIST = "list"  # what `zoo plan --topology` is asked without a name
@@ -91,6 +92,8 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+    tricks.add(found)
 
     parser = found.parsers["export"]
     parser.add_argument(

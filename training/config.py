@@ -240,6 +240,15 @@ class TrainConfig:
     val_fraction: float = option(
         0.2, "held out of each class where a folder has no val/", low=0, high=1
     )
+    classes: str | None = option(
+        None, "use these classes of the data alone: their names, with commas between them"
+    )
+    per_class: int | None = option(
+        None,
+        "use only so many training pictures of each class, drawn by the seed",
+        low=1,
+        high=10**9,
+    )
     skip_unreadable: bool = option(False, "leave unreadable images out instead of stopping")
 
     # the import paths of what Python gave instead of settings, which `fit` enters

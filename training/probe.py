@@ -196,7 +196,9 @@ def read(name: str, measured: Measured) -> Probe:
     loss = measured.pop("loss", None)
     rows = {path: _row(path, values) for path, values in measured.items()}
     inner = [p for p in rows if not any(other.startswith(f"{p}.") for other in rows)]
-    outer = [p for p in rows if p.count(".") < 2 and p.split(".")[0] in ("body", "head", "classifier")]
+    outer = [
+        p for p in rows if p.count(".") < 2 and p.split(".")[0] in ("body", "head", "classifier")
+    ]
     return Probe(
         name,
         tuple(rows[path] for path in inner if rows[path].weights),
@@ -210,11 +212,15 @@ def _row(name: str, values: dict[str, Any]) -> LayerProbe:
     dead = activations.pop("dead", None)
 
     def of(moments: dict[str, Any]) -> Distribution | None:
-        return Distribution(
-            *(float(moments[key]) for key in ("mean", "std", "norm")),
-            tuple(moments["edges"].tolist()),
-            tuple(moments["counts"].tolist()),
-        ) if moments else None
+        return (
+            Distribution(
+                *(float(moments[key]) for key in ("mean", "std", "norm")),
+                tuple(moments["edges"].tolist()),
+                tuple(moments["counts"].tolist()),
+            )
+            if moments
+            else None
+        )
 
     return LayerProbe(
         name,

@@ -28,6 +28,7 @@ from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
+from .sources.narrow import narrowed
 from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart
 from .step import AXIS, Batch, make_eval_step, make_train_step
@@ -47,6 +48,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
         dataset = data.open_dataset(
             config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
         )
+    dataset = narrowed(dataset, config.classes, config.per_class, config.seed)
     if len(dataset.train) < config.batch_size:
         raise ZooError(
             f"batch size: got {config.batch_size}, "

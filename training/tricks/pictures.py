@@ -1,0 +1,170 @@
+"""The pictures of an experiment, each small enough to be read on a telephone."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.plotting import DASHES, LINES, styled
+
+from zoo import plotting
+
+from .runner import Training
+from .verdict import Outcome, mean_and_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE = 5.2, 3.6  # inches
+SHARP = 200  # dots an inch in the file
+
+
+def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
+    """Write the pictures of an experiment; returns their names and what they show."""
+    trick = outcome.trick
+    point = trick.points[-1]
+    at = "" if trick.axis is None else f", {trick.axis[0]} {point}"
+    made = [
+        ("loss.png", f"Training loss by step{at}", _losses),
+        ("accuracy.png", f"Validation accuracy by step{at}", _accuracies),
+    ]
+    if trick.axis is not None:
+        made.append(("axis.png", f"{trick.measure.name} by {trick.axis[0]}", _by_axis))
+    if trick.probed:
+        made.append(
+            ("activations.png", f"Spread of activations before the first step{at}", _spread)
+        )
+        made.append(("gradients.png", f"Gradients before the first step{at}", _gradients))
+    for file, text, panel in made:
+        figure = _panel(outcome, text, panel)
+        plotting.save(figure, folder / file, dpi=SHARP)
+    return tuple((file, text) for file, text, _ in made)
+
+
+@styled
+def _panel(outcome: Outcome, title: str, panel: "Callable[[Axes, Outcome], None]") -> "Figure":
+    figure = plotting.figure(*SIZE)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    panel(axes, outcome)
+    axes.set_title(title, fontsize=plotting.TEXT, loc="left")
+    plotting.tidy(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        columns = 1 if max(map(len, labels)) > 22 else 2 if len(labels) > 1 else 1
+        figure.legend(
+            handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
+        )
+    return figure
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": LINES[i % len(LINES)], "linestyle": DASHES[i // len(LINES) % len(DASHES)]}
+
+
+def _band(
+    axes: "Axes", xs: Sequence[float], curves: Sequence[Sequence[float]], i: int, label: str
+) -> None:
+    """The mean over the seeds as a line, their range as a band."""
+    means = [statistics.fmean(values) for values in curves]
+    axes.plot(xs, means, label=label, lw=1.6, **_style(i))
+    axes.fill_between(
+        xs,
+        [min(values) for values in curves],
+        [max(values) for values in curves],
+        color=LINES[i % len(LINES)],
+        alpha=0.18,
+        lw=0,
+    )
+
+
+def _curves(
+    trainings: Sequence[Training], read: Callable[[Training], list[tuple[float, float]]]
+) -> tuple[list[float], list[list[float]]]:
+    """(x, the values of all seeds at each x), as far as all seeds have them."""
+    runs = [read(training) for training in trainings]
+    length = min(map(len, runs))
+    xs = [x for x, _ in runs[0][:length]]
+    return xs, [[run[k][1] for run in runs] for k in range(length)]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _losses(axes: "Axes", outcome: Outcome) -> None:
+    top = 0.0
+    for i, arm in enumerate(outcome.trick.arms):
+        trainings = outcome.of(arm, outcome.trick.points[-1])
+        xs, curves = _curves(
+            trainings, lambda t: [(step, _number(loss)) for step, loss in t.record["losses"]]
+        )
+        if xs:
+            _band(axes, xs, curves, i, arm)
+            top = max([top, *(v for v in curves[0] if math.isfinite(v))])
+    axes.set(xlabel="step", ylabel="cross-entropy of the batches, nats")
+    axes.set_ylim(0, min(top * 1.1, 10) or None)
+
+
+def _accuracies(axes: "Axes", outcome: Outcome) -> None:
+    for i, arm in enumerate(outcome.trick.arms):
+        trainings = outcome.of(arm, outcome.trick.points[-1])
+        xs, curves = _curves(
+            trainings,
+            lambda t: [(e["step"], 100 * (e["val_accuracy"] or 0.0)) for e in t.epochs],
+        )
+        _band(axes, xs, curves, i, arm)
+    axes.set(xlabel="step", ylabel="validation accuracy, %")
+
+
+def _by_axis(axes: "Axes", outcome: Outcome) -> None:
+    trick = outcome.trick
+    assert trick.axis is not None
+    setting, points = trick.axis
+    numbers = all(isinstance(point, int | float) for point in points)
+    xs = list(points) if numbers else list(range(len(points)))
+    for i, arm in enumerate(trick.arms):
+        values = [mean_and_interval(outcome.values(arm, point, trick.measure)) for point in points]
+        axes.errorbar(
+            xs,
+            [mean for mean, _ in values],
+            yerr=[half if math.isfinite(half) else 0 for _, half in values],
+            label=arm,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            lw=1.4,
+            **_style(i),
+        )
+    if numbers:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.set_xticks(xs, [str(point) for point in points])
+    axes.set(xlabel=setting.replace("_", " "), ylabel=trick.measure.name)
+
+
+def _by_depth(axes: "Axes", outcome: Outcome, key: str, label: str) -> None:
+    for i, arm in enumerate(outcome.trick.arms):
+        trainings = outcome.of(arm, outcome.trick.points[-1])
+        rows = trainings[0].record["probe"]
+        axes.plot(
+            range(1, len(rows) + 1),
+            [row[key] or math.nan for row in rows],
+            label=arm,
+            marker=".",
+            markersize=4,
+            lw=1.4,
+            **_style(i),
+        )
+    axes.set_yscale("log")
+    axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
+
+
+def _spread(axes: "Axes", outcome: Outcome) -> None:
+    _by_depth(axes, outcome, "std", "standard deviation of the output")
+
+
+def _gradients(axes: "Axes", outcome: Outcome) -> None:
+    _by_depth(axes, outcome, "gradient", "norm of the gradient of the weights")

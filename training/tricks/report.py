@@ -1,0 +1,120 @@
+"""The page of all experiments: Markdown with its pictures beside it, and one file of HTML."""
+
+import base64
+import html
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from zoo.errors import ZooError
+from zoo.paths import write
+from zoo.report.table import Column, Table
+from zoo.text import markdown
+
+from . import NAMES
+from .section import FILE, Section
+from .verdict import VERDICTS
+
+TITLE = "What each trick buys"
+INTRODUCTION = (
+    "The project grew from an article, 深度学习技巧1 (deep learning tricks, part 1), on why deep "
+    "networks are hard to train and which tricks made it possible. Here each trick is a switch, "
+    "and an experiment: the same network is trained with it and without it, each at the best of "
+    "the same learning rates, with several seeds. The prediction was written down before. Lines "
+    "are means over the seeds, bands their range; ± is a 95 % confidence interval by Student's t."
+)
+
+
+def sections(folder: Path) -> list[Section]:
+    """The experiments that were run, in the article's order.
+
+    Raises:
+      ZooError: there are none.
+    """
+    found = [Section.load(folder / name) for name in NAMES if (folder / name / FILE).exists()]
+    if not found:
+        raise ZooError(f"{folder}: no experiment was run there yet, see `zoo tricks run --help`")
+    return found
+
+
+def verdicts(found: Sequence[Section]) -> Table:
+    """The verdicts, a row an experiment."""
+    columns = (
+        Column("trick", "trick", left=True),
+        Column("claim", "the article's claim", left=True),
+        Column("verdict", "verdict here", left=True),
+        Column("found", "what was found", left=True),
+    )
+    rows = tuple((s.title, s.claim, s.verdict, s.found[0]) for s in found)
+    notes = tuple(f"{name}: {text}." for name, text in VERDICTS.items())
+    return Table(TITLE, columns, rows, notes)
+
+
+def report(folder: Path) -> list[Path]:
+    """Write `README.md` and `tricks.html` of the experiments in a folder.
+
+    Raises:
+      ZooError: there are none, or the folder cannot be written.
+    """
+    found = sections(folder)
+    parts = [f"# {TITLE}", markdown(INTRODUCTION), verdicts(found).md()]
+    parts += [section.md(f"{section.name}/") for section in found]
+    page = [_section(section, folder) for section in found]
+    template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    text = (
+        template.replace("@@TITLE@@", html.escape(TITLE))
+        .replace("@@INTRODUCTION@@", html.escape(INTRODUCTION))
+        .replace("@@VERDICTS@@", _table(verdicts(found)))
+        .replace("@@SECTIONS@@", "\n".join(page))
+    )
+    made = {folder / "README.md": "\n\n".join(parts) + "\n", folder / "tricks.html": text}
+    try:
+        for path, content in made.items():
+            write(path, content.encode())
+    except OSError as error:
+        raise ZooError(f"cannot write to {folder}: {error.strerror}") from error
+    return list(made)
+
+
+def _section(section: Section, folder: Path) -> str:
+    """A section as HTML, its pictures within."""
+    pictures = []
+    for file, text in section.pictures:
+        data = base64.b64encode((folder / section.name / file).read_bytes()).decode()
+        pictures.append(f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">')
+    paragraphs = [
+        f"<b>Verdict: {html.escape(section.verdict)}.</b> {html.escape(' '.join(section.found))}",
+        f"<b>Setting.</b> {html.escape(section.setting)}",
+        f"<b>Predicted.</b> {html.escape(section.predicts)} "
+        f"<b>Refuted by:</b> {html.escape(section.refuted_by)}",
+    ]
+    notes = [*map(html.escape, section.notes)]
+    made = f"<code>{html.escape(section.command)}</code> ({html.escape(section.made)})"
+    return "\n".join(
+        [
+            f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>',
+            f"<blockquote>{html.escape(section.claim)}</blockquote>",
+            f'<p>Source: <a href="{html.escape(section.url)}">{html.escape(section.source)}</a></p>',
+            *(f"<p>{text}</p>" for text in paragraphs),
+            _table(section.beside()),
+            f'<div class="pictures">{"".join(pictures)}</div>',
+            _table(section.table()),
+            *(f"<p>{text}</p>" for text in notes),
+            f'<p class="faint">{made}</p></section>',
+        ]
+    )
+
+
+def _table(table: Table) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    head = line("th", [column.heading for column in table.columns])
+    body = "".join(
+        line("td", [column.show(value) for column, value in zip(table.columns, row, strict=True)])
+        for row in table.rows
+    )
+    notes = "".join(f'<p class="faint">{html.escape(note)}</p>' for note in table.notes)
+    return f'<div class="table"><table>{head}{body}</table></div>{notes}'

@@ -1,0 +1,154 @@
+"""Run an experiment, and write down what it shows."""
+
+import datetime
+import math
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+from . import devices, pictures, trick
+from .experiment import Measure, Settings, Trick
+from .runner import Runner
+from .section import Section
+from .verdict import Effect, Outcome, mean_and_interval
+
+
+def run(
+    name: str,
+    folder: Path,
+    *,
+    seeds: int = 3,
+    asked: Settings | None = None,
+    quick: bool = False,
+    command: str = "",
+) -> Section:
+    """Do the trainings of an experiment that are not there yet, and write its section.
+
+    Args:
+      name: of the experiment.
+      folder: of the experiment: trainings go into `trainings` there, and stay.
+      seeds: how many each arm is trained with, after the search for its learning rate.
+      asked: settings of the user's, for all arms.
+      quick: one epoch, one seed and one rate, to see that everything works.
+      command: the command line, for the section.
+
+    Raises:
+      ZooError: an unknown experiment, settings that do not fit, a folder that cannot be written.
+    """
+    if seeds < 1:
+        raise ZooError(f"seeds: got {seeds}, expected 1 or more")
+    if name == "devices":
+        return devices.run(folder, asked=asked, quick=quick, command=command)
+    runner = Runner(trick(name), folder / "trainings", asked, quick=quick)
+    seeds = 1 if quick else seeds
+    todo, seconds = runner.estimate(seeds)
+    if todo:
+        print(
+            f"{name}: {todo} trainings to do, about {max(seconds / 60, 1):.0f} min on this "
+            "processor; stopped, the same command goes on with the next",
+            file=sys.stderr,
+        )
+    outcome = Outcome(runner.trick, runner.run(seeds))
+    section = describe(outcome, folder, runner, command)
+    section.save(folder)
+    return section
+
+
+def describe(outcome: Outcome, folder: Path, runner: Runner, command: str) -> Section:
+    """The section of an experiment."""
+    trick = outcome.trick
+    effects = [outcome.effect(pair) for pair in trick.pairs]
+    measures = (trick.measure, *trick.also)
+    headings = ["arm", *([trick.axis[0]] if trick.axis else []), "rate"]
+    headings += [measure.name for measure in measures]
+    rows = []
+    for point in trick.points:
+        for arm in trick.arms:
+            rate = outcome.of(arm, point)[0].cell.config.peak_learning_rate
+            cells = [arm, *([f"{point}"] if trick.axis else []), f"{rate:g}"]
+            cells += [_shown(outcome.values(arm, point, measure), measure) for measure in measures]
+            rows.append(tuple(cells))
+    first = trick.pairs[0]
+    last = trick.points[-1]
+    ours = [
+        (
+            measure.name,
+            _shown(outcome.values(first.without, last, measure), measure),
+            _shown(outcome.values(first.with_it, last, measure), measure),
+        )
+        for measure in measures
+    ]
+    seconds = sum(training.record["seconds"] for training in outcome.trainings)
+    sample = outcome.trainings[0]
+    return Section(
+        name=trick.name,
+        title=trick.title,
+        claim=trick.claim,
+        source=trick.source,
+        url=trick.url,
+        figures=tuple((f.what, f.without, f.with_it) for f in trick.figures),
+        ours=tuple(ours),
+        setting=_setting(outcome),
+        predicts=trick.predicts,
+        refuted_by=trick.refuted_by,
+        verdict=effects[0].verdict,
+        found=tuple(_sentence(trick, effect) for effect in effects),
+        headings=tuple(headings),
+        rows=tuple(rows),
+        pictures=pictures.draw(outcome, folder),
+        notes=trick.notes,
+        command=command or f"zoo tricks run {trick.name}",
+        made=f"{datetime.date.today()}, {sample.record['device']}, {os.cpu_count()} cores, "
+        f"jax {sample.record['jax']}, Python {platform.python_version()}, "
+        f"{seconds / 60:.1f} minutes of training",
+    )
+
+
+def _shown(values: Sequence[float], measure: Measure) -> str:
+    mean, half = mean_and_interval(values)
+    if not math.isfinite(mean):
+        return "diverged"
+    if not math.isfinite(half) or half == 0:
+        return format(mean, measure.form)
+    return f"{mean:{measure.form}} ± {half:{measure.form}}"
+
+
+def _sentence(trick: Trick, effect: Effect) -> str:
+    """What a comparison shows, in words."""
+    pair = effect.pair
+    name = f"{pair.with_it} against {pair.without}"
+    if trick.ratio:
+        found, low, high = (f"{x:.2g}" for x in (effect.mean, effect.low, effect.high))
+        what = f"{name}: better by a factor of {found}, {low} to {high} with 95 % confidence"
+    else:
+        if math.isinf(effect.mean):
+            return f"{name}: the latter diverges."
+        found, low, high = (f"{x:+.2g}" for x in (effect.mean, effect.low, effect.high))
+        what = f"{name}: better by {found}, {low} to {high} with 95 % confidence"
+    if not math.isfinite(effect.high):
+        what = what.rpartition(",")[0] + " with one seed, which shows no spread"
+    return f"{what} ({trick.measure.name}): {effect.verdict}."
+
+
+def _setting(outcome: Outcome) -> str:
+    """What all arms have in common, in words."""
+    trick = outcome.trick
+    config = outcome.trainings[-1].cell.config
+    record = outcome.trainings[-1].record
+    seeds = sorted({t.cell.seed for t in outcome.trainings})
+    rates = ", ".join(f"{rate:g}" for rate in trick.rates)
+    parts = [
+        f"{config.model} on {config.data} ({record['train_pictures']:,} pictures to train on, "
+        f"{record['val_pictures']:,} to validate)",
+        f"{config.image_size or 'the data set'} pixels",
+        f"{config.epochs} epochs of batches of {config.batch_size}",
+        f"{config.optimizer}, {config.schedule} rate",
+        f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}",
+    ]
+    if rates:
+        parts.append(f"each arm at the best of the rates {rates}, chosen with seed 0")
+    return "; ".join(parts) + "."

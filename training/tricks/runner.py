@@ -1,0 +1,321 @@
+"""Train every arm of an experiment, one training after the other, each kept as soon as it is done.
+
+A training is a file of its own, named by its settings: what is there is not trained again, so that
+an experiment can be stopped at any point and continued by the same command.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+import zoo
+from zoo.errors import ZooError
+from zoo.paths import write
+from zoo.registry import list_models, register
+
+from .. import evaluation
+from ..config import TrainConfig
+from ..parallel import Devices
+from ..probe import measure, read
+from ..session import Session
+from ..state import no_totals, put_together
+from .experiment import PRETRAINED, Settings, Trick
+
+SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
+LOOKS = 40  # at the training loss, in a training
+FLOPS_OF_A_CORE = 2e10  # a second, of training small networks
+COMPILING = 15.0  # seconds, of a network
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of an experiment."""
+
+    arm: str
+    point: Any
+    rate: float | None
+    seed: int
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """Of its file: a digest of its settings."""
+        text = json.dumps(self.config.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training left."""
+
+    cell: Cell
+    record: Mapping[str, Any]
+
+    @property
+    def epochs(self) -> list[dict[str, float]]:
+        """The figures of each epoch."""
+        return list(self.record["epochs"])
+
+
+class Runner:
+    """Runs the trainings of an experiment and keeps them.
+
+    Args:
+      trick: the experiment.
+      folder: where it keeps them.
+      asked: settings of the user's, for all arms.
+      quick: see `Trick.config`; one rate of each arm and one point are tried.
+    """
+
+    def __init__(
+        self, trick: Trick, folder: Path, asked: Settings | None = None, *, quick: bool = False
+    ):
+        if quick:
+            axis = trick.axis and (trick.axis[0], trick.axis[1][-1:])
+            trick = replace(trick, rates=trick.rates[:1], axis=axis)
+        self.trick, self.folder, self.asked = trick, folder, dict(asked or {})
+        self.quick = quick
+        for variant in trick.networks:
+            if variant.name not in list_models():
+                register(variant)
+        self._programs: dict[str, Any] = {}  # compiled steps
+        self._last: Any = None  # the network of the last training
+
+    def cell(self, arm: str, point: Any, rate: float | None, seed: int) -> Cell:
+        """A training of this experiment."""
+        config = self.trick.config(
+            arm, point=point, rate=rate, seed=seed, asked=self.asked, quick=self.quick
+        )
+        return Cell(arm, point, rate, seed, config)
+
+    def kept(self, cell: Cell) -> Training | None:
+        """A training that was done before."""
+        try:
+            record = json.loads((self.folder / f"{cell.name}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ZooError(f"cannot read {self.folder / cell.name}.json: {error}") from error
+        return Training(cell, record)
+
+    def search(self) -> list[Cell]:
+        """The trainings that choose the learning rate of each arm."""
+        trick = self.trick
+        return [
+            self.cell(arm, point, rate, SEARCH_SEED)
+            for point in trick.points
+            for arm in trick.arms
+            for rate in trick.rates_of(arm)
+            if len(trick.rates_of(arm)) > 1
+        ]
+
+    def chosen(self, arm: str, point: Any) -> float | None:
+        """The learning rate at which an arm did best in the search."""
+        rates = self.trick.rates_of(arm)
+        if len(rates) == 1:
+            return rates[0]
+        trainings = [self.kept(self.cell(arm, point, rate, SEARCH_SEED)) for rate in rates]
+        return max(
+            (training for training in trainings if training is not None), key=_quality
+        ).cell.rate
+
+    def compared(self, seeds: int) -> Iterator[Cell]:
+        """The trainings that the arms are compared by, once the search is done."""
+        for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds):
+            for point in self.trick.points:
+                for arm in self.trick.arms:
+                    yield self.cell(arm, point, self.chosen(arm, point), seed)
+
+    def estimate(self, seeds: int) -> tuple[int, float]:
+        """How many trainings are to be done yet, and about how many seconds they take.
+
+        The pictures of all epochs at a rate that CPUs reach on such networks, and the compilation
+        of each program.
+        """
+        cells = self.search()
+        for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds):
+            cells += [
+                self.cell(arm, point, self.trick.rates_of(arm)[0], seed)
+                for point in self.trick.points
+                for arm in self.trick.arms
+            ]
+        todo = [cell for cell in cells if self.kept(cell) is None]
+        flops: dict[str, float] = {}
+        for cell in todo:
+            key = f"{cell.arm} {cell.point}"
+            if key not in flops:
+                session = Session.open(replace(cell.config, weights=None))
+                size = session.model.preprocess.size
+                pictures = session.steps_per_epoch * cell.config.batch_size * cell.config.epochs
+                flops[key] = zoo.count(session.model, input_size=size).train_flops * pictures
+        work = sum(flops[f"{cell.arm} {cell.point}"] for cell in todo)
+        return len(todo), work / (FLOPS_OF_A_CORE * (os.cpu_count() or 1)) + COMPILING * len(flops)
+
+    def run(self, seeds: int) -> list[Training]:
+        """Do all trainings that are not there yet, and return those that are compared."""
+        search = self.search()
+        total = len(search) + seeds * len(self.trick.points) * len(self.trick.arms)
+        with tqdm(total=total, desc=self.trick.name, unit="training", dynamic_ncols=True) as bar:
+
+            def do(cell: Cell) -> Training:
+                training = self.kept(cell) or self.train(cell, bar.set_postfix_str)
+                bar.update()
+                return training
+
+            for cell in search:
+                do(cell)
+            return [do(cell) for cell in self.compared(seeds)]
+
+    def train(self, cell: Cell, tell: Callable[[str], object] = lambda _: None) -> Training:
+        """Do one training, and keep it."""
+        config, begin = cell.config, time.perf_counter()
+        if config.weights == PRETRAINED:
+            config = replace(config, weights=str(self._pretrained(cell, tell)))
+        session = Session.open(config)
+        devices = Devices(config.engine)
+        devices.check_batch(config.batch_size)
+        session.check(len(devices))
+        epochs: list[dict[str, float]] = []
+        losses: list[tuple[int, float]] = []
+        record: dict[str, Any] = dict(
+            trick=self.trick.name, arm=cell.arm, point=cell.point, config=config.to_dict()
+        )
+        every = max(config.epochs * session.steps_per_epoch // LOOKS, 1)
+        batches = session.train_batches()
+        for phase in session.phases:
+            parts = session.assemble(phase)
+            step, eval_step = self._compiled(session, parts, devices, phase)
+            state = devices.replicate(parts.start(phase.start * session.steps_per_epoch))
+            if self.trick.probed and not epochs:
+                record["probe"] = _probed(session, parts, next(session.train_batches()))
+            for epoch in range(phase.start, phase.stop):
+                rates = devices.replicate(
+                    parts.rates((epoch - phase.start) * session.steps_per_epoch)
+                )
+                state = replace(state, inputs={**state.inputs, "rates": rates})
+                started, before = time.perf_counter(), (0.0, 0.0)
+                for i in range(session.steps_per_epoch):
+                    state = step(state, devices.shard(next(batches)))
+                    done = epoch * session.steps_per_epoch + i + 1
+                    if done % every == 0:
+                        now = float(state.totals["loss"]), float(state.totals["count"])
+                        loss = (now[0] - before[0]) / (now[1] - before[1])
+                        losses.append((done, loss if math.isfinite(loss) else math.nan))
+                        before = now
+                seconds = time.perf_counter() - started
+                train = evaluation.means(state.totals)
+                val = evaluation.run(
+                    eval_step,
+                    devices,
+                    state.weights,
+                    state.stats,
+                    session.val_batches(),
+                    parts.metrics,
+                )
+                epochs.append(
+                    dict(
+                        step=(epoch + 1) * session.steps_per_epoch,
+                        train_loss=train.loss,
+                        train_accuracy=train.accuracy,
+                        val_loss=val.loss,
+                        val_accuracy=val.accuracy,
+                        images_per_second=session.steps_per_epoch * config.batch_size / seconds,
+                    )
+                )
+                tell(
+                    f"{cell.arm}, seed {cell.seed}, epoch {epoch + 1}/{config.epochs}: "
+                    f"{val.accuracy:.1%}"
+                )
+                state = replace(state, totals=devices.replicate(no_totals(parts.metrics)))
+                if not math.isfinite(train.loss):
+                    break
+            put_together(session.model, *devices.own((state.weights, state.stats)))
+        counted = zoo.count(session.model)
+        record |= dict(
+            losses=losses,
+            epochs=epochs,
+            params=counted.params,
+            macs=counted.macs,
+            val_pictures=len(session.dataset.val),
+            train_pictures=len(session.dataset.train),
+            seconds=time.perf_counter() - begin,
+            jax=jax.__version__,
+            device=jax.devices()[0].device_kind,
+        )
+        self._last = session.model
+        text = json.dumps(_finite(record), indent=1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / f"{cell.name}.json", text.encode())
+        return Training(cell, json.loads(text))
+
+    def _pretrained(self, cell: Cell, tell: Callable[[str], object]) -> Path:
+        """The weights to start an arm from: those of a training of their own, done once a seed."""
+        settings = {**self.trick.setting, **(self.trick.quick if self.quick else {})}
+        settings |= {**self.trick.pretraining, **self.asked, "seed": cell.seed}
+        first = Cell("pretraining", None, None, cell.seed, TrainConfig(**settings))
+        file = self.folder / f"{first.name}.safetensors"
+        if not file.exists():
+            self.train(first, tell)
+            zoo.save(self._last, file)
+        return file
+
+    def _compiled(self, session: Session, parts: Any, devices: Devices, phase: Any) -> Any:
+        """The steps of a phase, shared by all trainings that differ in seed and rate alone."""
+        same = replace(session.config, seed=0, learning_rate=None, epochs=phase.stop)
+        key = json.dumps([same.to_dict(), dataclasses.asdict(phase)], default=sorted)
+        if key not in self._programs:
+            self._programs[key] = (
+                devices.compile(parts.step, donate=True),
+                devices.compile(session.eval_step(parts.program), donate=False),
+            )
+        return self._programs[key]
+
+
+def _quality(training: Training) -> tuple[float, float]:
+    """For the choice of a rate: the validation accuracy at the end, then the training loss."""
+    last = training.epochs[-1]
+    loss = last["train_loss"]
+    return last["val_accuracy"] or 0.0, -(math.inf if loss is None else loss)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: None stands for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _probed(session: Session, parts: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """By layer, in order: the spread of its activations and the norm of its gradients."""
+    params = {**parts.trained, **parts.frozen}
+
+    @jax.jit
+    def look(params: Any, stats: Any, images: Any, labels: Any) -> Any:
+        x = session.model.preprocess.normalize(images)
+        return measure(parts.program, params, stats, x, labels)
+
+    probe = read(session.model.spec.name, look(params, parts.stats, batch["image"], batch["label"]))
+    return [
+        dict(
+            layer=row.name,
+            std=row.activations.std if row.activations else None,
+            dead=row.dead,
+            weights=row.weights,
+            gradient=row.gradients.norm if row.gradients else None,
+        )
+        for row in probe.layers
+    ]
