@@ -30,10 +30,15 @@ def arrays(seed: int) -> dict[str, jax.Array]:
     return {path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in SHAPES.items()}
 
 
-def build(rate: float | optax.Schedule = 0.1, scales=None, **settings):
-    rate = rate if callable(rate) else optax.constant_schedule(rate)
+def build(rate: float = 0.1, scales=None, **settings):
+    """The optimizer of these settings, at this learning rate unless `update` is given another."""
     scales = {**dict.fromkeys(SHAPES, 1.0), **(scales or {})}
-    return optim.optimizer(TrainConfig(**settings), rate, scales)
+    made = optim.optimizer(TrainConfig(**settings), scales)
+
+    def update(updates, state, params, learning_rate=rate):
+        return made.update(updates, state, params, learning_rate=learning_rate)
+
+    return optax.GradientTransformation(made.init, update)
 
 
 def descend(optimizer, params, gradient, steps: int):
@@ -115,12 +120,7 @@ def test_rmsprop_is_tensorflows(momentum):
     # tf.compat.v1.train.RMSPropOptimizer(rate, decay=0.9, momentum, epsilon): ms starts at 1
     #   ms = decay x ms + (1 - decay) x g^2;  mom = momentum x mom + rate x g / sqrt(ms + epsilon)
     rates = [0.1, 0.2, 0.05, 0.05, 0.3]
-    optimizer = build(
-        lambda step: jnp.array(rates)[step],
-        optimizer="rmsprop",
-        momentum=momentum,
-        weight_decay=0,
-    )
+    optimizer = build(optimizer="rmsprop", momentum=momentum, weight_decay=0)
     params = arrays(0)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     var = {path: np.asarray(p, np.float64) for path, p in params.items()}
@@ -128,7 +128,7 @@ def test_rmsprop_is_tensorflows(momentum):
     mom = {path: np.zeros(p.shape) for path, p in var.items()}
     for step, rate in enumerate(rates):
         gradients = arrays(step + 1)
-        updates, state = update(gradients, state, params)
+        updates, state = update(gradients, state, params, rate)
         params = optax.apply_updates(params, updates)
         for path, gradient in gradients.items():
             g = np.asarray(gradient, np.float64)
@@ -142,16 +142,14 @@ def test_lars_is_the_papers():
     # You et al., 2017, algorithm 1: v = m v + rate x trust x |w| / |g + decay w| x (g + decay w);
     # biases and batch norm without the norms and without decay
     rates = [1.0, 3.0, 0.5]
-    optimizer = build(
-        lambda step: jnp.array(rates)[step], optimizer="lars", momentum=0.8, weight_decay=0.1
-    )
+    optimizer = build(optimizer="lars", momentum=0.8, weight_decay=0.1)
     params = arrays(0)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     w = {path: np.asarray(p, np.float64) for path, p in params.items()}
     v = {path: np.zeros(p.shape) for path, p in w.items()}
     for step, rate in enumerate(rates):
         gradients = arrays(step + 1)
-        updates, state = update(gradients, state, params)
+        updates, state = update(gradients, state, params, rate)
         params = optax.apply_updates(params, updates)
         for path in SHAPES:
             g = np.asarray(gradients[path], np.float64)

@@ -403,8 +403,8 @@ def test_events_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch):
 def start_state(devices: Devices) -> TrainState:
     """Before the first step."""
     _, params, stats = take_apart(zoo.create("tiny", num_classes=3, seed=3))
-    optimizer = optim.optimizer(TrainConfig(), lambda step: 0.01, dict.fromkeys(params, 1.0))
-    return devices.replicate(TrainState.start(optimizer, params, stats))
+    optimizer = optim.optimizer(TrainConfig(), dict.fromkeys(params, 1.0))
+    return devices.replicate(TrainState.start(optimizer, params, stats, rates=[0.01]))
 
 
 def assert_equal(a: TrainState, b: TrainState) -> None:

@@ -317,6 +317,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
         phase,
         rate,
         objective(config, pictures.num_classes, pictures.class_weights),
+        period=STEPS,
         flip=pictures.flip if config.flip is None else config.flip,
     )
     return model, parts

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,7 +82,7 @@ class Saved:
         Raises:
           ZooError: the checkpoint has other arrays than `like`.
         """
-        wanted, structure = jax.tree_util.tree_flatten_with_path(like)
+        wanted, structure = jax.tree_util.tree_flatten_with_path(like.lasting)
         names = [_name(path) for path, _ in wanted]
         shapes = {name: (x.shape, x.dtype) for name, (_, x) in zip(names, wanted, strict=True)}
         got = {name: (x.shape, x.dtype) for name, x in self.arrays.items()}
@@ -92,7 +92,8 @@ class Saved:
                 f"run ({other[0]}, ...): it was written by another version, or for another network"
             )
         leaves = [self.arrays[name] for name in names]
-        return cast(TrainState, jax.tree_util.tree_unflatten(structure, leaves))
+        filled = cast(TrainState, jax.tree_util.tree_unflatten(structure, leaves))
+        return replace(filled, inputs=like.inputs)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -174,6 +175,7 @@ class Checkpoints:
           history, about: as in `Saved`.
         """
         self.wait()  # for the one before
+        state = state.lasting
         self._step = int(state.step)
         host = jax.tree.map(np.array, state)  # a copy: the next step uses the state's memory again
         note = {"accuracy": accuracy, "history": list(history), "about": about}

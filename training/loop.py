@@ -284,6 +284,8 @@ class Run:
         train_step = self.devices.compile(parts.step, donate=True)
         eval_step = self.devices.compile(self.session.eval_step(program), donate=False)
         for epoch in range(done // self.steps_per_epoch, phase.stop):
+            rates = self.devices.replicate(parts.rates(epoch * self.steps_per_epoch - first))
+            state = replace(state, inputs={**state.inputs, "rates": rates})
             state, timing = self._epoch(epoch, state, train_step)
             train = evaluation.means(state.totals)
             self._check(epoch, train.loss)

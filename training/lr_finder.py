@@ -161,7 +161,9 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: "tqdm[Any]") -> Iterato
     session = Session.open(config)
     check_batch_norm(config, session.model, len(devices))
     table = np.asarray(rates, np.float32)
-    parts = session.assemble(session.phases[0], lambda step: jnp.asarray(table)[step])
+    parts = session.assemble(
+        session.phases[0], lambda step: jnp.asarray(table)[step], period=len(table)
+    )
     state = devices.replicate(parts.start())
     step = devices.compile(parts.step, donate=True)
     batches = session.train_batches()

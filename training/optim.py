@@ -94,20 +94,42 @@ RULES = {
 }
 
 
+def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate` with the rate as an extra argument of `update`."""
+
+    def by(rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
+        return optax.scale_by_learning_rate(lambda _: rate)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        learning_rate: jax.Array,
+        **_: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        scaled: tuple[optax.Updates, optax.OptState]
+        scaled = by(learning_rate).update(updates, state, params)
+        return scaled
+
+    return optax.GradientTransformationExtraArgs(by(0.0).init, update)
+
+
 def optimizer(
     config: TrainConfig,
-    rate: optax.Schedule,
     scales: Mapping[str, float],
-    own: Any = None,
+    own: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of a phase, over a flat dict {dotted path: parameter}.
 
+    Its `update` takes the learning rate of the step as the extra argument `learning_rate`.
+
     Args:
-      rate: the learning rate by step.
+      config: for the kind of optimizer and its settings.
       scales: by parameter path, a factor of its learning rate. A parameter with 0 is not changed,
         though its gradient counts in the norm that `clip_norm` limits.
-      own: an `optax.GradientTransformation`, or a function of a schedule that gives one, in place
-        of `config.optimizer`; then neither `momentum` nor `weight_decay` applies.
+      own: it takes the place of `config.optimizer` and has learning rates of its own; then neither
+        `momentum` nor `weight_decay` applies.
     """
 
     def matrices(params: optax.Params) -> optax.Params:
@@ -124,8 +146,7 @@ def optimizer(
 
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if own is not None:
-        rule_of_own = own if isinstance(own, optax.GradientTransformation) else own(rate)
-        return optax.chain(clip, rule_of_own, optax.stateless(scaled))
+        return optax.chain(clip, own, optax.stateless(scaled))
     rule = RULES[config.optimizer]
     # As in the authors' code, biases and batch norm, which start at 0 and 1, are not rescaled by
     # their norms. The coefficient applies to them too: the learning rates that suit it are far too
@@ -137,7 +158,7 @@ def optimizer(
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.chain(ratio, optax.scale(rule.trust)) if rule.trust else optax.identity(),
         optax.stateless(scaled),
-        optax.scale_by_learning_rate(rate),
+        scale_by_learning_rate(),
         optax.trace(config.momentum) if rule.velocity else optax.identity(),
     )
 
@@ -185,6 +206,18 @@ def schedule(config: TrainConfig, peak: float, steps: int, steps_per_epoch: int)
     if not warm:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm])
+
+
+def table(schedule: optax.Schedule, length: int) -> Callable[[int], jax.Array]:
+    """A function `rates(start)`: the learning rates of `length` steps from `start` on, float32."""
+
+    def rate(step: jax.Array) -> jax.Array:
+        return jnp.asarray(schedule(step), jnp.float32)
+
+    rates: Callable[[int], jax.Array] = jax.jit(
+        lambda start: jax.vmap(rate)(start + jnp.arange(length))
+    )
+    return rates
 
 
 def drop_factor(config: TrainConfig) -> float:

@@ -69,7 +69,8 @@ def first_step(
 
     Without label smoothing. To mix before normalising or after it comes to the same.
     """
-    seeds = jax.vmap(partial(keys, config.seed), axis_name=AXIS)(jnp.zeros(1, jnp.int32))
+    seed = jax.random.key_data(jax.random.key(config.seed))
+    seeds = jax.vmap(partial(keys, seed), axis_name=AXIS)(jnp.zeros(1, jnp.int32))
     augmenting = seeds[0][0]  # of the first device
     images = augment(image, augmenting, config, flip=flip)
     targets = goal.targets(label)
