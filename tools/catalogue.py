@@ -33,7 +33,7 @@ from zoo.pretrained.catalogue import HERE, OWN, about
 from zoo.registry import list_models
 from zoo.report.count import count
 
-from .tables import Row, read, text
+from .csv_files import Row, read, text
 
 Params = Callable[[str, int], int]  # (network, classes) -> trainable parameters
 
