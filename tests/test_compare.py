@@ -15,14 +15,15 @@ from PIL import Image
 
 import zoo
 from zoo.errors import ZooError
+from zoo.plotting import encode
 from zoo.registry import find, variants
-from zoo.report import definitions, labels, pictures
+from zoo.report import definitions, labels, plots
 from zoo.report.compare import Comparison, Entry, compare, default_weights, ready
+from zoo.report.curves import frontier, parameters_by_depth, representatives
 from zoo.report.labels import Box, apart, place
-from zoo.report.pictures import representatives
 
 NAMES = ("mobilenet_v1_025", "squeezenet1_1", "resnet18")
-FILES = {f"{name}.{suffix}" for name in pictures.PICTURES for suffix in ("png", "svg")}
+FILES = {f"{name}.{suffix}" for name in plots.PLOTS for suffix in ("png", "svg")}
 FILES |= {f"compare.{suffix}" for suffix in ("html", "csv", "md", "json")}
 
 
@@ -109,7 +110,7 @@ def test_notes_name_other_sizes_and_more_data(comparison):
 
 
 def test_saved_pictures(saved):
-    for name in pictures.PICTURES:
+    for name in plots.PLOTS:
         with Image.open(saved / f"{name}.png") as image:
             width, height = image.size
             assert width == 2400
@@ -185,7 +186,7 @@ def test_labels_do_not_overlap():
 
 
 def test_labels_of_a_drawn_crowd(crowd):
-    figure = pictures.bubble(crowd)
+    figure = plots.bubble(crowd)
     renderer = figure.canvas.get_renderer()
     names = {entry.name for entry in crowd}
     boxes = [text.get_window_extent(renderer) for text in figure.texts if text.get_text() in names]
@@ -202,7 +203,7 @@ def test_labels_of_a_drawn_crowd(crowd):
 
 
 def test_bars_and_lines_stay_legible(crowd):
-    curve = pictures._parameters_by_depth
+    curve = parameters_by_depth
     few, rule = representatives(crowd, 30, curve)
     assert len(few) == len({entry.variant.family for entry in crowd})
     assert rule == [f"Of {len(crowd)} networks the first of each family that has default weights."]
@@ -218,16 +219,16 @@ def test_bars_and_lines_stay_legible(crowd):
     assert len(some) == 5
     assert {"regnet_y_200mf", "vgg11"} < {entry.name for entry in some}
     assert "of the others the 3 most unlike" in rule[0]
-    figure = pictures.kinds(crowd)
+    figure = plots.kinds(crowd)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         entry.name for entry in few
     ]
-    for draw in (pictures.depth, pictures.receptive_field):
-        assert len(pictures.render(draw(crowd), "svg")) > 10_000
+    for draw in (plots.depth, plots.receptive_field):
+        assert len(encode(draw(crowd), "svg")) > 10_000
 
 
 def test_bars_add_up(comparison):
-    axes = pictures.kinds(comparison.entries).axes[0]
+    axes = plots.kinds(comparison.entries).axes[0]
     wide = dict.fromkeys(range(len(NAMES)), 0.0)
     for patch in axes.patches:
         wide[round(patch.get_y() + patch.get_height() / 2)] += patch.get_width()
@@ -236,7 +237,7 @@ def test_bars_add_up(comparison):
 
 def test_frontier():
     points = [(1, 50), (2, 60), (2, 55), (3, 58), (4, 70), (0.5, 40)]
-    assert pictures._frontier(points) == [5, 0, 1, 4]
+    assert frontier(points) == [5, 0, 1, 4]
 
 
 def test_apart():
@@ -250,7 +251,7 @@ def test_apart():
 def test_no_accuracy_at_all(comparison):
     without = comparison.entries[:1]
     assert without[0].top1 is None
-    figure = pictures.bubble(without)
+    figure = plots.bubble(without)
     assert any("1 network without" in text.get_text() for text in figure.texts)
 
 

@@ -3,6 +3,7 @@
 import collections
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
 from zoo.preprocess import KERAS_CAFFE
-from zoo.pretrained import convert, files
+from zoo.pretrained import convert, files, layouts
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
 
@@ -125,6 +126,40 @@ def test_what_names_do_not_show_is_in_the_file(tmp_path):
     assert (back.spec, back.preprocess, back.classes) == (model.spec, KERAS_CAFFE, model.classes)
     with pytest.raises(zoo.ZooError, match="holds mobilenet_v3_small_075, asked for mobilenet_v1"):
         zoo.load("mobilenet_v1_100", file=tmp_path / "a.safetensors", layout="timm")
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+@pytest.mark.parametrize("format", ["safetensors", "torchvision", "timm"])
+def test_tensors_for_pictures_of_other_channels(format, in_chans, tmp_path):
+    model = drawn("resnet18", num_classes=2, in_chans=in_chans)
+    model.preprocess = KERAS_CAFFE.of_channels(in_chans)
+    zoo.export(model, tmp_path / "a.safetensors", format)
+    if format == "safetensors":
+        back = zoo.load(tmp_path / "a.safetensors")
+    else:
+        assert load_file(tmp_path / "a.safetensors")["conv1.weight"].shape == (64, in_chans, 7, 7)
+        back = zoo.load("resnet18", file=tmp_path / "a.safetensors", layout=format)
+    assert (back.spec, back.preprocess) == (model.spec, model.preprocess)
+    for path, x in values(model).items():
+        np.testing.assert_array_equal(values(back)[path], x, err_msg=path)
+
+
+def test_a_network_that_only_a_registered_layout_knows(tiny, tmp_path, monkeypatch):
+    mine = replace(TORCHVISION, rules={"tiny": lambda _: ((r"(.*)\.conv", r"\1"),)})
+    monkeypatch.setattr(layouts, "LAYOUTS", dict(layouts.LAYOUTS))
+    monkeypatch.setattr(exporting, "LAYOUTS", layouts.LAYOUTS)
+    zoo.register_layout("mine", mine)
+    model = zoo.create("tiny", num_classes=2)
+    for format, line in (
+        ("torchvision", "layout 'torchvision' has no names for tiny: it knows "),
+        ("mine", "unknown format 'mine': expected safetensors, torchvision, timm"),
+    ):
+        with pytest.raises(zoo.ZooError, match=line) as caught:
+            zoo.export(model, tmp_path / "a.safetensors", format)
+        assert "\n" not in f"{caught.value}"
+    assert not [*tmp_path.iterdir()]
+    zoo.export(model, tmp_path / "a.safetensors")  # ours needs no layout
+    assert values(zoo.load(tmp_path / "a.safetensors")).keys() == values(model).keys()
 
 
 def test_a_changed_network_has_no_peer(tmp_path):
@@ -267,6 +302,23 @@ def test_programs_with_the_preprocessing_inside(format, package, small, tmp_path
         pixels = images(24, n, np.uint8)
         want = np.asarray(small(small.preprocess.normalize(pixels)))
         np.testing.assert_allclose(run(pixels), want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_files_for_pictures_of_other_channels(in_chans, preprocess, network, tmp_path):
+    pytest.importorskip("flatbuffers")
+    pytest.importorskip("onnx")
+    body = dict(stem=Conv(3, 8, stride=2), pool=MaxPool(2, 2))
+    model = network(body, dict(pool=GlobalAvgPool()), num_classes=3, in_chans=in_chans)
+    model.preprocess = KERAS_CAFFE.at_size(24).of_channels(in_chans)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, in_chans), np.uint8)
+    normalized = np.asarray(model.preprocess.normalize(pixels))
+    want = np.asarray(model(normalized))
+    for format in ("stablehlo", "onnx"):
+        zoo.export(model, tmp_path / f"a.{format}", format, preprocess=preprocess)
+        got = runner(tmp_path / f"a.{format}")(pixels if preprocess else normalized)
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 def test_stablehlo_is_for_all_platforms_and_batches(small, tmp_path):

@@ -7,8 +7,11 @@ from conftest import ROOT
 from test_models import TABLE
 
 import zoo
+from tools.csv_files import read
+from tools.csv_files import text as csv_text
 from tools.models_md import Figures, figures, text
-from zoo.registry import variants
+from zoo.pretrained import catalogue
+from zoo.registry import ours
 
 PAGE = (ROOT / "MODELS.md").read_text("utf-8")
 STALE = "MODELS.md is stale: python -m tools.models_md > MODELS.md"
@@ -38,9 +41,9 @@ def written():
 
 
 def test_it_has_every_network_and_all_weights():
-    assert list(written()) == zoo.list_models(), STALE
+    assert list(written()) == list(ours()), STALE
     names = re.findall(r"^\| (?:\*\*)?`(\w+\.\w+)`(?:\*\*)? \|", PAGE, re.M)
-    assert sorted(names) == sorted(zoo.list_weights()), STALE
+    assert sorted(names) == sorted(row["name"] for row in read(catalogue.HERE / "catalogue.csv"))
 
 
 def test_it_is_current():
@@ -70,15 +73,30 @@ def test_its_counts_are_current():
 
 @pytest.mark.slow
 def test_all_its_counts_are_current():
-    assert text(figures(zoo.list_models())) + "\n" == PAGE, STALE
+    assert text(figures([*ours()])) + "\n" == PAGE, STALE
+
+
+def test_it_leaves_out_what_plugins_add(tiny, monkeypatch, tmp_path):
+    before = text(written())
+    rows = dict(read(catalogue.HERE / "catalogue.csv")[0], default="", file="own.safetensors")
+    table = tmp_path / "own.csv"
+    lines = [{**rows, "name": f"{name}.own"} for name in ("tiny", "resnet18")]
+    table.write_text(csv_text([list(rows), *(list(line.values()) for line in lines)]))
+    known = {model: dict(rows) for model, rows in catalogue._known().items()}
+    monkeypatch.setattr(catalogue, "_known", lambda: known)
+    zoo.register_weights(table)
+    assert {"tiny.own", "resnet18.own"} < {*zoo.list_weights()}
+    assert "tiny" in zoo.list_models()
+    assert "tiny" not in ours()
+    assert text(written()) == before
 
 
 def test_a_change_shows():
     other = {name: f._replace(head=f.head + 1) for name, f in written().items()}
     changed = set(text(other).splitlines()) ^ set(PAGE.splitlines())
-    assert len(changed) == 2 * len(variants())
+    assert len(changed) == 2 * len(ours())
 
 
 def test_it_links_to_papers_alone():
-    papers = {variant.paper.url for variant in variants().values()}
+    papers = {variant.paper.url for variant in ours().values()}
     assert set(re.findall(r"https?://[^\s)]+", PAGE)) == papers

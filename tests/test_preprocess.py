@@ -26,6 +26,7 @@ from zoo.preprocess import (
     KERAS_CAFFE,
     KERAS_TF,
     KERAS_TORCH,
+    PRESETS,
     SLIM,
     SLIM_VGG,
     Preprocess,
@@ -737,3 +738,15 @@ def torchvision():
             patch.syspath_prepend(shim)
             pytest.importorskip("tv_import")
     return pytest.importorskip("torchvision")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_goes_through_a_file_and_takes_other_sizes_and_channels(name):
+    preset = PRESETS[name]
+    assert preset is getattr(preprocess_module, name)
+    assert Preprocess.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+    for in_chans in (1, 3, 4):
+        other = preset.at_size(32).of_channels(in_chans)
+        pixels = other.image(noise(40, 50, in_chans))
+        assert pixels.shape == other.shape == (32, 32, in_chans)
+        assert np.isfinite(other.normalize(pixels[None])).all()

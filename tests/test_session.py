@@ -14,15 +14,11 @@ from training.parallel import Devices
 from training.session import Session, check_batch_norm, class_weights, preprocessing
 from training.sources.base import Arrays, Dataset
 from zoo.errors import ZooError
-from zoo.preprocess import (
-    IMAGENET,
-    KERAS_CAFFE,
-    KERAS_TF,
-    KERAS_TORCH,
-    SLIM,
-    SLIM_VGG,
-    Preprocess,
-)
+from zoo.preprocess import IMAGENET, PRESETS, Preprocess
+
+PICKED = [
+    name for name, preset in PRESETS.items() if preset.interpolation in ("nearest", "tf_bilinear")
+]
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +89,9 @@ def test_classes_count_alike_and_an_empty_one_nothing():
     assert class_weights(of_labels(1, 0, classes=2)) == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("own", [KERAS_TORCH, KERAS_TF, KERAS_CAFFE, SLIM, SLIM_VGG])
-def test_pictures_that_their_source_picks_pixels_of_are_averaged_and_cropped(own):
-    own = own.at_size(160)
+@pytest.mark.parametrize("name", PICKED)
+def test_pictures_that_their_source_picks_pixels_of_are_averaged_and_cropped(name):
+    own = PRESETS[name].at_size(160)
     to_train = preprocessing(own, None, None)
     usual = IMAGENET.at_size(160)  # the shorter side to 8/7 of that, antialiased, and the middle
     assert to_train == replace(usual, mean=own.mean, std=own.std, channels=own.channels)

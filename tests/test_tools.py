@@ -6,14 +6,14 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from tools import tables
+from tools import csv_files
 
 
 def test_what_is_written_is_read_again(tmp_path):
     row = ["plain", "a, b", 'said "yes"', "two\nlines", "", "é"]
-    written = tables.text([["p", "q", "r", "s", "t", "u"], row])
+    written = csv_files.text([["p", "q", "r", "s", "t", "u"], row])
     (tmp_path / "a.csv").write_text(written, "utf-8", newline="")
-    (read,) = tables.read(tmp_path / "a.csv")
+    (read,) = csv_files.read(tmp_path / "a.csv")
     assert list(read.values()) == row
     assert list(csv.reader(written.splitlines(keepends=True)))[1] == row
     assert "\r" not in written

@@ -13,27 +13,18 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+from zoo import preprocess as presets
 from zoo.errors import ZooError
-from zoo.preprocess import (
-    CAFFE,
-    IMAGENET,
-    INCEPTION,
-    KERAS_CAFFE,
-    KERAS_TF,
-    KERAS_TORCH,
-    SLIM,
-    SLIM_VGG,
-    Preprocess,
-)
+from zoo.preprocess import Preprocess
 from zoo.pretrained.catalogue import HERE, OWN, about
-from zoo.registry import list_models
+from zoo.registry import ours
 from zoo.report.count import count
 
-from .tables import Row, read, text
+from .csv_files import Row, read, text
 
 Params = Callable[[str, int], int]  # (network, classes) -> trainable parameters
 
@@ -232,11 +223,11 @@ TORCHVISION_INCEPTION = ("inception_v1", "inception_v3")
 def _torchvision(reference: Path, params: Params) -> Iterator[Entry]:
     for row in read(reference / "torchvision_meta.csv"):
         network = TORCHVISION_NAMES.get(row["model"], row["model"])
-        if network not in _networks():
+        if network not in ours():
             continue
         mean, std = (ast.literal_eval(row[key]) for key in ("mean", "std"))
         if network in TORCHVISION_INCEPTION:
-            mean, std = INCEPTION.mean, INCEPTION.std
+            mean, std = presets.INCEPTION.mean, presets.INCEPTION.std
         tag = TORCHVISION_TAGS[row["weights_enum"].partition(".")[2]]
         features = tag == "tv_features"
         yield _entry(
@@ -295,7 +286,7 @@ def _timm(reference: Path, params: Params) -> Iterator[Entry]:
     for row in read(reference / "timm_meta.csv"):
         network = _timm_name(row["arch"])
         # 640 outputs: CLIP's embedding, which is no classifier
-        if network not in _networks() or not row["license"] or row["num_classes"] == "640":
+        if network not in ours() or not row["license"] or row["num_classes"] == "640":
             continue
         hosted = bool(row["hf_hub_id"])
         if not hosted and not row["url"]:
@@ -370,44 +361,44 @@ KERAS_128 = Preprocess(
 # fmt: off
 KERAS = {
     # model            network               size  preprocessing
-    "Xception":         ("xception",            299, KERAS_TF),
-    "VGG16":            ("vgg16",               224, KERAS_CAFFE),
-    "VGG19":            ("vgg19",               224, KERAS_CAFFE),
-    "ResNet50":         ("resnet50_v1",         224, KERAS_CAFFE),
-    "ResNet101":        ("resnet101_v1",        224, KERAS_CAFFE),
-    "ResNet152":        ("resnet152_v1",        224, KERAS_CAFFE),
-    "ResNet50V2":       ("resnet50_v2",         224, KERAS_TF),
-    "ResNet101V2":      ("resnet101_v2",        224, KERAS_TF),
-    "ResNet152V2":      ("resnet152_v2",        224, KERAS_TF),
-    "InceptionV3":      ("inception_v3",        299, KERAS_TF),
-    "InceptionResNetV2": ("inception_resnet_v2", 299, KERAS_TF),
-    "MobileNet":        ("mobilenet_v1",        224, KERAS_TF),
-    "MobileNetV2":      ("mobilenet_v2",        224, KERAS_TF),
-    "MobileNetV3Small": ("mobilenet_v3_small",  224, KERAS_TF),
-    "MobileNetV3Large": ("mobilenet_v3_large",  224, KERAS_TF),
-    "DenseNet121":      ("densenet121",         224, KERAS_TORCH),
-    "DenseNet169":      ("densenet169",         224, KERAS_TORCH),
-    "DenseNet201":      ("densenet201",         224, KERAS_TORCH),
-    "EfficientNetB0":   ("efficientnet_b0",     224, KERAS_TORCH),
-    "EfficientNetB1":   ("efficientnet_b1",     240, KERAS_TORCH),
-    "EfficientNetB2":   ("efficientnet_b2",     260, KERAS_TORCH),
-    "EfficientNetB3":   ("efficientnet_b3",     300, KERAS_TORCH),
-    "EfficientNetB4":   ("efficientnet_b4",     380, KERAS_TORCH),
-    "EfficientNetB5":   ("efficientnet_b5",     456, KERAS_TORCH),
-    "EfficientNetB6":   ("efficientnet_b6",     528, KERAS_TORCH),
-    "EfficientNetB7":   ("efficientnet_b7",     600, KERAS_TORCH),
-    "EfficientNetV2B0": ("efficientnet_v2_b0",  224, KERAS_TORCH),
-    "EfficientNetV2B1": ("efficientnet_v2_b1",  240, KERAS_TORCH),
-    "EfficientNetV2B2": ("efficientnet_v2_b2",  260, KERAS_TORCH),
-    "EfficientNetV2B3": ("efficientnet_v2_b3",  300, KERAS_TORCH),
+    "Xception":         ("xception",            299, presets.KERAS_TF),
+    "VGG16":            ("vgg16",               224, presets.KERAS_CAFFE),
+    "VGG19":            ("vgg19",               224, presets.KERAS_CAFFE),
+    "ResNet50":         ("resnet50_v1",         224, presets.KERAS_CAFFE),
+    "ResNet101":        ("resnet101_v1",        224, presets.KERAS_CAFFE),
+    "ResNet152":        ("resnet152_v1",        224, presets.KERAS_CAFFE),
+    "ResNet50V2":       ("resnet50_v2",         224, presets.KERAS_TF),
+    "ResNet101V2":      ("resnet101_v2",        224, presets.KERAS_TF),
+    "ResNet152V2":      ("resnet152_v2",        224, presets.KERAS_TF),
+    "InceptionV3":      ("inception_v3",        299, presets.KERAS_TF),
+    "InceptionResNetV2": ("inception_resnet_v2", 299, presets.KERAS_TF),
+    "MobileNet":        ("mobilenet_v1",        224, presets.KERAS_TF),
+    "MobileNetV2":      ("mobilenet_v2",        224, presets.KERAS_TF),
+    "MobileNetV3Small": ("mobilenet_v3_small",  224, presets.KERAS_TF),
+    "MobileNetV3Large": ("mobilenet_v3_large",  224, presets.KERAS_TF),
+    "DenseNet121":      ("densenet121",         224, presets.KERAS_TORCH),
+    "DenseNet169":      ("densenet169",         224, presets.KERAS_TORCH),
+    "DenseNet201":      ("densenet201",         224, presets.KERAS_TORCH),
+    "EfficientNetB0":   ("efficientnet_b0",     224, presets.KERAS_TORCH),
+    "EfficientNetB1":   ("efficientnet_b1",     240, presets.KERAS_TORCH),
+    "EfficientNetB2":   ("efficientnet_b2",     260, presets.KERAS_TORCH),
+    "EfficientNetB3":   ("efficientnet_b3",     300, presets.KERAS_TORCH),
+    "EfficientNetB4":   ("efficientnet_b4",     380, presets.KERAS_TORCH),
+    "EfficientNetB5":   ("efficientnet_b5",     456, presets.KERAS_TORCH),
+    "EfficientNetB6":   ("efficientnet_b6",     528, presets.KERAS_TORCH),
+    "EfficientNetB7":   ("efficientnet_b7",     600, presets.KERAS_TORCH),
+    "EfficientNetV2B0": ("efficientnet_v2_b0",  224, presets.KERAS_TORCH),
+    "EfficientNetV2B1": ("efficientnet_v2_b1",  240, presets.KERAS_TORCH),
+    "EfficientNetV2B2": ("efficientnet_v2_b2",  260, presets.KERAS_TORCH),
+    "EfficientNetV2B3": ("efficientnet_v2_b3",  300, presets.KERAS_TORCH),
     "EfficientNetV2S":  ("efficientnet_v2_s",   384, KERAS_128),
     "EfficientNetV2M":  ("efficientnet_v2_m",   480, KERAS_128),
     "EfficientNetV2L":  ("efficientnet_v2_l",   480, KERAS_128),
-    "ConvNeXtTiny":     ("convnext_tiny",       224, KERAS_TORCH),
-    "ConvNeXtSmall":    ("convnext_small",      224, KERAS_TORCH),
-    "ConvNeXtBase":     ("convnext_base",       224, KERAS_TORCH),
-    "ConvNeXtLarge":    ("convnext_large",      224, KERAS_TORCH),
-    "ConvNeXtXLarge":   ("convnext_xlarge",     224, KERAS_TORCH),
+    "ConvNeXtTiny":     ("convnext_tiny",       224, presets.KERAS_TORCH),
+    "ConvNeXtSmall":    ("convnext_small",      224, presets.KERAS_TORCH),
+    "ConvNeXtBase":     ("convnext_base",       224, presets.KERAS_TORCH),
+    "ConvNeXtLarge":    ("convnext_large",      224, presets.KERAS_TORCH),
+    "ConvNeXtXLarge":   ("convnext_xlarge",     224, presets.KERAS_TORCH),
 }
 # fmt: on
 # Their files without top lack more than our classifier: fc1 and fc2, the convolution after pooling.
@@ -458,10 +449,10 @@ def _percent(alpha: str) -> str:
 def _slim(reference: Path, params: Params) -> Iterator[Entry]:
     for row in _read_weights(reference):
         network = _slim_name(row["model"])
-        if not row["source"].startswith("TF-slim") or network not in _networks():
+        if not row["source"].startswith("TF-slim") or network not in ours():
             continue
         size = int(row["input_size"])
-        preprocess = SLIM_VGG if network.startswith("vgg") else SLIM
+        preprocess = presets.SLIM_VGG if network.startswith("vgg") else presets.SLIM
         usual = size == 224 or not network.startswith("mobilenet")
         yield _entry(
             params,
@@ -501,7 +492,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         file=nin["file"],
         hash=nin["hash"].replace("=", ":"),
         size_mb=_megabytes(params("nin_imagenet", 1000)),
-        preprocess=CAFFE,
+        preprocess=presets.CAFFE,
         licence="unclear",
         classes=1000,
         accuracy=(nin["top1"], nin["top5"]),
@@ -515,7 +506,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         file="googlenet_bvlc.npz",
         hash="sha256:195549711712808d1fbe3aadb1e1035a9f6325f2eb94b6297bba7fea0420f442",
         size_mb=26.0,
-        preprocess=CAFFE,
+        preprocess=presets.CAFFE,
         licence="unrestricted",
         classes=1000,
         notes="BVLC GoogLeNet; no auxiliary classifiers in the file",
@@ -533,7 +524,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             file=f"{network}-{digest[:8]}.th",
             hash=f"sha256:{digest}",
             size_mb=size_mb,
-            preprocess=Preprocess(size=32, resize=32, mean=IMAGENET.mean, std=IMAGENET.std),
+            preprocess=replace(presets.IMAGENET, size=32, resize=32),
             licence="BSD-2-Clause",
             classes=10,
         )
@@ -571,11 +562,6 @@ def _own(_: Path, params: Params) -> Iterator[Entry]:
             classes=len(described["classes"]),
             notes=f"its card is {path.stem}.md",
         )
-
-
-@cache
-def _networks() -> frozenset[str]:
-    return frozenset(list_models())
 
 
 if __name__ == "__main__":

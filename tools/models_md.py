@@ -1,6 +1,8 @@
-"""Write `MODELS.md`: every network and all published weights, from the registry and catalogue.
+"""Write `MODELS.md`: every network and all published weights, from `zoo/models` and the catalogue.
 
-python -m tools.models_md > MODELS.md
+    python -m tools.models_md > MODELS.md
+
+What the plugins of the environment add is left out.
 """
 
 from collections import Counter
@@ -8,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
-from zoo.pretrained.catalogue import Weights, list_weights, weights
-from zoo.registry import list_models, variants
+from zoo.pretrained.catalogue import HERE, Weights, weights
+from zoo.registry import ours
 from zoo.report.card import CIFAR, cited
 from zoo.report.count import count
 from zoo.report.definitions import DEFINITIONS
@@ -17,6 +19,8 @@ from zoo.report.many import count_many
 from zoo.report.table import Column, Table, number, words
 from zoo.text import code, markdown
 from zoo.variant import Variant
+
+from .csv_files import read
 
 
 class Figures(NamedTuple):
@@ -59,7 +63,7 @@ MEANT = ("parameters", "head", "auxiliary heads", "BN statistics", "MACs")
 
 
 def main() -> None:
-    print(text(figures(list_models())))
+    print(text(figures([*ours()])))
 
 
 def figures(names: list[str]) -> dict[str, Figures]:
@@ -71,22 +75,22 @@ def figures(names: list[str]) -> dict[str, Figures]:
 
 
 def cifar_params(name: str) -> int | None:
-    cifar = variants()[name].input_size == CIFAR
+    cifar = ours()[name].input_size == CIFAR
     return count(name, num_classes=10).params if cifar else None
 
 
 def text(counted: Mapping[str, Figures]) -> str:
-    """The page, without a line break at its end; `counted` has every network of the registry."""
+    """The page, without a line break at its end; `counted` has every network of ours."""
     families = {
-        family: list(found) for family, found in groupby(variants().values(), lambda v: v.family)
+        family: list(found) for family, found in groupby(ours().values(), lambda v: v.family)
     }
-    records = [weights(name) for name in list_weights()]
+    records = [weights(row["name"]) for row in read(HERE / "catalogue.csv")]
     parts = [
         "# Networks and weights",
         "<!-- Written by `python -m tools.models_md > MODELS.md`: do not edit. -->",
         introduction(families, records),
         *(
-            section(family, found, counted, [w for w in records if variants()[w.model] in found])
+            section(family, found, counted, [w for w in records if ours()[w.model] in found])
             for family, found in families.items()
         ),
     ]
@@ -96,11 +100,11 @@ def text(counted: Mapping[str, Figures]) -> str:
 def introduction(families: Mapping[str, list[Variant]], records: list[Weights]) -> str:
     measured = sum(w.top1 is not None for w in records)
     restricted = sum(w.non_commercial for w in records)
-    without = [name for name in list_models() if not any(w.model == name for w in records)]
+    without = [name for name in ours() if not any(w.model == name for w in records)]
     links = " · ".join(f"[{family}](#{family})" for family in families)
     parts = [
-        f"{len(list_models())} networks in {len(families)} families, and {len(records)} published "
-        f"weights of {len(list_models()) - len(without)} of them: {measured} with the accuracy "
+        f"{len(ours())} networks in {len(families)} families, and {len(records)} published "
+        f"weights of {len(ours()) - len(without)} of them: {measured} with the accuracy "
         f"that their source states, {restricted} not for commercial use. `zoo info NAME` shows the "
         "card of one network, `zoo weights` what is in the cache.",
         links,

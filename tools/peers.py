@@ -13,7 +13,7 @@ from pathlib import Path
 from zoo.errors import ZooError
 from zoo.report.peers import FILE
 
-from .tables import Row, read, text
+from .csv_files import Row, read, text
 
 # fmt: off
 COLUMNS = (

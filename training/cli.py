@@ -10,8 +10,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from zoo.cli import Commands, _add_format, commands, export_model, table
+from zoo.cli import Commands, _add_format, commands, export_model
 from zoo.errors import ZooError
+from zoo.terminal import table
 from zoo.text import plain
 
 from . import stopping

@@ -4,11 +4,11 @@ import json
 import math
 import sys
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zoo import plotting
 from zoo.paths import write
 from zoo.text import plain
 
@@ -154,7 +154,7 @@ def draw_curves(history: list[Record], path: Path, title: str) -> bool:
     figure.set_layout_engine("constrained", wspace=0.04)
     loss, accuracy, rate = figure.subplots(1, 3)
     names = {"train": "training", "val": "validation"}
-    blue, orange = "#0072B2", "#D55E00"  # Okabe and Ito's, told apart by everyone
+    blue, orange = plotting.BLUE, plotting.VERMILLION
     line: dict[str, Any] = {"marker": ".", "markersize": 4}
     ring: dict[str, Any] = {"marker": "o", "markersize": 8, "markerfacecolor": "none"}
     ring |= {"linestyle": "none", "clip_on": False}
@@ -186,18 +186,10 @@ def draw_curves(history: list[Record], path: Path, title: str) -> bool:
         edge = 0.5 if len(epochs) > 1 else 1  # wide enough for a whole number on the axis
         axes.set_xlim(epochs[0] - edge, epochs[-1] + edge)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plotting.tidy(axes)
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=100.5)
     rate.set_ylim(bottom=0)
     figure.suptitle(plain(title), parse_math=False)
-    save_figure(figure, path)
+    plotting.save(figure, path)
     return True
-
-
-def save_figure(figure: Any, path: Path, **settings: Any) -> None:
-    """Write a matplotlib figure. Letters missing from its font become boxes, without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(path, **settings)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from zoo import plotting
 from zoo.errors import ZooError
 
 from .config import TrainConfig
@@ -55,7 +56,7 @@ class Finding:
             from matplotlib.figure import Figure
         except ImportError:
             return False
-        blue, orange = "#0072B2", "#D55E00"
+        blue, orange = plotting.BLUE, plotting.VERMILLION
         figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
         axes = figure.subplots()
         axes.semilogx(self.rates, self.losses, color=blue)
@@ -69,10 +70,9 @@ class Finding:
         lowest = int(np.argmin(self.losses))
         # the fall is what counts; the rise after it would dwarf it
         axes.set_ylim(0.97 * self.losses[lowest], 1.1 * max(self.losses[: lowest + 1]))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plotting.tidy(axes)
         axes.legend(loc="upper left", framealpha=1, edgecolor="none")  # over the line
-        figure.savefig(path, format="png")
+        plotting.save(figure, path)
         return True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from zoo import plotting
 from zoo.errors import ZooError
 
 from .config import TrainConfig
@@ -262,16 +263,15 @@ def draw_schedule(
     figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     marker = "." if len(at) < 50 else None
-    axes.plot(at / steps_per_epoch, rates, color="#0072B2", marker=marker)
+    axes.plot(at / steps_per_epoch, rates, color=plotting.BLUE, marker=marker)
     axes.set(xlabel="epoch", ylabel="learning rate")
     axes.set_xlim(0, steps / steps_per_epoch)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plotting.tidy(axes)
     axes.set_title(schedule_facts(config, rates, steps, steps_per_epoch), fontsize="medium")
     try:
-        figure.savefig(path, format="png")
+        plotting.save(figure, path)
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}") from error
     return True

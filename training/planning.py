@@ -18,7 +18,8 @@ from zoo.layers import Network
 from zoo.registry import find
 from zoo.report.card import FIGURES, percent, quantity
 from zoo.report.count import count
-from zoo.report.table import Table, fill, shape
+from zoo.report.table import Table, shape
+from zoo.terminal import fill
 
 from . import memory, topologies
 from .absent import Compiler, Cost, Overflow, Pictures, compiler, outlined

@@ -181,8 +181,8 @@ def _norm(arrays: list[jax.Array]) -> jax.Array:
 def _distribution(arrays: list[jax.Array]) -> dict[str, jax.Array]:
     arrays = [x.astype(jnp.float32).ravel() for x in arrays]
     count = sum(x.size for x in arrays)
-    mean = sum(x.sum() for x in arrays) / count
-    std = jnp.sqrt(sum(((x - mean) ** 2).sum() for x in arrays) / count)
+    mean = jnp.stack([x.sum() for x in arrays]).sum() / count
+    std = jnp.sqrt(jnp.stack([((x - mean) ** 2).sum() for x in arrays]).sum() / count)
     sample = jnp.concatenate([x[:: 1 + count // SAMPLE] for x in arrays])
     edges = jnp.linspace(sample.min(), sample.max(), BINS + 1)
     below = (sample[:, None] < edges[1:-1]).sum(0)  # a jnp.histogram scatters, which is slow
@@ -212,15 +212,11 @@ def _row(name: str, values: dict[str, Any]) -> LayerProbe:
     dead = activations.pop("dead", None)
 
     def of(moments: dict[str, Any]) -> Distribution | None:
-        return (
-            Distribution(
-                *(float(moments[key]) for key in ("mean", "std", "norm")),
-                tuple(moments["edges"].tolist()),
-                tuple(moments["counts"].tolist()),
-            )
-            if moments
-            else None
-        )
+        if not moments:
+            return None
+        mean, std, norm = (float(moments[key]) for key in ("mean", "std", "norm"))
+        edges, counts = (tuple(moments[key].tolist()) for key in ("edges", "counts"))
+        return Distribution(mean, std, norm, edges, counts)
 
     return LayerProbe(
         name,

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import zoo
+from zoo import plotting
 from zoo.layers import Network
 from zoo.paths import write as write_whole
 from zoo.reading import read_picture
@@ -28,7 +29,7 @@ from zoo.wrapped import Wrapped
 from .config import TrainConfig
 from .data import Dataset, Files, Source
 from .evaluation import Predictions, interval, predict_all
-from .logging import Record, best_of, draw_curves, save_figure
+from .logging import Record, best_of, draw_curves
 from .parallel import Devices
 from .sources.base import Tagged
 
@@ -587,5 +588,5 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     )
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class")
-    save_figure(figure, path, bbox_inches="tight")
+    plotting.save(figure, path, bbox_inches="tight")
     return True

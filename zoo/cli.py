@@ -5,12 +5,13 @@ Nothing here imports jax before a command runs, so that `zoo --help` is quick.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ZooError, unknown
 from .switches import WITHOUT
+from .terminal import table
 from .text import plain
 
 if TYPE_CHECKING:
@@ -234,19 +235,6 @@ def _add_format(
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Format rows under a head, the first `left` columns flush left, the others flush right."""
-    lines = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def cell(column: int, text: str) -> str:
-        return text.ljust(widths[column]) if column < left else text.rjust(widths[column])
-
-    return "\n".join(
-        "  ".join(cell(i, text) for i, text in enumerate(line)).rstrip() for line in lines
-    )
-
-
 def _list(args: argparse.Namespace) -> None:
     from .registry import list_models, variants
 
@@ -254,7 +242,7 @@ def _list(args: argparse.Namespace) -> None:
     if not found:
         raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
     rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in found]
-    print(table(("network", "also called", "paper"), rows, left=3))
+    print(table(("network", "also called", "paper"), rows, left=range(3)))
 
 
 def _env(args: argparse.Namespace) -> None:
@@ -267,8 +255,8 @@ def _env(args: argparse.Namespace) -> None:
 
 def _params(args: argparse.Namespace) -> None:
     from .registry import find
-    from .report import tables
     from .report.claims import claims
+    from .report.count_tables import networks
     from .report.many import count_many
     from .report.peers import against
 
@@ -298,11 +286,7 @@ def _params(args: argparse.Namespace) -> None:
                 without=args.without,
                 on_done=bar.update,
             )
-        found = (
-            [c.table() for c in counts]
-            if args.layers
-            else [tables.networks(counts, args.batch_size)]
-        )
+        found = [c.table() for c in counts] if args.layers else [networks(counts, args.batch_size)]
     print(_rendered(found, args.format))
 
 
@@ -373,7 +357,8 @@ def _weights(args: argparse.Namespace) -> None:
         )
         for w in found
     ]
-    print(table(("weights", "licence", "check", "cached", "MB", "top-1", "top-5"), rows, left=4))
+    head = ("weights", "licence", "check", "cached", "MB", "top-1", "top-5")
+    print(table(head, rows, left=range(4)))
 
 
 def _convert(args: argparse.Namespace) -> None:

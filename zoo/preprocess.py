@@ -340,6 +340,8 @@ SLIM_VGG = Preprocess(
     mean=(123.68 / 255, 116.78 / 255, 103.94 / 255),
     std=(1 / 255, 1 / 255, 1 / 255),
 )
+# All of the above by name.
+PRESETS = {name: value for name, value in vars().items() if isinstance(value, Preprocess)}
 
 
 def _array(picture: "Image.Image") -> np.ndarray:

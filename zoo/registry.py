@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cache, partial
@@ -29,7 +30,13 @@ def variants() -> dict[str, Variant]:
 
 @cache
 def _known() -> dict[str, Variant]:
-    """Ours, each family in its file's order, and what was registered so far."""
+    """Ours, and what was registered so far."""
+    return dict(ours())
+
+
+@cache
+def ours() -> Mapping[str, Variant]:
+    """The variants of `models/`, each family in its file's order, without those of plugins."""
     found: dict[str, Variant] = {}
     for module in sorted(pkgutil.iter_modules(models.__path__), key=lambda m: m.name):
         for variant in importlib.import_module(f"{models.__name__}.{module.name}").VARIANTS:

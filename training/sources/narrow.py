@@ -34,7 +34,8 @@ class Relabelled:
     @cached_property
     def labels(self) -> np.ndarray:
         """The new labels, int64 [N]."""
-        return np.asarray(self.numbers)[labels_of(self.source)]
+        labels: np.ndarray = np.asarray(self.numbers)[labels_of(self.source)]
+        return labels
 
     def contents(self, classes: int) -> list[Content]:
         """What the pictures are, whatever their labels."""

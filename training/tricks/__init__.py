@@ -1,8 +1,8 @@
 """The article's tricks, each as an experiment: what it buys, measured.
 
-The project grew from an article, "深度学习技巧1" (deep learning tricks, part 1), on why deep networks
-are hard to train and which tricks made it possible. Each file states one claim and the trainings
-that test it; `zoo tricks run NAME` does them.
+The project grew from an article, "深度学习技巧1" (deep learning tricks, part 1), on why deep
+networks are hard to train and which tricks made it possible. Each file states one claim and the
+trainings that test it; `zoo tricks run NAME` does them.
 """
 
 import importlib

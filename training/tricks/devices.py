@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from zoo.plotting import styled
 
 from zoo import plotting
 from zoo.errors import ZooError
+from zoo.plotting import styled
 
 from ..config import TrainConfig
 from ..parallel import Devices
@@ -125,8 +125,7 @@ def run(
         [sys.executable, "-m", __name__],
         input=json.dumps([config.to_dict(), counts]),
         env={**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

@@ -1,8 +1,10 @@
 """All together: the tricks added one by one to one network."""
 
+from typing import Any
+
 from .experiment import ACCURACY, TRAIN_LOSS, Figure, Pair, Trick
 
-STEPS = {
+RUNGS: dict[str, dict[str, Any]] = {
     "before the tricks": dict(
         act="sigmoid",
         init="normal(0.01)",
@@ -26,11 +28,11 @@ STEPS = {
 }
 
 
-def ladder() -> dict[str, dict[str, object]]:
+def ladder() -> dict[str, dict[str, Any]]:
     """Each rung with all changes before it."""
-    so_far: dict[str, object] = {}
+    so_far: dict[str, Any] = {}
     rungs = {}
-    for name, change in STEPS.items():
+    for name, change in RUNGS.items():
         so_far = {**so_far, **change}
         rungs[name] = so_far
     return rungs

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.plotting import DASHES, LINES, styled
-
 from zoo import plotting
+from zoo.plotting import DASHES, LINES, styled
 
 from .runner import Training
 from .verdict import Outcome, mean_and_interval

@@ -94,7 +94,7 @@ def _section(section: Section, folder: Path) -> str:
         [
             f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>',
             f"<blockquote>{html.escape(section.claim)}</blockquote>",
-            f'<p>Source: <a href="{html.escape(section.url)}">{html.escape(section.source)}</a></p>',
+            _link(section),
             *(f"<p>{text}</p>" for text in paragraphs),
             _table(section.beside()),
             f'<div class="pictures">{"".join(pictures)}</div>',
@@ -103,6 +103,11 @@ def _section(section: Section, folder: Path) -> str:
             f'<p class="faint">{made}</p></section>',
         ]
     )
+
+
+def _link(section: Section) -> str:
+    url, source = html.escape(section.url), html.escape(section.source)
+    return f'<p>Source: <a href="{url}">{source}</a>.</p>'
 
 
 def _table(table: Table) -> str:

@@ -23,7 +23,8 @@ TRICK = Trick(
     quick=dict(epochs=1, per_class=16),
     also=(ACCURACY,),
     probed=True,
-    predicts="At 20 layers both learn; at 56 the plain network is behind, at 110 it does not learn. Its gradients at the "
-    "first step grow towards the stem, the residual network's hardly do.",
+    predicts="At 20 layers both learn; at 56 the plain network is behind, at 110 it does not "
+    "learn. Its gradients at the first step grow towards the stem, the residual network's hardly "
+    "do.",
     refuted_by="a plain network of 110 layers as good as the residual one.",
 )

@@ -53,12 +53,12 @@ def run(
             file=sys.stderr,
         )
     outcome = Outcome(runner.trick, runner.run(seeds))
-    section = describe(outcome, folder, runner, command)
+    section = describe(outcome, folder, command)
     section.save(folder)
     return section
 
 
-def describe(outcome: Outcome, folder: Path, runner: Runner, command: str) -> Section:
+def describe(outcome: Outcome, folder: Path, command: str) -> Section:
     """The section of an experiment."""
     trick = outcome.trick
     effects = [outcome.effect(pair) for pair in trick.pairs]

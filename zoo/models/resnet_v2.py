@@ -24,6 +24,8 @@ from ..layers import (
     activated,
     batch_norm,
     last,
+    observed,
+    scope,
 )
 from ..variant import Paper, Variant
 from .resnet import DEPTHS, HEAD
@@ -80,8 +82,8 @@ class PreActResidual(Skippable):
         if self.plain:
             return y
         if self.projection is not None:
-            with jax.named_scope("projection"):
-                return y + self.projection(active)
+            with scope("projection"):
+                return y + observed(self.projection(active))
         return y + (x if self.skip is None else self.skip(x))
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from ..context import Spec
 from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import abstract, find
+from ..terminal import fill
 from ..text import link, markdown, markdown_link
 from ..variant import Paper, Variant
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
-from .table import Column, Table, fill, number, shape, words
+from .table import Column, Table, number, shape, words
 
 CIFAR = 32  # pixels: networks of this size are published for CIFAR-10
 IMAGE = "one image; of n, n times that"

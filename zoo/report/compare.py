@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ZooError
 from ..paths import write
+from ..plotting import DPI, encode, need_matplotlib
 from ..pretrained.catalogue import Weights, weights
 from ..registry import find, list_models
 from ..variant import Variant
-from . import definitions, pictures
+from . import definitions, plots
 from .count import Count
 from .many import count_many
 from .page import page
@@ -90,7 +91,7 @@ class Comparison:
         Raises:
           ZooError: matplotlib is not installed.
         """
-        return {name: draw(self.entries) for name, draw in pictures.PICTURES.items()}
+        return {name: draw(self.entries) for name, draw in plots.PLOTS.items()}
 
     def html(self) -> str:
         """The page: complete in itself, for a browser without a network."""
@@ -110,7 +111,7 @@ class Comparison:
         files: dict[str, bytes] = {}
         for name, figure in self.figures().items():
             for suffix in ("png", "svg"):
-                files[f"{name}.{suffix}"] = pictures.render(figure, suffix)
+                files[f"{name}.{suffix}"] = encode(figure, suffix, dpi=2 * DPI)
         files["compare.html"] = self.html().encode()
         table = self.table()
         for form in ("csv", "md", "json"):
@@ -168,7 +169,7 @@ def ready(folder: str | Path) -> Path:
     Raises:
       ZooError: it cannot be made or written, or matplotlib is not installed.
     """
-    pictures.need_matplotlib()
+    need_matplotlib()
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)

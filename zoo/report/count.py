@@ -101,7 +101,7 @@ class Count:
 
     def table(self) -> "Table":
         """By stage, block and layer."""
-        from .tables import layers
+        from .count_tables import layers
 
         return layers(self)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from ..context import Spec
 from ..registry import abstract, find
+from ..terminal import fill
 from .count import Count, StageCount
 from .describe import LEGEND, stages
 from .many import count_many
-from .table import Column, Table, fill, number, shape
+from .table import Column, Table, number, shape
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import csv
 import html
 import io
 import json
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import terminal
 from ..errors import ZooError, unknown
 from ..text import cell, markdown
 
@@ -32,17 +32,6 @@ def words(value: Any) -> str:
 def shape(value: Sequence[int]) -> str:
     """Shows a shape: "56x56x64"."""
     return "x".join(map(str, value))
-
-
-def fill(text: str, width: int, indent: str = "  ") -> str:
-    """Text in lines of `width` characters, the second and later ones indented; URLs stay whole."""
-    return textwrap.fill(
-        text,
-        width,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 @dataclass(frozen=True)
@@ -75,40 +64,17 @@ class Table:
             raise unknown("format", form, FORMATS)
         return str(getattr(self, form)())
 
-    def text(self, width: int = 80) -> str:
-        """For a terminal of `width` characters.
+    def text(self, width: int | None = None) -> str:
+        """For a terminal of `width` characters; None: as wide as the terminal is.
 
         Columns that do not fit beside the others follow below, the first one repeated; text too
         wide even so is cut.
         """
-        headings = [
-            [column.heading]
-            if column.left
-            else textwrap.wrap(column.heading, HEADING, break_long_words=False)
-            for column in self.columns
-        ]
-        tall = max(map(len, headings))
-        head = list(zip(*([""] * (tall - len(h)) + h for h in headings), strict=True))
-        lines = [*head, *self._shown()]
-        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-        widths[0] = min(widths[0], width // 2)
-        blocks = [[0]]
-        for i in range(1, len(widths)):
-            if len(blocks[-1]) > 1 and sum(widths[j] + 2 for j in blocks[-1]) + widths[i] > width:
-                blocks.append([0])
-            blocks[-1].append(i)
-            widths[i] = min(widths[i], width - widths[0] - 2)
-
-        def fitted(i: int, text: str) -> str:
-            if len(text) > widths[i]:
-                text = text[: widths[i] - 1] + "…"
-            return text.ljust(widths[i]) if self.columns[i].left else text.rjust(widths[i])
-
-        body = "\n\n".join(
-            "\n".join("  ".join(fitted(i, line[i]) for i in block).rstrip() for line in lines)
-            for block in blocks
-        )
-        notes = [fill(note, width) for note in self.notes]
+        width = width or terminal.line_width()
+        left = {i for i, column in enumerate(self.columns) if column.left}
+        head = [column.heading for column in self.columns]
+        body = terminal.table(head, self._shown(), left, width=width, heading=HEADING)
+        notes = [terminal.fill(note, width) for note in self.notes]
         return "\n".join([body, *([""] if notes else []), *notes])
 
     def md(self) -> str:

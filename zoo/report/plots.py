@@ -1,20 +1,40 @@
-"""Pictures of a comparison, by matplotlib without a display.
+"""The plots of a comparison: accuracy, parameters by kind and by depth, receptive fields."""
 
-Colours are Okabe and Ito's, told apart by everyone (https://jfly.uni-koeln.de/color/);
-marker shapes and dashes tell more than eight apart.
-"""
-
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ZooError
+from .. import plotting
+from ..plotting import (
+    BLACK,
+    BLUE,
+    DPI,
+    FAINT,
+    GREEN,
+    INK,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    STYLE,
+    TEXT,
+    TITLE,
+    VERMILLION,
+    styled,
+)
 from .count import KINDS
+from .curves import (
+    fields,
+    fields_by_depth,
+    frontier,
+    parameters_by_depth,
+    parameters_by_kind,
+    representatives,
+)
 from .labels import Box, Placed, Point, apart, place
 
 if TYPE_CHECKING:
@@ -23,75 +43,21 @@ if TYPE_CHECKING:
 
     from .compare import Entry
 
-# fmt: off
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILLION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
-COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW, "#4D4D4D")  # of families
-LINES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # yellow is too light for a line
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)))
-MARKERS = {"o": math.pi / 4, "s": 1.0, "D": 1.0, "^": 0.5, "v": 0.5}  # areas at side 1
-KIND_COLOURS = dict(zip(
-    KINDS, (PURPLE, BLUE, ORANGE, SKY, VERMILLION, GREEN, "#999999"), strict=True
-))
-# fmt: on
 Draw = Callable[["Sequence[Entry]"], "Figure"]
-INK, FAINT, GRID = "#222222", "#5F5F5F", "#DDDDDD"
 
 WIDTH = 12.0  # inches: 1200 pixels at DPI
-DPI = 100  # of the layout; PNG files have twice as many
-BARS = 30  # networks in a picture of bars, at most
+BARS = 30  # networks in a plot of bars, at most
 CURVES = 12  # and of lines
-SMALL, TEXT, TITLE = 8, 9.5, 14  # points
-
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "zoo",  # the same picture is the same file
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": TEXT,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-}
+KIND_COLOURS = dict(
+    zip(KINDS, (PURPLE, BLUE, ORANGE, SKY, VERMILLION, GREEN, "#999999"), strict=True)
+)
+DARK = ("convolution", "fully connected", "batch norm")  # the kinds with white numbers on them
 
 
-def need_matplotlib() -> None:
-    """Raises a ZooError where matplotlib is not installed."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise ZooError("pictures need matplotlib: pip install matplotlib") from None
+# --- the plots -----------------------------------------------------------------------------------
 
 
-def render(figure: "Figure", form: str) -> bytes:
-    """The file of a picture, "png" or "svg"; the same picture gives the same bytes."""
-    import matplotlib
-
-    data = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(data, format=form, dpi=2 * DPI, metadata=metadata)
-    return data.getvalue()
-
-
-def _styled(draw: Draw) -> Draw:
-    @wraps(draw)
-    def drawn(entries: "Sequence[Entry]") -> "Figure":
-        need_matplotlib()
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            return draw(entries)
-
-    return drawn
-
-
-# --- the pictures --------------------------------------------------------------------------------
-
-
-@_styled
+@styled
 def bubble(entries: "Sequence[Entry]") -> "Figure":
     """Top-1 accuracy against MACs; the area of a bubble is the number of parameters."""
     from matplotlib.lines import Line2D
@@ -124,7 +90,7 @@ def bubble(entries: "Sequence[Entry]") -> "Figure":
     largest = max((e.count.params for e, _, _ in shown), default=1)
     per_parameter = 1500 / largest  # square points
     styles = _family_styles([e for e, _, _ in shown])
-    best = _frontier([(x, y) for _, x, y in shown])
+    best = frontier([(x, y) for _, x, y in shown])
     if len(best) > 2:
         line = [shown[i] for i in best]
         axes.plot([x for _, x, _ in line], [y for *_, y in line], color="#9A9A9A", lw=0.8, zorder=1)
@@ -192,13 +158,13 @@ def bubble(entries: "Sequence[Entry]") -> "Figure":
     return figure
 
 
-@_styled
+@styled
 def kinds(entries: "Sequence[Entry]") -> "Figure":
     """Where the parameters are: their share by kind of layer, a bar a network."""
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
-    shown, rule = representatives(entries, BARS, _parameters_by_kind)
+    shown, rule = representatives(entries, BARS, parameters_by_kind)
     bar = 0.28 if len(shown) > 6 else 0.42  # inches
     notes = ["Right of the bars: trainable parameters, head included, auxiliary heads not.", *rule]
     height = 1.75 + 0.16 * len(notes) + bar * len(shown)
@@ -219,7 +185,7 @@ def kinds(entries: "Sequence[Entry]") -> "Figure":
             if share >= 4:
                 axes.text(
                     start + share / 2, row, f"{share:.0f}", ha="center", va="center",
-                    fontsize=SMALL, color="white" if kind in _DARK else BLACK,
+                    fontsize=SMALL, color="white" if kind in DARK else BLACK,
                 )  # fmt: skip
         starts += shares
     for row, e in enumerate(shown):
@@ -240,13 +206,10 @@ def kinds(entries: "Sequence[Entry]") -> "Figure":
     return figure
 
 
-_DARK = ("convolution", "fully connected", "batch norm")  # what has white numbers on it
-
-
-@_styled
+@styled
 def depth(entries: "Sequence[Entry]") -> "Figure":
     """How parameters pile up from the first layer to the last, a line a network."""
-    shown, rule = representatives(entries, CURVES, _parameters_by_depth)
+    shown, rule = representatives(entries, CURVES, parameters_by_depth)
     notes = [
         "Convolutions and fully connected layers in the order of computation, each with its norm.",
         *rule,
@@ -258,7 +221,7 @@ def depth(entries: "Sequence[Entry]") -> "Figure":
     axes.set_ylabel("share of the parameters so far (%)")
     names, colours, curves = [], [], []
     for i, e in enumerate(shown):
-        points = 100 * _parameters_by_depth(e)
+        points = 100 * parameters_by_depth(e)
         colour, dash = _line_style(i)
         axes.plot(*points.T, color=colour, ls=dash, lw=1.8)
         names.append(e.name)
@@ -282,13 +245,13 @@ def depth(entries: "Sequence[Entry]") -> "Figure":
     return figure
 
 
-@_styled
+@styled
 def receptive_field(entries: "Sequence[Entry]") -> "Figure":
     """What one position of each stage sees of the input, a line a network."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    bounded = [e for e in entries if len(_fields(e)) > 1]
-    shown, rule = representatives(bounded, CURVES, _field_curve)
+    bounded = [e for e in entries if len(fields(e)) > 1]
+    shown, rule = representatives(bounded, CURVES, fields_by_depth)
     notes = [
         "Stages before global pooling, after which every position sees the whole image;"
         " squeeze-and-excite gates left out."
@@ -307,12 +270,12 @@ def receptive_field(entries: "Sequence[Entry]") -> "Figure":
     axes.set_ylabel("receptive field, side (pixels), log scale")
     top = 1.0
     for i, e in enumerate(shown):
-        points = _fields(e)
+        points = fields(e)
         colour, dash = _line_style(i)
         axes.plot(*points.T, color=colour, ls=dash, lw=1.8, marker="o", ms=4, clip_on=False)
         top = max(top, points[:, 1].max())
     inputs = Counter(e.count.input_size for e in shown)
-    low = min((_fields(e)[0, 1] for e in shown), default=1)
+    low = min((fields(e)[0, 1] for e in shown), default=1)
     axes.set_ylim(max(low / 1.4, 1), max(top, *inputs, 2) * 1.35)
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=30))
     axes.yaxis.set_minor_locator(LogLocator(subs=()))
@@ -328,7 +291,7 @@ def receptive_field(entries: "Sequence[Entry]") -> "Figure":
             bbox=dict(fc="white", ec="none", pad=0.6, alpha=0.8),
         )  # fmt: skip
     # names at the ends of the lines, moved apart
-    ends = [axes.transData.transform(_fields(e)[-1]) for e in shown]
+    ends = [axes.transData.transform(fields(e)[-1]) for e in shown]
     frame = axes.get_window_extent()
     heights = apart([y for _, y in ends], 15, frame.y0, frame.y1 + 10)
     for i, (name, (x, y), height) in enumerate(zip(names, ends, heights, strict=True)):
@@ -338,7 +301,7 @@ def receptive_field(entries: "Sequence[Entry]") -> "Figure":
     return figure
 
 
-PICTURES: dict[str, Draw] = {
+PLOTS: dict[str, Draw] = {
     "bubble": bubble,
     "kinds": kinds,
     "depth": depth,
@@ -346,92 +309,12 @@ PICTURES: dict[str, Draw] = {
 }
 
 
-def representatives(
-    entries: "Sequence[Entry]",
-    limit: int,
-    curve: "Callable[[Entry], np.ndarray]",
-) -> "tuple[list[Entry], list[str]]":
-    """At most `limit` networks, and the rule that chose them where that is not all.
-
-    Of each family the first with default weights stands for it. Where those are too many, or few,
-    the networks whose curves [N, 2], its x from 0 upwards, lie farthest apart are taken or added.
-    """
-    if len(entries) <= limit:
-        return list(entries), []
-    families: dict[str, Any] = {}
-    for e in sorted(entries, key=lambda e: e.weights is None):
-        families.setdefault(e.variant.family, e)
-    first = [i for i, e in enumerate(entries) if families[e.variant.family] is e]
-    rule = f"Of {len(entries)} networks the first of each family that has default weights"
-    if limit // 2 < len(first) <= limit:
-        return [entries[i] for i in first], [f"{rule}."]
-    if len(first) > limit:
-        pool, taken, rule = first, first[:1], f"{rule}, and of these the {limit} most unlike."
-    else:
-        pool, taken = list(range(len(entries))), first
-        rule = f"{rule}, and of the others the {limit - len(first)} most unlike."
-    shapes = {i: _shape(curve(entries[i])) for i in pool}
-    taken = list(taken)
-    while len(taken) < limit:
-        rest = [i for i in pool if i not in taken]
-        taken.append(
-            max(rest, key=lambda i: min(np.abs(shapes[i] - shapes[j]).mean() for j in taken))
-        )
-    return [entries[i] for i in sorted(taken)], [rule]
-
-
-def _shape(points: np.ndarray) -> np.ndarray:
-    """A curve [N, 2] at 50 places along its x, stretched to the same length for all."""
-    x, y = points.T
-    places: np.ndarray = np.interp(np.linspace(0, 1, 50), x / max(x.max(), 1e-9), y)
-    return places
-
-
-def _parameters_by_depth(entry: "Entry") -> np.ndarray:
-    """[layers + 1, 2]: share of the layers passed and of the parameters so far, 0 to 1."""
-    params = [layer.params for layer in entry.count.layers if layer.macs]
-    total = np.concatenate([[0], np.cumsum(params)])
-    return np.stack([np.linspace(0, 1, len(total)), total / max(total[-1], 1)], axis=1)
-
-
-def _parameters_by_kind(entry: "Entry") -> np.ndarray:
-    """[kinds, 2]: the number of a kind, and its share of the parameters."""
-    shares = [entry.count.by_kind[kind] / entry.count.params for kind in KINDS]
-    return np.stack([np.arange(len(KINDS)), shares], axis=1)
-
-
-def _fields(entry: "Entry") -> np.ndarray:
-    """[stages, 2]: share of them passed, in percent, and receptive field in pixels."""
-    fields = [s.receptive_field for s in entry.count.stages if s.receptive_field is not None]
-    passed = 100 * np.arange(1, len(fields) + 1) / max(len(fields), 1)
-    return np.stack([passed, np.array(fields, dtype=float)], axis=1)
-
-
-def _field_curve(entry: "Entry") -> np.ndarray:
-    points = _fields(entry)
-    return np.stack([points[:, 0], np.log2(points[:, 1])], axis=1)
-
-
-def _frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The points (cost, gain) that no other one beats at both, by rising cost."""
-    best, found = -math.inf, []
-    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[i][1] > best:
-            best = points[i][1]
-            found.append(i)
-    return found
-
-
-# --- what the pictures share ---------------------------------------------------------------------
+# --- what the plots share -------------------------------------------------------------------------
 
 
 def _figure(height: float, title: str, notes: Sequence[str]) -> "Figure":
     """An empty figure of `height` inches with its title, and notes at its foot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = plotting.figure(WIDTH, height)
     figure.text(0.2 / WIDTH, 1 - 0.2 / height, title, fontsize=TITLE, weight="bold", va="top")
     figure.text(
         0.2 / WIDTH, 0.12 / height, "\n".join(notes), fontsize=SMALL, color=FAINT, va="bottom",
@@ -452,9 +335,7 @@ def _axes(figure: "Figure", left: float, right: float, top: float = 0.65) -> "Ax
     bottom = 0.72 + figure.notes_height  # type: ignore[attr-defined]
     size = (WIDTH - left - right) / WIDTH, (height - bottom - top) / height
     axes: Axes = figure.add_axes((left / WIDTH, bottom / height, *size))
-    axes.grid(color=GRID, lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plotting.tidy(axes)
     return axes
 
 
@@ -462,14 +343,16 @@ def _family_styles(entries: "Sequence[Entry]") -> dict[str, tuple[str, str]]:
     """Marker and colour of each family, in order of appearance."""
     families = list(dict.fromkeys(e.variant.family for e in entries))
     markers = list(MARKERS)
+    colours = plotting.AREAS
     return {
-        family: (markers[i // len(COLOURS) % len(markers)], COLOURS[i % len(COLOURS)])
+        family: (markers[i // len(colours) % len(markers)], colours[i % len(colours)])
         for i, family in enumerate(families)
     }
 
 
 def _line_style(i: int) -> tuple[str, Any]:
-    return LINES[i % len(LINES)], DASHES[i // len(LINES) % len(DASHES)]
+    lines, dashes = plotting.LINES, plotting.DASHES
+    return lines[i % len(lines)], dashes[i // len(lines) % len(dashes)]
 
 
 def _size_legend(
