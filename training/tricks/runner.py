@@ -4,7 +4,6 @@ A training is a file of its own, named by its settings: what is there is not tra
 an experiment can be stopped at any point and continued by the same command.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -26,13 +25,20 @@ from zoo.registry import list_models, register
 from .. import evaluation
 from ..config import TrainConfig
 from ..parallel import Devices
-from ..probe import measure, read
-from ..session import Session
+from ..phases import Phase
+from ..probe import probe
+from ..session import Assembly, Session
 from ..state import no_totals, put_together
 from .experiment import PRETRAINED, Settings, Trick
 
 SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
 LOOKS = 40  # at the training loss, in a training
+PERIOD = 64  # learning rates in the state
+# what changes the learning rates, which are no part of a program, and nothing else
+RATES = (
+    *("learning_rate", "schedule", "warmup", "decay_rate", "decay_epochs", "milestones"),
+    "epochs",
+)
 FLOPS_OF_A_CORE = 2e10  # a second, of training small networks
 COMPILING = 15.0  # seconds, of a network
 
@@ -74,21 +80,22 @@ class Runner:
       trick: the experiment.
       folder: where it keeps them.
       asked: settings of the user's, for all arms.
-      quick: see `Trick.config`; one rate of each arm and one point are tried.
+      quick: see `Trick.config`; the arms of the first pair, one rate and one point are tried.
     """
 
     def __init__(
         self, trick: Trick, folder: Path, asked: Settings | None = None, *, quick: bool = False
     ):
         if quick:
-            axis = trick.axis and (trick.axis[0], trick.axis[1][-1:])
-            trick = replace(trick, rates=trick.rates[:1], axis=axis)
+            pair, axis = trick.pairs[0], trick.axis and (trick.axis[0], trick.axis[1][:1])
+            arms = {name: trick.arms[name] for name in (pair.without, pair.with_it)}
+            trick = replace(trick, arms=arms, pairs=(pair,), rates=trick.rates[:1], axis=axis)
         self.trick, self.folder, self.asked = trick, folder, dict(asked or {})
         self.quick = quick
         for variant in trick.networks:
             if variant.name not in list_models():
                 register(variant)
-        self._programs: dict[str, Any] = {}  # compiled steps
+        self._programs: dict[str, tuple[Any, Any]] = {}  # compiled steps
         self._last: Any = None  # the network of the last training
 
     def cell(self, arm: str, point: Any, rate: float | None, seed: int) -> Cell:
@@ -185,61 +192,19 @@ class Runner:
         devices = Devices(config.engine)
         devices.check_batch(config.batch_size)
         session.check(len(devices))
-        epochs: list[dict[str, float]] = []
         losses: list[tuple[int, float]] = []
+        epochs: list[dict[str, float]] = []
         record: dict[str, Any] = dict(
             trick=self.trick.name, arm=cell.arm, point=cell.point, config=config.to_dict()
         )
-        every = max(config.epochs * session.steps_per_epoch // LOOKS, 1)
+        if self.trick.probed:
+            record["probe"] = _probed(session)
         batches = session.train_batches()
         for phase in session.phases:
-            parts = session.assemble(phase)
-            step, eval_step = self._compiled(session, parts, devices, phase)
-            state = devices.replicate(parts.start(phase.start * session.steps_per_epoch))
-            if self.trick.probed and not epochs:
-                record["probe"] = _probed(session, parts, next(session.train_batches()))
-            for epoch in range(phase.start, phase.stop):
-                rates = devices.replicate(
-                    parts.rates((epoch - phase.start) * session.steps_per_epoch)
-                )
-                state = replace(state, inputs={**state.inputs, "rates": rates})
-                started, before = time.perf_counter(), (0.0, 0.0)
-                for i in range(session.steps_per_epoch):
-                    state = step(state, devices.shard(next(batches)))
-                    done = epoch * session.steps_per_epoch + i + 1
-                    if done % every == 0:
-                        now = float(state.totals["loss"]), float(state.totals["count"])
-                        loss = (now[0] - before[0]) / (now[1] - before[1])
-                        losses.append((done, loss if math.isfinite(loss) else math.nan))
-                        before = now
-                seconds = time.perf_counter() - started
-                train = evaluation.means(state.totals)
-                val = evaluation.run(
-                    eval_step,
-                    devices,
-                    state.weights,
-                    state.stats,
-                    session.val_batches(),
-                    parts.metrics,
-                )
-                epochs.append(
-                    dict(
-                        step=(epoch + 1) * session.steps_per_epoch,
-                        train_loss=train.loss,
-                        train_accuracy=train.accuracy,
-                        val_loss=val.loss,
-                        val_accuracy=val.accuracy,
-                        images_per_second=session.steps_per_epoch * config.batch_size / seconds,
-                    )
-                )
-                tell(
-                    f"{cell.arm}, seed {cell.seed}, epoch {epoch + 1}/{config.epochs}: "
-                    f"{val.accuracy:.1%}"
-                )
-                state = replace(state, totals=devices.replicate(no_totals(parts.metrics)))
-                if not math.isfinite(train.loss):
-                    break
-            put_together(session.model, *devices.own((state.weights, state.stats)))
+            for epoch in self._epochs(session, devices, phase, batches, losses):
+                epochs.append(epoch)
+                done = f"epoch {len(epochs)}/{config.epochs}: {epoch['val_accuracy']:.1%}"
+                tell(f"{cell.arm}, seed {cell.seed}, {done}")
         counted = zoo.count(session.model)
         record |= dict(
             losses=losses,
@@ -258,6 +223,59 @@ class Runner:
         write(self.folder / f"{cell.name}.json", text.encode())
         return Training(cell, json.loads(text))
 
+    def _epochs(
+        self,
+        session: Session,
+        devices: Devices,
+        phase: Phase,
+        batches: Iterator[Any],
+        losses: list[tuple[int, float]],
+    ) -> Iterator[dict[str, float]]:
+        """Train a phase and yield the figures of each epoch; the network gets the weights.
+
+        `losses` gets (steps done, mean loss of the batches since the one before).
+        """
+        config, length = session.config, session.steps_per_epoch
+        parts = session.assemble(phase, period=PERIOD)
+        step, eval_step = self._compiled(session, parts, devices, phase)
+        state = devices.replicate(parts.start(phase.start * length))
+        every = max(config.epochs * length // LOOKS, 1)
+        for epoch in range(phase.start, phase.stop):
+            begin, seen = time.perf_counter(), (0.0, 0.0)
+            for done in range(epoch * length, (epoch + 1) * length):
+                if done % PERIOD == 0 or done == phase.start * length:
+                    rates = parts.rates(done // PERIOD * PERIOD - phase.start * length)
+                    state = replace(
+                        state, inputs={**state.inputs, "rates": devices.replicate(rates)}
+                    )
+                state = step(state, devices.shard(next(batches)))
+                if (done + 1) % every == 0:
+                    now = float(state.totals["loss"]), float(state.totals["count"])
+                    losses.append((done + 1, (now[0] - seen[0]) / (now[1] - seen[1])))
+                    seen = now
+            train = evaluation.means(state.totals)
+            seconds = time.perf_counter() - begin
+            val = evaluation.run(
+                eval_step,
+                devices,
+                state.weights,
+                state.stats,
+                session.val_batches(),
+                parts.metrics,
+            )
+            yield dict(
+                step=(epoch + 1) * length,
+                train_loss=train.loss,
+                train_accuracy=train.accuracy,
+                val_loss=val.loss,
+                val_accuracy=val.accuracy,
+                images_per_second=length * config.batch_size / seconds,
+            )
+            state = replace(state, totals=devices.replicate(no_totals(parts.metrics)))
+            if not math.isfinite(train.loss):
+                break
+        put_together(session.model, *devices.own((state.weights, state.stats)))
+
     def _pretrained(self, cell: Cell, tell: Callable[[str], object]) -> Path:
         """The weights to start an arm from: those of a training of their own, done once a seed."""
         settings = {**self.trick.setting, **(self.trick.quick if self.quick else {})}
@@ -269,10 +287,17 @@ class Runner:
             zoo.save(self._last, file)
         return file
 
-    def _compiled(self, session: Session, parts: Any, devices: Devices, phase: Any) -> Any:
-        """The steps of a phase, shared by all trainings that differ in seed and rate alone."""
-        same = replace(session.config, seed=0, learning_rate=None, epochs=phase.stop)
-        key = json.dumps([same.to_dict(), dataclasses.asdict(phase)], default=sorted)
+    def _compiled(
+        self, session: Session, parts: Assembly, devices: Devices, phase: Phase
+    ) -> tuple[Any, Any]:
+        """A phase's steps, shared by trainings that differ in seed, first weights or rates."""
+        same = replace(
+            session.config,
+            seed=0,
+            init=TrainConfig.init,
+            **{name: getattr(TrainConfig, name) for name in RATES},
+        )
+        key = json.dumps([same.to_dict(), sorted(phase.trained)])
         if key not in self._programs:
             self._programs[key] = (
                 devices.compile(parts.step, donate=True),
@@ -299,16 +324,10 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _probed(session: Session, parts: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """By layer, in order: the spread of its activations and the norm of its gradients."""
-    params = {**parts.trained, **parts.frozen}
-
-    @jax.jit
-    def look(params: Any, stats: Any, images: Any, labels: Any) -> Any:
-        x = session.model.preprocess.normalize(images)
-        return measure(parts.program, params, stats, x, labels)
-
-    probe = read(session.model.spec.name, look(params, parts.stats, batch["image"], batch["label"]))
+def _probed(session: Session) -> list[dict[str, Any]]:
+    """Of each layer, in order, before the first step: its activations and gradients."""
+    model, batch = session.model, next(session.train_batches())
+    found = probe(model, model.preprocess.normalize(batch["image"]), batch["label"])
     return [
         dict(
             layer=row.name,
@@ -317,5 +336,5 @@ def _probed(session: Session, parts: Any, batch: Mapping[str, Any]) -> list[dict
             weights=row.weights,
             gradient=row.gradients.norm if row.gradients else None,
         )
-        for row in probe.layers
+        for row in found.layers
     ]
