@@ -3,10 +3,16 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
+
 from zoo import plotting
+from zoo.context import ACTIVATIONS
+from zoo.init import initializer
 from zoo.plotting import DASHES, LINES, styled
 
 from .runner import Training
@@ -15,6 +21,8 @@ from .verdict import Outcome, mean_and_interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Panel = Callable[["Axes"], None]
 
 SIZE = 5.2, 3.6  # inches
 SHARP = 200  # dots an inch in the file
@@ -25,29 +33,31 @@ def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
     trick = outcome.trick
     point = trick.points[-1]
     at = "" if trick.axis is None else f", {trick.axis[0]} {point}"
-    made = [
-        ("loss.png", f"Training loss by step{at}", _losses),
-        ("accuracy.png", f"Validation accuracy by step{at}", _accuracies),
+    before = f"before the first step{at}"
+    made = [ARTICLE[trick.name]] if trick.name in ARTICLE else []
+    made += [
+        ("loss.png", f"Training loss by step{at}", partial(_losses, outcome)),
+        ("accuracy.png", f"Validation accuracy by step{at}", partial(_accuracies, outcome)),
     ]
     if trick.axis is not None:
-        made.append(("axis.png", f"{trick.measure.name} by {trick.axis[0]}", _by_axis))
+        text = f"{trick.measure.name} by {trick.axis[0]}"
+        made.append(("axis.png", text, partial(_by_axis, outcome)))
     if trick.probed:
-        made.append(
-            ("activations.png", f"Spread of activations before the first step{at}", _spread)
-        )
-        made.append(("gradients.png", f"Gradients before the first step{at}", _gradients))
+        made += [
+            ("activations.png", f"Spread of activations {before}", partial(_spread, outcome)),
+            ("gradients.png", f"Gradients {before}", partial(_gradients, outcome)),
+        ]
     for file, text, panel in made:
-        figure = _panel(outcome, text, panel)
-        plotting.save(figure, folder / file, dpi=SHARP)
+        plotting.save(_panel(text, panel), folder / file, dpi=SHARP)
     return tuple((file, text) for file, text, _ in made)
 
 
 @styled
-def _panel(outcome: Outcome, title: str, panel: "Callable[[Axes, Outcome], None]") -> "Figure":
+def _panel(title: str, panel: Panel) -> "Figure":
     figure = plotting.figure(*SIZE)
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    panel(axes, outcome)
+    panel(axes)
     axes.set_title(title, fontsize=plotting.TEXT, loc="left")
     plotting.tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
@@ -93,7 +103,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _losses(axes: "Axes", outcome: Outcome) -> None:
+def _losses(outcome: Outcome, axes: "Axes") -> None:
     top = 0.0
     for i, arm in enumerate(outcome.trick.arms):
         trainings = outcome.of(arm, outcome.trick.points[-1])
@@ -107,7 +117,7 @@ def _losses(axes: "Axes", outcome: Outcome) -> None:
     axes.set_ylim(0, min(top * 1.1, 10) or None)
 
 
-def _accuracies(axes: "Axes", outcome: Outcome) -> None:
+def _accuracies(outcome: Outcome, axes: "Axes") -> None:
     for i, arm in enumerate(outcome.trick.arms):
         trainings = outcome.of(arm, outcome.trick.points[-1])
         xs, curves = _curves(
@@ -118,7 +128,7 @@ def _accuracies(axes: "Axes", outcome: Outcome) -> None:
     axes.set(xlabel="step", ylabel="validation accuracy, %")
 
 
-def _by_axis(axes: "Axes", outcome: Outcome) -> None:
+def _by_axis(outcome: Outcome, axes: "Axes") -> None:
     trick = outcome.trick
     assert trick.axis is not None
     setting, points = trick.axis
@@ -144,7 +154,7 @@ def _by_axis(axes: "Axes", outcome: Outcome) -> None:
     axes.set(xlabel=setting.replace("_", " "), ylabel=trick.measure.name)
 
 
-def _by_depth(axes: "Axes", outcome: Outcome, key: str, label: str) -> None:
+def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
     for i, arm in enumerate(outcome.trick.arms):
         trainings = outcome.of(arm, outcome.trick.points[-1])
         rows = trainings[0].record["probe"]
@@ -161,9 +171,38 @@ def _by_depth(axes: "Axes", outcome: Outcome, key: str, label: str) -> None:
     axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
 
 
-def _spread(axes: "Axes", outcome: Outcome) -> None:
-    _by_depth(axes, outcome, "std", "standard deviation of the output")
+def _spread(outcome: Outcome, axes: "Axes") -> None:
+    _by_depth(outcome, axes, "std", "standard deviation of the output")
 
 
-def _gradients(axes: "Axes", outcome: Outcome) -> None:
-    _by_depth(axes, outcome, "gradient", "norm of the gradient of the weights")
+def _gradients(outcome: Outcome, axes: "Axes") -> None:
+    _by_depth(outcome, axes, "gradient", "norm of the gradient of the weights")
+
+
+# --- the article's own two pictures ---------------------------------------------------------------
+
+
+def _normals(axes: "Axes") -> None:
+    draws = 200_000
+    for i, name in enumerate(("normal(0.1)", "truncated_normal(0.1)")):
+        values = initializer(name)(np.random.default_rng(0), (draws, 1)).ravel()
+        axes.hist(
+            values, bins=120, range=(-0.4, 0.4), histtype="step", label=name, color=LINES[i], lw=1.4
+        )
+    axes.set(xlabel="first value of a weight", ylabel=f"of {draws:,} draws")
+
+
+def _functions(axes: "Axes") -> None:
+    x = np.linspace(-4, 4, 401)
+    for i, name in enumerate(("relu", "tanh", "sigmoid")):
+        y, slope = jax.vmap(jax.value_and_grad(ACTIVATIONS[name]))(x)
+        axes.plot(x, y, label=name, lw=1.6, color=LINES[i])
+        axes.plot(x, slope, label=f"slope of {name}", lw=1.2, color=LINES[i], linestyle=DASHES[1])
+    axes.set(xlabel="x", ylabel="activation of x, and its slope", ylim=(-1.2, 2.5))
+
+
+# By experiment: the file, what it shows, and how it is drawn.
+ARTICLE: dict[str, tuple[str, str, Panel]] = {
+    "initialisation": ("article.png", "A truncated normal of deviation 0.1", _normals),
+    "relu": ("article.png", "ReLU, tanh and sigmoid, and their slopes", _functions),
+}
