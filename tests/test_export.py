@@ -152,7 +152,7 @@ def test_a_network_that_only_a_registered_layout_knows(tiny, tmp_path, monkeypat
     model = zoo.create("tiny", num_classes=2)
     for format, line in (
         ("torchvision", "layout 'torchvision' has no names for tiny: it knows "),
-        ("mine", "unknown format 'mine': expected safetensors, torchvision, timm"),
+        ("mine", "unknown format 'mine': expected one of onnx, safetensors, stablehlo, timm"),
     ):
         with pytest.raises(zoo.ZooError, match=line) as caught:
             zoo.export(model, tmp_path / "a.safetensors", format)

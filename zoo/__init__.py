@@ -118,8 +118,8 @@ def _training() -> Any:
 
     ours = Path(__file__).resolve().parents[1] / "training"
     try:
-        found = importlib.import_module("training")
-        where = Path(found.__file__ or next(iter(found.__path__)))
+        package = importlib.import_module("training")
+        where = Path(package.__file__ or next(iter(package.__path__)))
     except ImportError as error:
         if error.name != "training":
             raise
@@ -129,7 +129,7 @@ def _training() -> Any:
             f"import training: got {where}, expected {ours}, which it hides: rename it, or start "
             "Python from another folder"
         )
-    return found
+    return package
 
 
 def __dir__() -> list[str]:

@@ -91,7 +91,7 @@ def materialize(
       model: a network from `zoo.registry.abstract`.
       init: the initialiser of kernels, a key of `INITIALIZERS`.
       seed: of the random values.
-      values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
+      values: arrays by dotted path ("body.stem.conv.kernel"), with the shapes of the model's.
     """
     values = values or {}
     graphdef, state = nnx.split(model)
