@@ -239,6 +239,9 @@ def compiled(
     """The cost of the training step on these devices.
 
     Args:
+      config: of the run.
+      pictures: what it trains on.
+      devices: a topology's, see `training.topologies`; none of them has to be there.
       room: bytes of memory of each device.
 
     Raises:
@@ -269,6 +272,8 @@ def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = 
     It is what `training.loop` runs under `shard_map`: pmap takes only devices that are there.
 
     Args:
+      config: of the run.
+      pictures: what it trains on.
       devices: None takes all that JAX sees.
     """
     import jax
@@ -317,7 +322,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
         phase,
         rate,
         objective(config, pictures.num_classes, pictures.class_weights),
-        period=STEPS,
+        period=1,
         flip=pictures.flip if config.flip is None else config.flip,
     )
     return model, parts

@@ -33,6 +33,8 @@ def augment(images: jax.Array, key: jax.Array, config: TrainConfig, *, flip: boo
 
     Args:
       images: uint8 [N, H, W, 3]; so is the result.
+      key: for all random choices; each picture gets its own.
+      config: its fields from `shift` to `erase` are read.
       flip: mirror half of the pictures, whatever `config.flip` leaves to the dataset.
     """
     keys = jax.random.split(key, KEYS)
@@ -213,7 +215,9 @@ def affine(
 
     Args:
       image: uint8 [H, W, 3].
-      matrix, shift, centre: rows before columns, in pixels; (0, 0) is the middle of the first.
+      matrix: rows before columns, as everywhere here.
+      shift: in pixels.
+      centre: in pixels; (0, 0) is the middle of the first pixel.
       fill: the grey of what lies outside of the picture; None repeats its edge.
     """
     height, width, _ = image.shape
@@ -343,6 +347,7 @@ def mix(
       x: float [N, H, W, 3], normalised or not.
       targets: float [N, K], rows that sum to 1; so do those that come out.
       key: may be the one that `augment` gets.
+      config: its fields `mixup` and `cutmix` are read.
     """
     if len(x) == 1 or not (config.mixup or config.cutmix):
         return x, targets

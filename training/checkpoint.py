@@ -172,7 +172,8 @@ class Checkpoints:
         Args:
           state: global arrays, see `Devices.to_global`.
           accuracy: the validation accuracy by which the best is chosen; None within an epoch.
-          history, about: as in `Saved`.
+          history: as in `Saved`.
+          about: as in `Saved`.
         """
         self.wait()  # for the one before
         state = state.lasting

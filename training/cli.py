@@ -224,7 +224,7 @@ def _schedule(config: TrainConfig, path: Path) -> None:
     from zoo.layers import model_stages
     from zoo.registry import abstract, find
 
-    from . import optim
+    from . import optim, plots
     from .phases import phases
     from .session import open_data
 
@@ -237,7 +237,7 @@ def _schedule(config: TrainConfig, path: Path) -> None:
         ],
         [part.stop * each for part in parts[:-1]],
     )
-    if not optim.draw_schedule(config, rate, config.epochs * each, each, path):
+    if not plots.draw_schedule(config, rate, config.epochs * each, each, path):
         raise ZooError(f"{path} needs matplotlib: pip install matplotlib")
     print(f"wrote {path}")
 
@@ -258,8 +258,9 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
 
 
 def _fit(config: TrainConfig) -> None:
+    from .fitting import fit
     from .logging import best_of, kept_of
-    from .loop import Interrupted, fit
+    from .stopping import Interrupted
 
     try:
         result = fit(config)

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
 import jax
@@ -29,7 +29,7 @@ from zoo import backend
 from zoo.errors import ZooError
 
 from . import private
-from .stopping import EXIT_INTERRUPTED
+from .stopping import EXIT_INTERRUPTED, Interrupted
 
 Json = TypeVar("Json", bound=dict[str, Any])
 
@@ -52,6 +52,13 @@ SLOW = (
 
 _numbers = itertools.count()  # of barriers and values, the same in all processes
 _handler: Any = None  # of aborts, for C alone does not keep it alive
+
+
+class PeerLost(Interrupted):
+    """Another process of the run is gone. The same call in all processes continues the run.
+
+    JAX cannot go on in this process: it ends within `GRACE` seconds.
+    """
 
 
 def start(
@@ -330,6 +337,26 @@ def failed(code: int) -> None:
     """Tell the other processes that this one cannot go on, and will end with this exit code."""
     if _watch is not None:
         _watch.failed(code)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """If one of several processes fails, end them all."""
+    try:
+        yield
+    except Interrupted:
+        raise  # all of them were
+    except BaseException as error:
+        bad_input, impatience = isinstance(error, ZooError), isinstance(error, KeyboardInterrupt)
+        # JAX may raise anything from a collective or a barrier
+        if isinstance(error, Exception) and not bad_input:
+            if peer_lost():
+                raise PeerLost(LOST) from error
+            if too_slow(error):
+                failed(EXIT_INTERRUPTED)
+                raise PeerLost(SLOW) from error
+        failed(2 if bad_input else 130 if impatience else 1)  # as `zoo` exits
+        raise
 
 
 def told_to_stop(step: int) -> bool:

@@ -23,8 +23,10 @@ from zoo.wrapped import wrapped
 
 from . import data
 from .parallel import Devices
-from .sources.base import Joined, Request, record_differences, split_off
+from .sources.base import Joined, Request
 from .sources.own import own_dataset
+from .sources.record import record_differences
+from .sources.splits import split_off
 from .state import Arrays, Program, no_totals, take_apart
 from .step import AXIS, Batch, make_eval_step
 
@@ -238,7 +240,9 @@ def _chosen(
 
     Args:
       dataset: with nothing held out.
+      split: "all", "train", "val" or "test"; None: "val" where there is one, else "all".
       folder: the folder of the run that trained the model, if there is one.
+      val_fraction: the share to hold out as "val" of a dataset without one.
     """
     sources = [dataset.train, dataset.val, *([dataset.test] if dataset.test else [])]
     whole: data.Source = Joined(tuple(sources)) if any(map(len, sources[1:])) else dataset.train
@@ -322,6 +326,11 @@ def run(
     """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end.
 
     Args:
+      step: `make_eval_step`'s, compiled for the devices.
+      devices: that share every batch.
+      params: all parameters, on the devices.
+      stats: the BN statistics, on the devices.
+      batches: this process's part of them, see `training.data.eval_batches`.
       metrics: names of the further metrics of its objective.
     """
     state = (params, stats, devices.replicate(no_totals(metrics)))
@@ -341,6 +350,8 @@ def predict_all(
     """The logits of every picture of a source, in its order.
 
     Args:
+      model: the network.
+      source: the pictures.
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
       devices: None takes all of this host, as several hosts always do: each that calls this
         computes everything by itself, and none waits for another.

@@ -23,7 +23,7 @@ from zoo.paths import write
 from . import distributed, report
 from .config import TrainConfig, differences
 from .logging import Record, read_records
-from .sources.base import record_differences
+from .sources.record import record_differences
 
 SHARED = 60  # seconds in which a shared folder shows on one host what another wrote
 ELSEWHERE = "choose another --out"
@@ -121,6 +121,8 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
     """Write down what the run is made of: its config, its data and the versions of libraries.
 
     Args:
+      out: the folder.
+      config: of the run.
       record: of the data, see `training.sources.base.data_record`.
 
     Raises:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from zoo.errors import ZooError
 
+from . import plots
 from .config import TrainConfig
 from .parallel import Devices
 from .session import Session, check_batch_norm
@@ -45,35 +46,10 @@ class Finding:
                 rows = csv.writer(file)
                 rows.writerow(("rate", "loss"))
                 rows.writerows(zip(self.rates, self.losses, strict=True))
-            drawn = self._draw(picture)
+            drawn = plots.draw_range_test(self.rates, self.losses, self.suggestion, picture)
         except OSError as error:
             raise ZooError(f"cannot write to {folder}: {error.strerror}") from error
         return [table, picture] if drawn else [table]
-
-    def _draw(self, path: Path) -> bool:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            return False
-        blue, orange = "#0072B2", "#D55E00"
-        figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
-        axes = figure.subplots()
-        axes.semilogx(self.rates, self.losses, color=blue)
-        axes.axvline(
-            self.suggestion,
-            color=orange,
-            linestyle="--",
-            label=f"the loss falls fastest at {self.suggestion:.2g}",
-        )
-        axes.set(xlabel="learning rate", ylabel="cross-entropy, nats, smoothed")
-        lowest = int(np.argmin(self.losses))
-        # the fall is what counts; the rise after it would dwarf it
-        axes.set_ylim(0.97 * self.losses[lowest], 1.1 * max(self.losses[: lowest + 1]))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper left", framealpha=1, edgecolor="none")  # over the line
-        figure.savefig(path, format="png")
-        return True
 
 
 def find_learning_rate(
@@ -87,8 +63,10 @@ def find_learning_rate(
     `config` describes; nothing is written.
 
     Args:
+      config: of the run.
       steps: at most; each takes a batch.
-      low, high: the rates of the first and the last step.
+      low: the rate of the first step.
+      high: the rate of the last step.
 
     Raises:
       ZooError: what the config names cannot be used, as in `fit`; or no step lowered the loss.

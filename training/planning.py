@@ -414,6 +414,10 @@ def savings(
     """What other settings would take, in proportion to the counted memory of both.
 
     Args:
+      cost: of the settings that do not fit.
+      config: those settings.
+      pictures: what the run trains on.
+      machine: what it runs on.
       size: side of the pictures, which no setting changes.
     """
     batches = (

@@ -106,6 +106,8 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
     """The network of `build` with shapes in place of arrays: nothing is read or allocated.
 
     Args:
+      config: of the run.
+      num_classes: of the dataset.
       image_size: the dataset's own, see `Dataset.image_size`.
     """
     variant = find(config.model)

@@ -14,7 +14,9 @@ from zoo.reading import begins_as_picture, is_hidden, is_picture, no_file, suffi
 from zoo.text import plain, reason
 
 from ..decode import Encoded
-from .base import Dataset, Part, Request, assemble, beside, split_folders, used_splits
+from .base import Dataset, Request
+from .classes import Part, assemble
+from .splits import beside, split_folders, used_splits
 
 UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to in memory
 
@@ -257,8 +259,10 @@ def _in_archive(
     """The members below the folder `top`, by class.
 
     Args:
+        archive: what the members are in.
         tree: the path of each member, taken apart.
         others: the paths of those that are no pictures.
+        top: None: the archive itself holds the class folders.
     """
     part = Part("archive", f"{archive.path}/{top}" if top else str(archive.path), {})
     for name, parts in tree.items():

@@ -10,7 +10,9 @@ from zoo.errors import ZooError, unknown
 from zoo.reading import no_file
 from zoo.text import plain
 
-from .base import SPLIT_NAMES, Dataset, Part, Request, assemble, split_of, used_splits
+from .base import Dataset, Request
+from .classes import Part, assemble
+from .splits import SPLIT_NAMES, split_of, used_splits
 
 LABEL_COLUMNS = ("label", "class")
 SEVERAL = "labels"  # the column of pictures that may show several classes, or none

@@ -18,7 +18,8 @@ from zoo.errors import ZooError
 from zoo.text import reason
 
 from ..decode import Encoded
-from .base import Content, Dataset, Request, Source, digest, split_of, split_off, used_splits
+from .base import Content, Dataset, Request, Source, digest
+from .splits import split_of, split_off, used_splits
 
 # Writing and signs: mirrored, they are others or none.
 UNMIRRORED = ("mnist", "emnist", "kmnist", "mnist_corrupted", "omniglot", "svhn_cropped", "digits")
