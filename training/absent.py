@@ -221,7 +221,7 @@ def absent(machine: Topology) -> list[Any]:
 
     kind = machine.name.partition(":")[0]
     try:
-        found = topologies.get_topology_desc(
+        description = topologies.get_topology_desc(
             platform="tpu", topology_name=machine.name, **MAKE_CHIPS_WHOLE.get(kind, {})
         )
     except Exception as error:  # whatever a library of another age may say
@@ -230,7 +230,7 @@ def absent(machine: Topology) -> list[Any]:
             f"topology: libtpu does not know {machine.name}, or does not fit jax "
             f"{jax.__version__} ({said}): {INSTALL}"
         ) from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def compiled(
@@ -362,14 +362,14 @@ def all_reduces(program: str, repeats: int = 1) -> list[int]:
       repeats: how often the body of a loop runs.
     """
     bodies = set(re.findall(r"\bbody=%?([\w.-]+)", program))
-    found, computation = [], ""
+    sizes, computation = [], ""
     for line in program.splitlines():
         if header := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
             computation = header[1]
         elif shape := re.match(r"\s+(?:ROOT )?%?[\w.-]+ = (.*?) all-reduce(?:-start)?\(", line):
             times = repeats if computation in bodies else 1
-            found += [_bytes(shape[1])] * times
-    return found
+            sizes += [_bytes(shape[1])] * times
+    return sizes
 
 
 def _bytes(shape: str) -> int:

@@ -304,7 +304,7 @@ class TrainConfig:
     @property
     def multipliers(self) -> dict[str, float]:
         """Factors of the learning rate by stage."""
-        found = {}
+        factors = {}
         for part in filter(None, (self.lr_mult or "").split(",")):
             stage, _, text = part.partition("=")
             try:
@@ -316,8 +316,8 @@ class TrainConfig:
                     f"lr_mult: got {reprlib.repr(part)}, expected STAGE=FACTOR such as stem=0.1, "
                     "with a factor of 0 to 1000000"
                 )
-            found[stage.strip()] = factor
-        return found
+            factors[stage.strip()] = factor
+        return factors
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, ready for `config.json`; see `from_dict`."""

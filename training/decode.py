@@ -150,8 +150,8 @@ def _may_be_turned(data: bytes) -> bool:
     metadata = data[:end]
     if b"Exif\0\0" not in metadata and b"tiff:Orientation" not in metadata:
         return False
-    found = [little or big[::-1] for little, big in ORIENTATION.findall(metadata)]
-    return not found or any(value != b"\x01\0" for value in found)
+    orientations = [little or big[::-1] for little, big in ORIENTATION.findall(metadata)]
+    return not orientations or any(value != b"\x01\0" for value in orientations)
 
 
 def _jpeg_crop(data: bytes, size: tuple[int, int], box: Box, preprocess: Preprocess) -> np.ndarray:

@@ -359,7 +359,7 @@ def together() -> Iterator[None]:
         raise
 
 
-def told_to_stop(step: int) -> bool:
+def stop_requested(step: int) -> bool:
     """Whether any process got SIGTERM. All processes get the same answer before the same step.
 
     All must call this before every step.

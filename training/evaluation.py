@@ -202,15 +202,15 @@ def evaluate(
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
     if dataset.multilabel:
-        found = predict_all(model, source, batch_size=batch_size, devices=devices)
+        predictions = predict_all(model, source, batch_size=batch_size, devices=devices)
         return Evaluation(
-            float(found.losses.mean()),
-            found.correct / max(len(source), 1),
-            _in_top5(found),
+            float(predictions.losses.mean()),
+            predictions.correct / max(len(source), 1),
+            _in_top5(predictions),
             len(source),
             which,
             dataset.summary,
-            mean_average_precision=found.mean_average_precision,
+            mean_average_precision=predictions.mean_average_precision,
         )
     program, params, stats = take_apart(model)
     step = devices.compile(make_eval_step(program, model.preprocess), donate=False)
@@ -300,10 +300,10 @@ RUN_FILES = ("config.json", "data.json")  # beside a run's model: its settings a
 def _read(folder: Path, name: str) -> dict[str, Any] | None:
     """The JSON in a file of a run; None if it cannot be read."""
     try:
-        found = json.loads((folder / name).read_text())
+        content = json.loads((folder / name).read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _place(spec: str) -> tuple[str, str]:

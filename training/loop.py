@@ -130,7 +130,7 @@ class Loop:
         begun = shown = time.perf_counter()
         start, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         self.progress.begin(epoch)
-        if self._told_to_stop(start):
+        if self._stop_requested(start):
             self._interrupt(state)
         with Prefetch(lambda: self.devices.shard(next(self.batches)), end - start) as coming:
             for step, batch in enumerate(coming, start + 1):
@@ -139,7 +139,7 @@ class Loop:
                 self.progress.advance(self.config.batch_size)
                 if step == end:
                     break
-                if self._told_to_stop(step):
+                if self._stop_requested(step):
                     self._interrupt(state)
                 if time.perf_counter() - shown > GLANCE:
                     now = evaluation.means(state.totals)
@@ -209,8 +209,10 @@ class Loop:
             why = f"no better val_accuracy in {patience} epochs"
         return distributed.from_first({"why": why})["why"]
 
-    def _told_to_stop(self, step: int) -> bool:
-        return distributed.told_to_stop(step) if self.stop.several else self.stop.told.is_set()
+    def _stop_requested(self, step: int) -> bool:
+        return (
+            distributed.stop_requested(step) if self.stop.several else self.stop.requested.is_set()
+        )
 
     def _interrupt(self, state: TrainState) -> NoReturn:
         step = int(state.step)

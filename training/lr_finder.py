@@ -111,9 +111,9 @@ def finding(rates: Sequence[float], losses: Iterable[float]) -> Finding:
         smooth.append(now)
     steepest = _steepest(rates, smooth)
     if steepest is None:
-        told = f"it began at {smooth[0]:.3g}" if smooth else "it was never finite"
+        detail = f"it began at {smooth[0]:.3g}" if smooth else "it was never finite"
         raise ZooError(
-            f"no rate from {rates[0]:g} to {rates[-1]:g} lowered the loss ({told}): "
+            f"no rate from {rates[0]:g} to {rates[-1]:g} lowered the loss ({detail}): "
             "expected some that do, try a wider range or more steps"
         )
     return Finding(tuple(rates[: len(smooth)]), tuple(smooth), rates[steepest])

@@ -150,16 +150,16 @@ class Plan:
 
     def json(self) -> str:
         """The plan as JSON: bytes, seconds and counts, unrounded."""
-        found = asdict(self)
-        found["machine"] |= {"chips": self.machine.chips}
-        found |= {
+        values = asdict(self)
+        values["machine"] |= {"chips": self.machine.chips}
+        values |= {
             "fits": self.fits,
             "estimated": not self.machine.is_tpu,
             "roofline": self.roofline and asdict(self.roofline) | {"step": self.roofline.step},
             "images_per_second": self.images_per_second,
             "versions": versions() if self.machine.is_tpu else {},
         }
-        return json.dumps(found, indent=1)
+        return json.dumps(values, indent=1)
 
     def _title(self) -> str:
         c = self.config
@@ -250,13 +250,13 @@ def _ms(seconds: float) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that compile."""
-    found = {}
+    installed = {}
     for name in ("jax", "libtpu"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            installed[name] = "unknown"
+    return installed
 
 
 def plan(

@@ -83,8 +83,8 @@ def write(
             draw_confusion(matrix, dataset.classes, out / "confusion.png", title)
             drawn.add("confusion.png")
     else:
-        told = "curves.png and confusion.png need matplotlib: pip install matplotlib"
-        tqdm.write(told, file=sys.stderr)
+        hint = "curves.png and confusion.png need matplotlib: pip install matplotlib"
+        tqdm.write(hint, file=sys.stderr)
     mistakes(predictions, dataset, model).save(out / "mistakes.png")
     drawn.add("mistakes.png")
     write_predictions(out / "predictions.csv", predictions, dataset)
@@ -310,7 +310,7 @@ def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
         ]
         return _table(("class", "pictures", "average precision"), each)
     labels, answers = predictions.labels, predictions.classes
-    right, counts, said = (
+    right, counts, predicted = (
         np.bincount(x, minlength=len(classes))
         for x in (labels[answers == labels], labels, answers[answers >= 0])
     )
@@ -318,7 +318,7 @@ def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
     for i in np.argsort(right / np.maximum(counts, 1), kind="stable").tolist():
         low, high = interval(int(right[i]), int(counts[i]))
         recall = f"{right[i] / counts[i]:.1%} ({low:.1%} to {high:.1%})" if counts[i] else ""
-        precision = f"{right[i] / said[i]:.1%}" if said[i] else ""
+        precision = f"{right[i] / predicted[i]:.1%}" if predicted[i] else ""
         rows.append((markdown(classes[i]), f"{counts[i]:,}", f"{right[i]:,}", recall, precision))
     return _table(("class", "pictures", "right", "recall (95% interval)", "precision"), rows)
 

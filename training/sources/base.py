@@ -191,10 +191,10 @@ def _file_size(path: str) -> int:
 
 def digest(parts: Iterable[bytes]) -> str:
     """64 bits of SHA-256, enough to notice an accidental change."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()[:16]
+        hashed.update(part)
+    return hashed.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

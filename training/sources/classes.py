@@ -67,7 +67,7 @@ class Part:
 
 def assemble(
     request: Request,
-    found: Mapping[str, Part],
+    by_split: Mapping[str, Part],
     archive: "Archive | None" = None,
     left_out: Iterable[str] = (),
 ) -> Dataset:
@@ -75,13 +75,13 @@ def assemble(
 
     Args:
         request: what was asked for.
-        found: the files of each split. If `train` is the only one, some of it is held out where
+        by_split: the files of each split. If `train` is the only one, some of it is held out where
             `request` says so.
         archive: what the paths are in; None: the file system.
         left_out: what else was found but is not used, in words.
     """
-    train, parts = found["train"], list(found.values())
-    val = found.get("val") or found.get("test")
+    train, parts = by_split["train"], list(by_split.values())
+    val = by_split.get("val") or by_split.get("test")
     for part in parts:
         if part is not train and part.kind != "list":  # whose rows were checked one by one
             _check_same(train, part)
@@ -110,19 +110,19 @@ def assemble(
     if val and not any(val.classes.values()):
         raise ZooError(f"{plain(val.root)} has no image to validate on")
     sources: dict[str, Source] = {
-        split: _source(part, archive, unreadable) for split, part in found.items()
+        split: _source(part, archive, unreadable) for split, part in by_split.items()
     }
     dataset = Dataset(
         request.spec,
         tuple(train.classes),
         sources["train"],
-        sources["val" if "val" in found else "test"] if val else Files((), archive),
+        sources["val" if "val" in by_split else "test"] if val else Files((), archive),
         image_size=None,
         flip=True,
         skipped=skipped,
-        split=_split_words(found) if val else request.held_out,
+        split=_split_words(by_split) if val else request.held_out,
         left_out=(*_left_out(parts), *left_out),
-        test=sources.get("test") if "val" in found else None,
+        test=sources.get("test") if "val" in by_split else None,
         multilabel=train.several is not None,
     )
     if val or request.val_fraction is None:
@@ -139,11 +139,11 @@ def _source(part: Part, archive: "Archive | None", unreadable: Mapping[str, str]
     return Tagged(Files(tuple((path, 0) for path in shown)), np.array(labels, np.float32))
 
 
-def _split_words(found: Mapping[str, Part]) -> str:
+def _split_words(by_split: Mapping[str, Part]) -> str:
     """The splits that were found, in words: their folders or, in a list, their rows."""
     return " and ".join(
         f"{part.root.rpartition('/')[2]}/" if part.kind != "list" else f"rows of {split}"
-        for split, part in found.items()
+        for split, part in by_split.items()
     )
 
 
@@ -215,12 +215,12 @@ def _check_classes(part: Part) -> None:
     reasons = [plain(f"{path}: {reason}") for path, reason in sorted(part.broken.items())]
     if part.others:
         reasons += _left_out([replace(part, loose=0)])
-    told = f" ({few(reasons)})" if reasons else ""
+    detail = f" ({few(reasons)})" if reasons else ""
     root = plain(part.root)
     if not filled:
         what = "images but no class folders" if part.loose else "no images"
         raise ZooError(
-            f"{part.kind} {root} holds {what}{told}: expected a folder of images for each class"
+            f"{part.kind} {root} holds {what}{detail}: expected a folder of images for each class"
         )
     if len(part.classes) == 1:
         inside = sorted(part.inside.get(filled[0], ()))
@@ -232,7 +232,7 @@ def _check_classes(part: Part) -> None:
     if empty := [name for name in part.classes if name not in filled]:
         folders = ", ".join(f"{root}/{plain(name)}" for name in empty)
         raise ZooError(
-            f"no images in the class folder{'s' if len(empty) > 1 else ''} {folders}{told}"
+            f"no images in the class folder{'s' if len(empty) > 1 else ''} {folders}{detail}"
         )
 
 

@@ -37,15 +37,15 @@ def open_folder(request: Request, path: str) -> Dataset:
         if not splits:
             return assemble(request, {"train": _in_folder(root)})
         used = used_splits(request, splits)
-        found = {split: _in_folder(root / splits[split]) for split in used}
-        _count_loose(found["train"], root)
+        parts = {split: _in_folder(root / splits[split]) for split in used}
+        _count_loose(parts["train"], root)
     except (OSError, ValueError) as error:  # ValueError: no name that a folder can have
         if isinstance(error, ZooError):
             raise
         raise ZooError(
             f"cannot read folder {shown}: {getattr(error, 'strerror', None) or error}"
         ) from error
-    return assemble(request, found, left_out=beside(splits, names, used))
+    return assemble(request, parts, left_out=beside(splits, names, used))
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -246,8 +246,8 @@ def open_tar(request: Request, path: str) -> Dataset:
     if not splits:
         return assemble(request, {"train": _in_archive(archive, tree, others)}, archive)
     used = used_splits(request, splits)
-    found = {split: _in_archive(archive, tree, others, splits[split]) for split in used}
-    return assemble(request, found, archive, beside(splits, names, used))
+    by_split = {split: _in_archive(archive, tree, others, splits[split]) for split in used}
+    return assemble(request, by_split, archive, beside(splits, names, used))
 
 
 def _in_archive(

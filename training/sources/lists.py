@@ -66,7 +66,7 @@ def open_list(request: Request, path: str) -> Dataset:
     names = sorted(given, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))
     names = names if numbers else sorted(given)
     used = used_splits(request, splits) or [""]
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     for split in used:
         for label in splits[split]:
             if label not in given:
@@ -75,7 +75,7 @@ def open_list(request: Request, path: str) -> Dataset:
                     " in train"
                 )
         by_class = {name: splits[split].get(name, []) for name in names}
-        found[split or "train"] = Part(
+        parts[split or "train"] = Part(
             "list", str(file), by_class, several=shown[split] if several else None
         )
     left = [
@@ -83,7 +83,7 @@ def open_list(request: Request, path: str) -> Dataset:
         for split in splits
         if split not in used
     ]
-    return assemble(request, found, left_out=left)
+    return assemble(request, parts, left_out=left)
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

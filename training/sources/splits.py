@@ -43,17 +43,17 @@ def split_folders(
     # "train" may be a class among others, next to "plane": then it holds pictures, not folders.
     if not known or (len(known) < len(names) and not any(map(holds_folders, known))):
         return {}
-    found: dict[str, str] = {}
+    by_split: dict[str, str] = {}
     for name in known:
-        other = found.setdefault(split_of(name) or "", name)
+        other = by_split.setdefault(split_of(name) or "", name)
         if other != name:
             raise ZooError(f"{where} has both {other}/ and {name}/: expected one of them")
-    if "train" not in found:
+    if "train" not in by_split:
         raise ZooError(
             f"{where} has {known[0]}/ but no train/: expected class folders in train/ and"
             f" {known[0]}/, or, for {known[0]}/ alone, its own path"
         )
-    return found
+    return by_split
 
 
 def beside(splits: Mapping[str, str], names: Iterable[str], used: Iterable[str]) -> list[str]:
