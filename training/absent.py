@@ -269,7 +269,7 @@ def compiled(
 def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = None) -> Any:
     """The training step traced on shapes alone, ready to be lowered.
 
-    It is what `training.loop` runs under `shard_map`: pmap takes only devices that are there.
+    It is the step of `training.loop` under `shard_map`: pmap only takes devices that are there.
 
     Args:
       config: of the run.
@@ -381,7 +381,7 @@ def _bytes(shape: str) -> int:
 
 
 def overflow(message: str) -> int | None:
-    """Bytes that a program would take, by the compiler's message that it does not fit, or None."""
+    """The bytes that a program would take, from the compiler's error; None: another error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)

@@ -329,7 +329,7 @@ def _plan(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise ZooError("expected the name of a network, see `zoo list`")
-    topology(args.topology)  # told before jax is imported, which takes a second
+    topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from .planning import plan

@@ -247,7 +247,7 @@ class TrainConfig:
             )
         if self.class_weights and self.balanced:
             raise ZooError("class_weights and balanced: each evens out the classes, take one")
-        _ = self.drops, self.multipliers  # told here if they cannot be read
+        _ = self.drops, self.multipliers  # raises an error here if they cannot be parsed
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
         """Check a field against the bounds or choices that stand with it.

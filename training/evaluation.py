@@ -49,7 +49,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network says of each picture of a source, in the source's order."""
+    """The outputs of a network for every picture of a source, in order."""
 
     logits: np.ndarray  # float32 [N, K]
     labels: np.ndarray  # int32 [N]; float32 [N, K] where pictures may show several classes
@@ -104,7 +104,7 @@ class Predictions:
 
     @cached_property
     def average_precisions(self) -> np.ndarray:
-        """float64 [K]: of each class, `average_precision`; NaN where no picture shows it."""
+        """The `average_precision` of each class, float64 [K]; NaN if no picture shows it."""
         columns = zip(self.logits.T, self.labels.T, strict=True)
         return np.array([average_precision(scores, labels) for scores, labels in columns])
 
@@ -323,7 +323,7 @@ def run(
     batches: Iterable[Mapping[str, np.ndarray]],
     metrics: Iterable[str] = (),
 ) -> Evaluation:
-    """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end.
+    """Feed all batches to a compiled evaluation step; the sums stay on the devices until the end.
 
     Args:
       step: `make_eval_step`'s, compiled for the devices.

@@ -40,7 +40,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
     if objects.model is None:
-        find(config.model)  # a wrong name is told before the pictures are read
+        find(config.model)  # an unknown name is an error before any picture is read
     if objects.data is not None:
         dataset = own_dataset(objects.data, config.val_fraction)
     else:

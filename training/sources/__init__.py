@@ -65,7 +65,7 @@ def open_dataset(
 
     Raises:
         ZooError: an unknown spec, or one that leads to no such dataset. The pictures of "folder",
-            "tar" and "list" are decoded once, so that a damaged file is told now and not an hour
+            "tar" and "list" are decoded once, so that a damaged file is reported now, not an hour
             into training.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:

@@ -119,7 +119,7 @@ def _images(root: Path, above: set[tuple[int, int]], part: Part) -> Iterator[str
 
 
 def begins_like(path: str) -> bool:
-    """Whether a file without a suffix is a picture, by its first bytes."""
+    """Whether a file without a suffix is a picture, judged by its first bytes."""
     if no_file(path):
         return False
     try:

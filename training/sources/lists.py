@@ -163,5 +163,5 @@ def _labels(file: Path, number: int, value: Any) -> list[str]:
 
 
 def _at(file: Path, number: int) -> str:
-    """How errors call a row."""
+    """The name of a row in error messages."""
     return f"list {plain(str(file))}, row {number}"
