@@ -18,7 +18,7 @@ from zoo.wrapped import Wrapped
 
 from . import distributed, folder, report
 from .config import TrainConfig
-from .logging import Record, best_of, kept_of
+from .logging import Record, best_of, kept_of, say
 from .loop import Loop
 from .objective import PerPicture
 from .objects import Callback, Objects, Optimizer
@@ -155,7 +155,6 @@ def _finished(config: TrainConfig, objects: Objects) -> Result:
 
 def _announce(loop: Loop) -> None:
     """Say what the run works on, and where it goes on."""
-    say = loop.progress.say
     say(loop.session.dataset.summary)
     if (processes := jax.process_count()) > 1:
         say(f"{processes} processes with {len(loop.devices)} devices share this run")
@@ -169,7 +168,7 @@ def _finish(loop: Loop) -> Result:
     history, out = loop.history, loop.out
     kept = _take_best(loop) if loop.config.keep == "best" else history[-1]
     if missed := loop.checkpoints.missed:
-        loop.progress.say(
+        say(
             f"{len(missed)} of the checkpoints could not be saved ({missed[-1]}); "
             f"{loop.checkpoints.kept}"
         )
@@ -192,11 +191,9 @@ def _take_best(loop: Loop) -> Record:
     best = loop.checkpoints.best()
     records = {record["step"]: record for record in loop.history}
     if best is None or best.step not in records:
-        loop.progress.say("no checkpoint of the best epoch: keeping the last")
+        say("no checkpoint of the best epoch: keeping the last")
         return loop.history[-1]
     if best.step != best_of(loop.history)["step"]:
-        loop.progress.say(
-            f"no checkpoint of the best epoch: keeping epoch {records[best.step]['epoch']}"
-        )
+        say(f"no checkpoint of the best epoch: keeping epoch {records[best.step]['epoch']}")
     put_together(loop.model, jax.tree.map(jax.numpy.asarray, best.weights), {})
     return records[best.step]

@@ -62,34 +62,37 @@ class Log:
         self._events.close()
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above the bar if there is one. Only the first process does."""
+    if jax.process_index() == 0:
+        tqdm.write(line, file=sys.stderr)
+
+
 class Progress:
-    """What a run says on stderr: lines, and on a terminal a bar. Only the first process does.
+    """The progress of a run on stderr: a line for each epoch and, on a terminal, a bar.
 
     Args:
       epochs: of the run.
       pictures: trained on in an epoch.
+      done: pictures that the run has been trained on before.
     """
 
-    def __init__(self, epochs: int, pictures: int):
+    def __init__(self, epochs: int, pictures: int, done: int):
         self._epochs = epochs
-        self._first = jax.process_index() == 0
+        first = jax.process_index() == 0
         self._bar = tqdm(
             total=epochs * pictures,
+            initial=done,
             unit="img",
             unit_scale=True,
-            disable=None if self._first else True,  # None: unless stderr is a terminal
+            disable=None if first else True,  # None: unless stderr is a terminal
             dynamic_ncols=True,
             smoothing=0.05,
         )
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        if self._first:
-            tqdm.write(line, file=sys.stderr)
-
-    def start_at(self, pictures: int) -> None:
-        """Set the bar to a run that continues after so many pictures."""
-        self._bar.initial = self._bar.n = pictures
+    def go_back(self, done: int) -> None:
+        """Set the bar back to so many pictures."""
+        self._bar.n = done
 
     def begin(self, epoch: int) -> None:
         """Show which epoch begins, counted from 0."""
@@ -105,7 +108,7 @@ class Progress:
 
     def end(self, record: Record) -> None:
         """Print the line of a finished epoch."""
-        self.say(
+        say(
             f"epoch {record['epoch']:>3}/{self._epochs}"
             f"  loss {record['train_loss']:.3f}  acc {record['train_accuracy']:6.1%}"
             f"  val loss {record['val_loss']:.3f}  val acc {record['val_accuracy']:6.1%}"

@@ -20,7 +20,7 @@ from zoo.pretrained.store import describe
 from . import distributed, divergence, evaluation, folder, memory
 from .checkpoint import Checkpoints
 from .divergence import Diverged
-from .logging import Log, Progress, Record, best_of, read_records
+from .logging import Log, Progress, Record, best_of, read_records, say
 from .objects import path_of
 from .parallel import Devices
 from .phases import Phase
@@ -47,8 +47,7 @@ class Loop:
         self.out = self.config.folder
         self.steps_per_epoch = session.steps_per_epoch
         self.batches, self.val_batches = session.train_batches(), session.val_batches()
-        self.progress = Progress(self.config.epochs, self.steps_per_epoch * self.config.batch_size)
-        self.checkpoints = Checkpoints(self.out / "checkpoints", self.progress.say)
+        self.checkpoints = Checkpoints(self.out / "checkpoints", say)
         self.checkpoints.clear()
         self.saved = self.checkpoints.newest()  # what the run continues from, until it does
         self.position = self.saved.step if self.saved else 0  # the step at which it continues
@@ -63,6 +62,11 @@ class Loop:
         self.rate_scale = distributed.from_first(scale)["scale"]
         self.about = describe(self.model)
         self.log = self._open_log()
+        self.progress = Progress(
+            self.config.epochs,
+            self.steps_per_epoch * self.config.batch_size,
+            self.position * self.config.batch_size,
+        )
 
     def __enter__(self) -> "Loop":
         return self
@@ -99,7 +103,7 @@ class Loop:
         needs = memory.needs(
             parts.program, self.model.preprocess, self.config, state, len(self.devices)
         )
-        self.progress.say(str(needs))
+        say(str(needs))
         if self.saved and first < self.position <= last:
             state = self.devices.replicate(self.saved.fill(state))
         self.saved = None
@@ -121,7 +125,7 @@ class Loop:
             state = replace(state, totals=self.devices.replicate(no_totals(parts.metrics)))
             self._save(state, record["val_accuracy"])
             if why:
-                self.progress.say(f"stopped after epoch {epoch + 1}: {why}")
+                say(f"stopped after epoch {epoch + 1}: {why}")
                 break
         put_together(self.model, *self.devices.own((state.weights, state.stats)))
 
@@ -234,8 +238,9 @@ class Loop:
         if self.log:
             self.log.close()
         self.log = self._open_log()
+        self.progress.go_back(self.position * self.config.batch_size)
         where = f"step {self.position}" if self.saved else "the weights it began with"
-        self.progress.say(
+        say(
             f"diverged in {diverged}: back to {where}, with {self.rate_scale:g} of the learning "
             "rate"
         )
@@ -243,8 +248,7 @@ class Loop:
     # --- what is written
 
     def _open_log(self) -> Log | None:
-        """The log, in the first process, of a run that goes on from its present position."""
-        self.progress.start_at(self.position * self.config.batch_size)
+        """The log of a run that goes on from its position; None in all processes but the first."""
         return Log(self.out, self.history, self.position) if jax.process_index() == 0 else None
 
     def _report(self, record: Record) -> None:
@@ -252,9 +256,7 @@ class Loop:
             try:
                 self.log.add(record)
             except OSError as error:
-                self.progress.say(
-                    f"metrics of epoch {record['epoch']} not written: {error.strerror}"
-                )
+                say(f"metrics of epoch {record['epoch']} not written: {error.strerror}")
         else:
             self.history.append(record)
         self.progress.end(record)
