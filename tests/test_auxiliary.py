@@ -79,9 +79,9 @@ def test_its_loss_enters_with_its_weight():
 
     # one step of plain gradient descent: momentum at rest gives 1 + 0.9 of the gradient
     gradients = jax.grad(loss)(params, AUX_WEIGHT)
-    optimizer = optim.optimizer(config, optax.constant_schedule(0.1), dict.fromkeys(params, 1.0))
+    optimizer = optim.optimizer(config, dict.fromkeys(params, 1.0))
     crew = Devices("pmap", jax.devices()[:1])
-    state = TrainState.start(optimizer, params, stats)
+    state = TrainState.start(optimizer, params, stats, rates=[0.1])
     step = crew.compile(
         make_train_step(program, model.preprocess, optimizer, config, flip=False), donate=False
     )

@@ -24,9 +24,9 @@ ONE = Devices("pmap", jax.devices()[:1])
 def state(step: int, value: float = 0.0) -> TrainState:
     """Of two arrays, after that step."""
     params = {"a.kernel": jnp.full((4, 3), value), "b.bias": jnp.full((5,), value)}
-    optimizer = optim.optimizer(TrainConfig(), lambda step: 0.01, dict.fromkeys(params, 1.0))
+    optimizer = optim.optimizer(TrainConfig(), dict.fromkeys(params, 1.0))
     return replace(
-        ONE.replicate(TrainState.start(optimizer, params, {})),
+        ONE.replicate(TrainState.start(optimizer, params, {}, rates=[0.01])),
         step=ONE.replicate(jnp.array(step, jnp.int32)),
     )
 
@@ -117,7 +117,7 @@ def test_nothing_grows_with_their_number(store):
 def test_one_without_a_digest(store, tmp_path):
     with_metrics = ocp.training.Checkpointer(tmp_path / "checkpoints")
     for step, accuracy in ((3, 0.9), (4, 0.2)):
-        like = state(step, float(step))
+        like = state(step, float(step)).lasting
         with_metrics.save_checkpointables(step, {"state": like}, metrics={"accuracy": accuracy})
     with_metrics.close()
     found = store.newest()
@@ -131,7 +131,7 @@ def test_one_without_a_digest(store, tmp_path):
 
 def damage_values(path: Path) -> None:
     """Other values of the right shapes, written by Orbax itself."""
-    ocp.save(path / "other", jax.tree.map(np.asarray, state(3, -1.0)))
+    ocp.save(path / "other", jax.tree.map(np.asarray, state(3, -1.0).lasting))
     for file in (path / "state").rglob("*"):
         if file.is_file():
             file.unlink()

@@ -20,7 +20,7 @@ from runs import assert_same, files_of, records, tensors
 from safetensors.numpy import load_file
 
 import zoo
-from training import Interrupted, TrainConfig, evaluation, fit, folder, loop
+from training import Interrupted, TrainConfig, evaluation, fit, fitting, folder
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.config import FINETUNE
@@ -337,14 +337,14 @@ def test_a_second_run_in_the_same_folder_is_refused(uninterrupted, tmp_path, cap
 
 
 def test_of_two_that_begin_at_once_one_is_refused(tmp_path, capsys, monkeypatch):
-    build_, other = loop.build, contextlib.ExitStack()
+    build_, other = fitting.build, contextlib.ExitStack()
 
     def build(*args):
         (tmp_path / "run").mkdir()  # by another, meanwhile
         other.enter_context(folder.held(tmp_path / "run"))
         return build_(*args)
 
-    monkeypatch.setattr(loop, "build", build)
+    monkeypatch.setattr(fitting, "build", build)
     with other, pytest.raises(ZooError, match="another process is at work in"):
         fit(config(tmp_path / "run"))
     assert files_of(tmp_path / "run") == set()

@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from training import optim
+from training import optim, plots
 from training.config import LEARNING_RATES, OPTIMIZERS, SCHEDULES, TrainConfig
 from zoo.errors import ZooError
 
@@ -30,10 +30,15 @@ def arrays(seed: int) -> dict[str, jax.Array]:
     return {path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in SHAPES.items()}
 
 
-def build(rate: float | optax.Schedule = 0.1, scales=None, **settings):
-    rate = rate if callable(rate) else optax.constant_schedule(rate)
+def build(rate: float = 0.1, scales=None, **settings):
+    """The optimizer of these settings, at this learning rate unless `update` is given another."""
     scales = {**dict.fromkeys(SHAPES, 1.0), **(scales or {})}
-    return optim.optimizer(TrainConfig(**settings), rate, scales)
+    made = optim.optimizer(TrainConfig(**settings), scales)
+
+    def update(updates, state, params, learning_rate=rate):
+        return made.update(updates, state, params, learning_rate=learning_rate)
+
+    return optax.GradientTransformation(made.init, update)
 
 
 def descend(optimizer, params, gradient, steps: int):
@@ -115,12 +120,7 @@ def test_rmsprop_is_tensorflows(momentum):
     # tf.compat.v1.train.RMSPropOptimizer(rate, decay=0.9, momentum, epsilon): ms starts at 1
     #   ms = decay x ms + (1 - decay) x g^2;  mom = momentum x mom + rate x g / sqrt(ms + epsilon)
     rates = [0.1, 0.2, 0.05, 0.05, 0.3]
-    optimizer = build(
-        lambda step: jnp.array(rates)[step],
-        optimizer="rmsprop",
-        momentum=momentum,
-        weight_decay=0,
-    )
+    optimizer = build(optimizer="rmsprop", momentum=momentum, weight_decay=0)
     params = arrays(0)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     var = {path: np.asarray(p, np.float64) for path, p in params.items()}
@@ -128,7 +128,7 @@ def test_rmsprop_is_tensorflows(momentum):
     mom = {path: np.zeros(p.shape) for path, p in var.items()}
     for step, rate in enumerate(rates):
         gradients = arrays(step + 1)
-        updates, state = update(gradients, state, params)
+        updates, state = update(gradients, state, params, rate)
         params = optax.apply_updates(params, updates)
         for path, gradient in gradients.items():
             g = np.asarray(gradient, np.float64)
@@ -142,16 +142,14 @@ def test_lars_is_the_papers():
     # You et al., 2017, algorithm 1: v = m v + rate x trust x |w| / |g + decay w| x (g + decay w);
     # biases and batch norm without the norms and without decay
     rates = [1.0, 3.0, 0.5]
-    optimizer = build(
-        lambda step: jnp.array(rates)[step], optimizer="lars", momentum=0.8, weight_decay=0.1
-    )
+    optimizer = build(optimizer="lars", momentum=0.8, weight_decay=0.1)
     params = arrays(0)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     w = {path: np.asarray(p, np.float64) for path, p in params.items()}
     v = {path: np.zeros(p.shape) for path, p in w.items()}
     for step, rate in enumerate(rates):
         gradients = arrays(step + 1)
-        updates, state = update(gradients, state, params)
+        updates, state = update(gradients, state, params, rate)
         params = optax.apply_updates(params, updates)
         for path in SHAPES:
             g = np.asarray(gradients[path], np.float64)
@@ -329,7 +327,7 @@ def test_the_rate_grows_with_the_batch():
 def test_the_picture_of_a_schedule(name, steps, tmp_path):
     config, path = TrainConfig(schedule=name), tmp_path / "rate.png"
     rate = optim.schedule(config, 0.1, steps, 50)
-    assert optim.draw_schedule(config, rate, steps, 50, path)
+    assert plots.draw_schedule(config, rate, steps, 50, path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 5  # something is drawn
@@ -339,7 +337,7 @@ def test_what_stands_above_it():
     def facts(**settings):
         config = TrainConfig(**settings)
         rate = optim.schedule(config, 0.1, 500, 50)
-        return optim.schedule_facts(config, np.asarray(jax.vmap(rate)(np.arange(500))), 500, 50)
+        return plots.schedule_facts(config, np.asarray(jax.vmap(rate)(np.arange(500))), 500, 50)
 
     assert facts(schedule="step", warmup=0).splitlines() == [
         "step: peak 0.1, at the end 0.0781",
@@ -355,7 +353,7 @@ def test_no_picture_without_matplotlib_or_a_folder(tmp_path, monkeypatch):
     config = TrainConfig()
     rate = optim.schedule(config, 0.1, 10, 10)
     with pytest.raises(ZooError, match=r"cannot write .*nowhere.*No such file"):
-        optim.draw_schedule(config, rate, 10, 10, tmp_path / "nowhere" / "rate.png")
+        plots.draw_schedule(config, rate, 10, 10, tmp_path / "nowhere" / "rate.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert not optim.draw_schedule(config, rate, 10, 10, tmp_path / "rate.png")
+    assert not plots.draw_schedule(config, rate, 10, 10, tmp_path / "rate.png")
     assert list(tmp_path.iterdir()) == []

@@ -45,9 +45,10 @@ def states(
     network = zoo.create(model, num_classes=3, dropout=config.dropout)
     program, params, stats = take_apart(network, bn_axis=AXIS if config.sync_bn else None)
     rate = optim.schedule(config, 1e-3, 4, 4)
-    optimizer = optim.optimizer(config, rate, dict.fromkeys(params, 1.0))
+    optimizer = optim.optimizer(config, dict.fromkeys(params, 1.0))
     crew = Devices(engine, jax.devices()[:devices])
-    state = crew.replicate(TrainState.start(optimizer, params, stats))
+    rates = optim.table(rate, 4)(0)
+    state = crew.replicate(TrainState.start(optimizer, params, stats, rates=rates))
     step = crew.compile(
         make_train_step(program, network.preprocess, optimizer, config, flip=False), donate=True
     )
@@ -128,7 +129,7 @@ def test_replicas_and_steps_have_masks_of_their_own(tiny):
     x = jnp.ones((8, 2, 16, 16, 3))  # the same pictures for all
 
     def forward(x, step):
-        _, dropping = keys(0, step)
+        _, dropping = keys(jax.random.key_data(jax.random.key(0)), step)
         return program.network(params, stats, dropout=dropping).forward(x)
 
     run = jax.pmap(forward, axis_name=AXIS, in_axes=(0, None))

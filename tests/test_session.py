@@ -8,9 +8,10 @@ import pytest
 
 import zoo
 from training.config import TrainConfig
-from training.loop import fit
+from training.fitting import fit
 from training.lr_finder import find_learning_rate
-from training.session import check_batch_norm, class_weights, preprocessing
+from training.parallel import Devices
+from training.session import Session, check_batch_norm, class_weights, preprocessing
 from training.sources.base import Arrays, Dataset
 from zoo.errors import ZooError
 from zoo.preprocess import IMAGENET, PRESETS, Preprocess
@@ -104,3 +105,21 @@ def test_pictures_that_their_source_averages_stay_as_they_are(interpolation):
     assert preprocessing(own, None, None) == replace(own, note="")
     assert preprocessing(own, None, 32) == replace(own.at_size(32), resize=None, note="")
     assert preprocessing(own, 64, 32).size == 64
+
+
+def lowered(**settings) -> str:
+    """The training step of a run as XLA gets it, by which compiled programs are cached."""
+    config = TrainConfig(model="tiny", **{"mixup": 0.2, "optimizer": "lars", **settings})
+    session, devices = Session.open(config), Devices(devices=jax.devices()[:1])
+    parts = session.assemble(session.phases[-1])
+    state, batch = parts.start(), next(session.train_batches())
+    step = devices.jit(parts.step, donate=True)
+    text: str = step.lower(devices.replicate(state), devices.shard(batch)).as_text()
+    return text
+
+
+def test_seeds_rates_and_lengths_share_one_program(tiny):
+    rate = {"learning_rate": 0.123, "schedule": "one_cycle", "epochs": 7, "head_epochs": 1}
+    program = lowered()
+    assert lowered(seed=2**31 - 1, **rate) == program
+    assert lowered(momentum=0.8) != program  # which is a constant of it

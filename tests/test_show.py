@@ -66,7 +66,7 @@ def seen_by_the_first_step(monkeypatch, config: TrainConfig) -> tuple[np.ndarray
     model = build(config, dataset)
     program, params, stats = take_apart(model)
     optimizer = optax.sgd(0.1)
-    state = TrainState.start(optimizer, params, stats)
+    state = TrainState.start(optimizer, params, stats, rates=[0.1], seed=config.seed)
     batch = next(
         training.data.train_batches(
             dataset, model.preprocess, batch_size=config.batch_size, seed=config.seed

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import sources
+from training import doors, sources
 from training.data import eval_batches, open_dataset, train_batches
 from training.decode import Encoded
 from training.sources import (
@@ -31,10 +31,11 @@ from training.sources import (
     folders,
     labels_of,
     originals,
-    record_differences,
 )
 from training.sources import tfds as by_tfds
-from training.sources.base import Subset, hold_out
+from training.sources.base import Subset
+from training.sources.record import record_differences
+from training.sources.splits import hold_out
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 
@@ -117,7 +118,9 @@ def test_unknown_specs_name_the_nearest():
         "unknown dataset 'cifar:x': did you mean 'cifar10:PATH', 'cifar100:PATH'?"
     )
     every = fails("wurlitzer")
-    for spec in ("digits", *sources.OPENERS):
+    known = ("digits", *sources.OPENERS)
+    assert tuple(sorted(spec.partition(":")[0] for spec in known)) == tuple(sorted(doors.DATASETS))
+    for spec in known:
         assert spec in every
         assert spec.partition(":")[0] in open_dataset.__doc__
 

@@ -31,7 +31,7 @@ def batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
 def start(network, *, ema: bool = False, **apart):
     program, params, stats = take_apart(network, **apart)
     optimizer = optax.sgd(1.0)
-    state = TrainState.start(optimizer, params, stats, averaged=ema)
+    state = TrainState.start(optimizer, params, stats, rates=[1.0], averaged=ema)
     return program, optimizer, state
 
 

@@ -1,9 +1,7 @@
 """Optimizers and schedules, from Optax: one table of each."""
 
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,9 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
-
-from zoo import plotting
-from zoo.errors import ZooError
 
 from .config import TrainConfig
 
@@ -95,20 +90,42 @@ RULES = {
 }
 
 
+def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate` with the rate as an extra argument of `update`."""
+
+    def by(rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
+        return optax.scale_by_learning_rate(lambda _: rate)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        learning_rate: jax.Array,
+        **_: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        scaled: tuple[optax.Updates, optax.OptState]
+        scaled = by(learning_rate).update(updates, state, params)
+        return scaled
+
+    return optax.GradientTransformationExtraArgs(by(0.0).init, update)
+
+
 def optimizer(
     config: TrainConfig,
-    rate: optax.Schedule,
     scales: Mapping[str, float],
-    own: Any = None,
+    own: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of a phase, over a flat dict {dotted path: parameter}.
 
+    Its `update` takes the learning rate of the step as the extra argument `learning_rate`.
+
     Args:
-      rate: the learning rate by step.
+      config: for the kind of optimizer and its settings.
       scales: by parameter path, a factor of its learning rate. A parameter with 0 is not changed,
         though its gradient counts in the norm that `clip_norm` limits.
-      own: an `optax.GradientTransformation`, or a function of a schedule that gives one, in place
-        of `config.optimizer`; then neither `momentum` nor `weight_decay` applies.
+      own: it takes the place of `config.optimizer` and has learning rates of its own; then neither
+        `momentum` nor `weight_decay` applies.
     """
 
     def matrices(params: optax.Params) -> optax.Params:
@@ -125,8 +142,7 @@ def optimizer(
 
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if own is not None:
-        rule_of_own = own if isinstance(own, optax.GradientTransformation) else own(rate)
-        return optax.chain(clip, rule_of_own, optax.stateless(scaled))
+        return optax.chain(clip, own, optax.stateless(scaled))
     rule = RULES[config.optimizer]
     # As in the authors' code, biases and batch norm, which start at 0 and 1, are not rescaled by
     # their norms. The coefficient applies to them too: the learning rates that suit it are far too
@@ -138,7 +154,7 @@ def optimizer(
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.chain(ratio, optax.scale(rule.trust)) if rule.trust else optax.identity(),
         optax.stateless(scaled),
-        optax.scale_by_learning_rate(rate),
+        scale_by_learning_rate(),
         optax.trace(config.momentum) if rule.velocity else optax.identity(),
     )
 
@@ -188,6 +204,18 @@ def schedule(config: TrainConfig, peak: float, steps: int, steps_per_epoch: int)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm])
 
 
+def table(schedule: optax.Schedule, length: int) -> Callable[[int], jax.Array]:
+    """A function `rates(start)`: the learning rates of `length` steps from `start` on, float32."""
+
+    def rate(step: jax.Array) -> jax.Array:
+        return jnp.asarray(schedule(step), jnp.float32)
+
+    rates: Callable[[int], jax.Array] = jax.jit(
+        lambda start: jax.vmap(rate)(start + jnp.arange(length))
+    )
+    return rates
+
+
 def drop_factor(config: TrainConfig) -> float:
     """The factor of each drop of the schedules "step", "piecewise" and "exponential"."""
     if config.decay_rate is not None:
@@ -207,55 +235,3 @@ def one_cycle(peak: float, steps: int, rise: float) -> optax.Schedule:
     places = np.array([0, up, down, steps], np.float32)
     rates = np.array([peak / 25, peak, peak / 25, 0], np.float32)
     return lambda step: jnp.interp(step, places, rates)
-
-
-def draw_schedule(
-    config: TrainConfig, schedule: optax.Schedule, steps: int, steps_per_epoch: int, path: Path
-) -> bool:
-    """Draw the learning rate by epoch as a PNG; False if matplotlib is not installed.
-
-    Args:
-      config: where the title gets the kind and the settings of the schedule from.
-      schedule: the learning rate by step.
-
-    Raises:
-      ZooError: `path` cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    at = np.unique(np.linspace(0, steps - 1, 2000).astype(int))  # more than the picture has pixels
-    rates = np.asarray(jax.vmap(schedule)(at))
-    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    marker = "." if len(at) < 50 else None
-    axes.plot(at / steps_per_epoch, rates, color=plotting.BLUE, marker=marker)
-    axes.set(xlabel="epoch", ylabel="learning rate")
-    axes.set_xlim(0, steps / steps_per_epoch)
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
-    plotting.tidy(axes)
-    axes.set_title(schedule_facts(config, rates, steps, steps_per_epoch), fontsize="medium")
-    try:
-        plotting.save(figure, path)
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}") from error
-    return True
-
-
-def schedule_facts(config: TrainConfig, rates: np.ndarray, steps: int, steps_per_epoch: int) -> str:
-    """The title above the picture of a schedule, in lines that fit its width."""
-    kind = config.schedule
-    if kind == "one_cycle":
-        facts = [f"rising for {config.warmup or RISE:.0%}"]
-    else:
-        facts = [f"warm-up {config.warmup:.0%}" if config.warmup else "no warm-up"]
-    if kind in ("step", "exponential"):
-        facts.append(f"x {drop_factor(config):g} every {config.decay_epochs:g} epochs")
-    if kind == "piecewise" and config.drops:
-        places = ", ".join(f"{share:.0%}" for share in config.drops)
-        facts.append(f"x {drop_factor(config):g} at {places}")
-    facts.append(f"{steps:,} steps, {steps / steps_per_epoch:.4g} epochs")
-    levels = f"{kind}: peak {rates.max():.3g}, at the end {rates[-1]:.3g}"
-    return "\n".join([levels, *textwrap.wrap("; ".join(facts), 64)])

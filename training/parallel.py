@@ -98,6 +98,7 @@ class Devices:
         """`step(state, batch) -> state` for one device, as a function of the sharded batch.
 
         Args:
+          step: it may use collectives over `AXIS`, and its result must be the same on all devices.
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
         run: Callable[[State, Mapping[str, Any]], State] = self.jit(step, donate=donate)

@@ -40,7 +40,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
     if objects.model is None:
-        find(config.model)  # a wrong name is told before the pictures are read
+        find(config.model)  # an unknown name is an error before any picture is read
     if objects.data is not None:
         dataset = own_dataset(objects.data, config.val_fraction)
     else:
@@ -106,6 +106,8 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
     """The network of `build` with shapes in place of arrays: nothing is read or allocated.
 
     Args:
+      config: of the run.
+      num_classes: of the dataset.
       image_size: the dataset's own, see `Dataset.image_size`.
     """
     variant = find(config.model)
@@ -153,6 +155,8 @@ class Assembly:
     frozen: Arrays
     stats: Arrays
     averaged: bool
+    seed: int
+    rates: Callable[[int], jax.Array]  # of the steps from one on, counted within the phase
     optimizer: optax.GradientTransformation
     step: Callable[[TrainState, Batch], TrainState]  # for one device of many
     metrics: tuple[str, ...] = ()  # names of further figures
@@ -163,6 +167,8 @@ class Assembly:
             self.optimizer,
             self.trained,
             self.stats,
+            rates=self.rates(0),
+            seed=self.seed,
             frozen=self.frozen,
             averaged=self.averaged,
             metrics=self.metrics,
@@ -186,15 +192,21 @@ def assemble(
     rate: optax.Schedule,
     objective: Objective,
     *,
+    period: int,
     flip: bool,
     objects: Objects = NONE,
 ) -> Assembly:
     """The step of a phase and its parts.
 
     Args:
+      config: of the run.
       model: with arrays, or with shapes in their place.
-      rate: the learning rate by step.
+      phase: which parameters are trained.
+      rate: the learning rate by step of the phase.
+      objective: the loss and the metrics.
+      period: the steps of an epoch, whose learning rates the state holds.
       flip: whether to mirror pictures.
+      objects: given in place of settings.
     """
     stages = model_stages(model)
     program, params, stats = take_apart(
@@ -206,7 +218,10 @@ def assemble(
     trained = {path: x for path, x in params.items() if phase.trains(path)}
     frozen = {path: x for path, x in params.items() if path not in trained}
     scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
-    optimizer = optim.optimizer(config, rate, scales, objects.optimizer)
+    own = objects.optimizer
+    if own is not None and not isinstance(own, optax.GradientTransformation):
+        own = own(rate)
+    optimizer = optim.optimizer(config, scales, own)
     step = make_train_step(
         program,
         model.preprocess,
@@ -217,7 +232,16 @@ def assemble(
         own_augment=objects.augment,
     )
     return Assembly(
-        program, trained, frozen, stats, config.ema > 0, optimizer, step, (*objective.metrics,)
+        program,
+        trained,
+        frozen,
+        stats,
+        averaged=config.ema > 0,
+        seed=config.seed,
+        rates=optim.table(rate, period),
+        optimizer=optimizer,
+        step=step,
+        metrics=tuple(objective.metrics),
     )
 
 
@@ -284,11 +308,15 @@ class Session:
         peak = phase.learning_rate * scale
         return optim.schedule(self.config, peak, last - first, self.steps_per_epoch)
 
-    def assemble(self, phase: Phase, rate: optax.Schedule | None = None) -> Assembly:
+    def assemble(
+        self, phase: Phase, rate: optax.Schedule | None = None, period: int | None = None
+    ) -> Assembly:
         """The step of a phase.
 
         Args:
+          phase: one of `phases`.
           rate: None: that of the phase.
+          period: as in `assemble`; None: the steps of an epoch.
         """
         return assemble(
             self.config,
@@ -296,6 +324,7 @@ class Session:
             phase,
             rate or self.rate(phase),
             self.objective,
+            period=period or self.steps_per_epoch,
             flip=self.flip,
             objects=self.objects,
         )

@@ -28,6 +28,7 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
     its share.
 
     Args:
+      config: of the run.
       path: of the PNG; its folder must exist.
       count: pictures to show, of the batch's at most.
 
@@ -69,7 +70,8 @@ def first_step(
 
     Without label smoothing. To mix before normalising or after it comes to the same.
     """
-    seeds = jax.vmap(partial(keys, config.seed), axis_name=AXIS)(jnp.zeros(1, jnp.int32))
+    seed = jax.random.key_data(jax.random.key(config.seed))
+    seeds = jax.vmap(partial(keys, seed), axis_name=AXIS)(jnp.zeros(1, jnp.int32))
     augmenting = seeds[0][0]  # of the first device
     images = augment(image, augmenting, config, flip=flip)
     targets = goal.targets(label)

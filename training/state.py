@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import ArrayLike
 
 from zoo.layers import Network
 from zoo.wrapped import Wrapped
@@ -22,7 +23,7 @@ Arrays = dict[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that training changes; the same on every device."""
+    """Everything that a step reads besides its batch; the same on every device."""
 
     step: jax.Array  # int32 [], steps done
     params: Arrays  # being trained
@@ -31,6 +32,7 @@ class TrainState:
     stats: Arrays  # BN running statistics
     opt_state: optax.OptState
     totals: Arrays  # sums over the epoch so far, see `no_totals`
+    inputs: Arrays  # what steps read and never change: "key" and "rates", see `start`
 
     @classmethod
     def start(
@@ -39,6 +41,8 @@ class TrainState:
         params: Arrays,
         stats: Arrays,
         *,
+        rates: ArrayLike,
+        seed: int = 0,
         frozen: Arrays | None = None,
         averaged: bool = False,
         metrics: Iterable[str] = (),
@@ -46,7 +50,16 @@ class TrainState:
     ) -> "TrainState":
         """The state before the first step of a phase.
 
+        The seed and the learning rates are data, not constants of the compiled step: runs that
+        differ in nothing else share one compiled program.
+
         Args:
+          optimizer: see `training.optim.optimizer`.
+          params: those to be trained.
+          stats: the BN running statistics.
+          rates: float32 [n]; step s of the run has the learning rate `rates[s % n]`.
+          seed: of all random numbers of the run.
+          frozen: the parameters that this phase leaves alone.
           averaged: whether to keep averages of `params`.
           metrics: names of what `Objective.metrics` measures.
           step: the number of the first step.
@@ -59,12 +72,21 @@ class TrainState:
             stats=stats,
             opt_state=jax.jit(optimizer.init)(params),
             totals=no_totals(metrics),
+            inputs={
+                "key": jax.random.key_data(jax.random.key(seed)),  # uint32 [2]
+                "rates": jnp.asarray(rates, jnp.float32),
+            },
         )
 
     @property
     def weights(self) -> Arrays:
         """All parameters for inference: their averages where averages are kept."""
         return {**self.params, **self.ema, **self.frozen}
+
+    @property
+    def lasting(self) -> "TrainState":
+        """The part that a checkpoint holds. A continued run makes the `inputs` from its config."""
+        return replace(self, inputs={})
 
 
 @dataclass(frozen=True)
@@ -102,6 +124,7 @@ def take_apart(
     """(program, parameters, BN statistics) of a network; the arrays under dotted paths.
 
     Args:
+      model: in inference mode; it is left as it is.
       freeze_bn: normalise with the running statistics in training too, and do not update them, in
         the whole network or in the stages of these names.
       bn_axis: the axis of devices to take batch statistics over; None: per device.

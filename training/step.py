@@ -32,9 +32,14 @@ Batch = Mapping[str, jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (images uint8, key) -> images uint8
 
 
-def keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(augmentation key, dropout key) of this device at this step."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def keys(data: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(augmentation key, dropout key) of this device at this step.
+
+    Args:
+      data: the key of the run as plain numbers, uint32 [2].
+      step: its number, int32 [].
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(data), step)
     augmenting, dropping = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
     return augmenting, dropping
 
@@ -52,12 +57,17 @@ def make_train_step(
     """The step of training: `(state, this device's part of a batch) -> state`.
 
     Args:
+      program: the network.
+      preprocess: how pictures become its input.
+      optimizer: it may read the extra argument `learning_rate`, the rate of the step.
+      config: augmentation, `accumulate` and `ema` are read from it.
       objective: None: cross-entropy, smoothed as the config says.
       flip: whether to mirror pictures.
       own_augment: replaces the augmentation in the config, except for MixUp and CutMix.
     """
     goal = objective or Objective(program.num_classes, label_smoothing=config.label_smoothing)
     changed = own_augment or partial(augment, config=config, flip=flip)
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def loss_and_gradients(
         state: TrainState, stats: Arrays, x: jax.Array, targets: jax.Array, dropping: jax.Array
@@ -75,7 +85,7 @@ def make_train_step(
         return logits, stats, grads
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
-        augmenting, dropping = keys(config.seed, state.step)
+        augmenting, dropping = keys(state.inputs["key"], state.step)
         x, labels = preprocess.normalize(changed(batch["image"], augmenting)), batch["label"]
         mixing = jax.random.fold_in(augmenting, MIXING)
         x, targets = mix(x, goal.smoothed(labels), mixing, config)
@@ -87,7 +97,10 @@ def make_train_step(
         grads = mean(grads)
         # The mean of eight equal numbers is not always that number: frozen statistics stay out.
         stats = {**state.stats, **mean({path: stats[path] for path in program.moving})}
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        rates = state.inputs["rates"]
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=rates[state.step % len(rates)]
+        )
         params: Arrays = optax.apply_updates(state.params, updates)
         sums = goal.measure(logits, labels, jnp.ones(len(labels)))
         return replace(

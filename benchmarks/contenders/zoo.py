@@ -87,7 +87,7 @@ def training(work: dict[str, Any], on: Sequence[jax.Device] | None = None) -> tu
     rate = optim.schedule(config, work.get("rate", 1e-3), 10**6, 10**3)
     goal = objective(config, model.spec.num_classes, None)
     (phase,) = phases(config, model.stages)
-    parts = assemble(config, model, phase, rate, goal, flip=False)
+    parts = assemble(config, model, phase, rate, goal, period=10**3, flip=False)
     return devices, parts.step, devices.replicate(parts.start())
 
 

@@ -132,7 +132,9 @@ def _originals(place: Path, folders: tuple[str, ...], wanted: tuple[str, ...]) -
     """The bytes of what there is of the wanted files, by name.
 
     Args:
-        place: a tar file, or the folder that has them or one of `folders` that has.
+        place: a tar file or a folder.
+        folders: where else in `place` the files may lie, if it is a folder.
+        wanted: the names of the files.
     """
     if not place.exists():
         raise ZooError(f"{place} does not exist")
