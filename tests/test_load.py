@@ -13,8 +13,9 @@ import zoo
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.preprocess import CAFFE, SLIM
-from zoo.pretrained import fetch, files, store
+from zoo.pretrained import fetch, store
 from zoo.pretrained.layouts import LAYOUTS
+from zoo.pretrained.readers import files
 
 NAME = "squeezenet1_1.tv1_in1k"
 

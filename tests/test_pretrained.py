@@ -20,8 +20,9 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt
 from zoo.preprocess import INCEPTION, KERAS_TF
-from zoo.pretrained import convert, files, store
+from zoo.pretrained import convert, store
 from zoo.pretrained.layouts import KERAS_APPLICATIONS, LAYOUTS, TORCHVISION, ZOO
+from zoo.pretrained.readers import files
 
 H5 = "data/weights/mobilenet_2_5_224_tf_no_top.h5"
 

@@ -17,9 +17,9 @@ from flax.traverse_util import flatten_dict
 from ..errors import ZooError, unknown
 from ..layers import Network
 from ..text import plain
-from .files import Arrays
 from .layouts import LAYOUTS, Layout
 from .layouts.base import Rules
+from .readers.base import Arrays
 
 # What torch.compile and PyTorch's sharding and checkpointing put into names, anywhere in them.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

@@ -18,8 +18,8 @@ from ..layers import Network
 from ..paths import write
 from ..registry import abstract, find
 from . import convert
-from .files import Arrays
 from .layouts import LAYOUTS
+from .readers.base import Arrays
 from .store import EXPORTED, check_built, describe, save, write_checked
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO file is for

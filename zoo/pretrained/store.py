@@ -29,10 +29,12 @@ from ..settings import shown, whole
 from ..text import reason
 from ..variant import Variant
 from ..wrapped import Wrapped
-from . import convert, digest, files
+from . import convert, digest
 from .catalogue import FIRST, OWN, Weights, class_names, list_weights, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note
 from .layouts import LAYOUTS, Layout, layouts
+from .readers import files
+from .readers.base import Arrays
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # of a `Spec` that a load may set
 PRESETS = {"TORCH": TORCH, "TF": TF, "KERAS": KERAS}
@@ -40,7 +42,7 @@ RESULT = "model.safetensors"  # what a run leaves in its folder
 EXPORTED = "zoo_export"  # the key of our description in a file of others' names
 _METADATA = "zoo"  # the same in our own
 
-Content = tuple[files.Arrays, dict[str, str]]  # of a file: tensors by name, and metadata
+Content = tuple[Arrays, dict[str, str]]  # of a file: tensors by name, and metadata
 
 
 def load(
@@ -297,7 +299,7 @@ def _preprocess(asked: Preprocess | str | None) -> Preprocess | None:
 
 def _fill(
     spec: Spec,
-    arrays: files.Arrays,
+    arrays: Arrays,
     layout: Layout,
     source: str,
     *,
@@ -593,7 +595,7 @@ def describe(model: Network) -> str:
     return json.dumps(about)
 
 
-def rebuild(source: str, arrays: files.Arrays, about: str) -> Network:
+def rebuild(source: str, arrays: Arrays, about: str) -> Network:
     """The network that `describe` described, with these arrays by dotted path.
 
     Raises:
@@ -625,7 +627,7 @@ def _write(content: Content, path: Path) -> None:
     write_checked(path, serialize(dense, metadata=sealed), dense)
 
 
-def write_checked(path: Path, data: bytes, arrays: files.Arrays) -> None:
+def write_checked(path: Path, data: bytes, arrays: Arrays) -> None:
     """Write a safetensors file of these arrays, read it back, and only then give it its name.
 
     Raises:

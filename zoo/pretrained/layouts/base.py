@@ -18,7 +18,7 @@ from ...layers import Network
 from ...preprocess import IMAGENET, Preprocess
 from ...registry import find
 from ...variant import Variant
-from ..files import Arrays
+from ..readers.base import Arrays
 
 # (pattern of our module path, or of a whole path; the source's module name, or whole name). A name
 # is a template of `re.Match.expand`, or a function of the match where that cannot say it.

@@ -16,7 +16,7 @@ from ...context import KERAS, TORCH, Numerics
 from ...layers import ConvNormAct, Network
 from ...preprocess import KERAS_CAFFE, KERAS_TF, KERAS_TORCH, Preprocess
 from ...registry import find
-from ..files import Arrays
+from ..readers.base import Arrays
 from .base import Layout, Rules
 
 Match = re.Match[str]

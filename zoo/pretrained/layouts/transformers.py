@@ -11,7 +11,7 @@ from dataclasses import replace
 from ...context import TORCH
 from ...layers import Network
 from ...preprocess import IMAGENET
-from ..files import Arrays
+from ..readers.base import Arrays
 from .base import Layout, Rules
 from .torch import TORCHVISION
 

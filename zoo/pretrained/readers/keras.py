@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ZooError
-from ..text import reason
+from ...errors import ZooError
+from ...text import reason
+from .base import Arrays, open_zip, tokens
 from .budget import NAME, Budget
-from .files import Arrays, open_zip, tokens
 from .hdf5 import Hdf5
 
 Named = tuple[str, str, np.ndarray]  # its name, a longer one if that is taken, the array

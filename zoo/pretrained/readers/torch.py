@@ -23,9 +23,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import ZooError
+from ...errors import ZooError
+from .base import Arrays, open_zip, whole
 from .budget import RANK, Budget
-from .files import Arrays, open_zip, whole
 
 ARGUMENTS = 16  # of a call, or parts of a reference to a storage, at most
 PICKLES = 4 << 20  # bytes that the pickles of a file may take; ResNet-152's takes 0.1 MB
