@@ -21,7 +21,7 @@ import zoo
 from zoo import backend
 from zoo.errors import ZooError
 from zoo.paths import write
-from zoo.pretrained.store import describe
+from zoo.pretrained.saving import describe
 from zoo.wrapped import Wrapped
 
 from . import distributed, evaluation, folder, memory, report

@@ -20,7 +20,7 @@ from ..registry import abstract, find
 from . import convert
 from .layouts import LAYOUTS
 from .readers.base import Arrays
-from .store import EXPORTED, check_built, describe, save, write_checked
+from .saving import EXPORTED, check_built, describe, save, write_checked
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO file is for
 TOLERANCE = 1e-4  # of a file's outputs, relative to the largest of the model's
