@@ -10,7 +10,8 @@ from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
 from .slim import SLIM
-from .torch import TIMM, TORCHVISION
+from .timm import TIMM
+from .torchvision import TORCHVISION
 from .transformers import TRANSFORMERS
 
 # what `zoo.save` writes

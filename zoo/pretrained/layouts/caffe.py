@@ -9,7 +9,7 @@ import numpy as np
 from ...layers import Network
 from ...preprocess import Preprocess
 from .base import Layout, Rules
-from .torch import TORCHVISION
+from .torchvision import TORCHVISION
 
 
 def _googlenet(_model: Network) -> Rules:

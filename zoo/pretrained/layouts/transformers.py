@@ -13,7 +13,7 @@ from ...layers import Network
 from ...preprocess import IMAGENET
 from ..readers.base import Arrays
 from .base import Layout, Rules
-from .torch import TORCHVISION
+from .torchvision import TORCHVISION
 
 
 def _resnet(_model: Network) -> Rules:
