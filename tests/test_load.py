@@ -14,6 +14,7 @@ from zoo import registry
 from zoo.errors import ZooError
 from zoo.preprocess import CAFFE, SLIM
 from zoo.pretrained import fetch, infer, saving, store
+from zoo.pretrained.addresses import place
 from zoo.pretrained.layouts import LAYOUTS
 from zoo.pretrained.readers import files
 
@@ -90,7 +91,7 @@ def test_weights_tampered_in_the_cache(name, change, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     record = zoo.weights(name)
-    download = fetch._place(record.file)
+    download = place(record.file)
     download.parent.mkdir(parents=True)
     original = zoo.create(record.model, seed=3)
     zoo.export(original, download, "timm")
@@ -125,7 +126,7 @@ def poison(path: Path) -> None:
 def test_a_download_that_cannot_be_read_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     record = zoo.weights("mobilenet_v1_025.keras_in1k")
-    download = fetch._place(record.file)
+    download = place(record.file)
     download.parent.mkdir(parents=True)
     download.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2_000_000))
     with pytest.raises(ZooError, match="is not a whole Keras file"):
