@@ -133,7 +133,9 @@ def _originals(place: Path, folders: tuple[str, ...], wanted: tuple[str, ...]) -
     """The bytes of what there is of the wanted files, by name.
 
     Args:
-        place: a tar file, or the folder that has them or one of `folders` that has.
+        place: a tar file, or a folder that holds them, perhaps within one of `folders`.
+        folders: names of folders in which they may lie.
+        wanted: names of files; those that are not there are left out.
     """
     if not place.exists():
         raise ZooError(f"{place} does not exist")

@@ -371,8 +371,8 @@ def _declared(headers: Message, hub: bool) -> str:
         digest = etag.removeprefix("W/").strip('"')
         return f"sha256:{digest}" if SHA256.fullmatch(digest) else ""
     for value in headers.get_all("X-Goog-Hash", []):
-        if found := re.search(r"md5=([A-Za-z0-9+/]{22}==)", value):
-            return f"md5:{b64decode(found[1]).hex()}"
+        if md5 := re.search(r"md5=([A-Za-z0-9+/]{22}==)", value):
+            return f"md5:{b64decode(md5[1]).hex()}"
     return ""
 
 

@@ -67,7 +67,7 @@ def save(model: Network, path: str | Path) -> None:
 
 
 def describe(model: Network) -> str:
-    """All of a network but its tensors, as JSON."""
+    """Everything about a network but its tensors, as JSON: spec, preprocessing, classes."""
     about: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
@@ -78,7 +78,7 @@ def describe(model: Network) -> str:
 
 
 def pack(model: Network) -> Content:
-    """The tensors of a network by path, and our description of it."""
+    """The tensors of a network by path, and its description as metadata."""
     of = model.module if isinstance(model, Wrapped) else model
     state = nnx.to_pure_dict(nnx.state(of, nnx.Any(nnx.Param, nnx.BatchStat)))
     arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(state, sep=".").items()}
@@ -98,7 +98,7 @@ def write_network(content: Content, path: Path) -> None:
 
 
 def write_checked(path: Path, data: bytes, arrays: Arrays) -> None:
-    """Write a safetensors file of these arrays, read it back, and only then give it its name.
+    """Write a safetensors file, read it back, and give it its name only if it holds these arrays.
 
     Raises:
       OSError: the folder is not there, cannot be written or is full.
@@ -130,7 +130,7 @@ def write_checked(path: Path, data: bytes, arrays: Arrays) -> None:
 
 
 def verify(source: str, content: Content) -> None:
-    """Refuse a file of ours whose values are not those that were saved.
+    """Refuse a file of ours whose tensors or description changed since they were saved.
 
     Raises:
       ZooError: it is damaged.
@@ -179,7 +179,7 @@ def described(source: str, metadata: Mapping[str, str], key: str = METADATA) -> 
 
 
 def restore(module: nnx.Module, path: str | Path) -> None:
-    """Give a module of your own the parameters and statistics that training saved of it.
+    """Load the parameters and statistics that a training run saved into a module of your own.
 
     Args:
       module: of the class that was trained, with the same settings.
@@ -211,14 +211,18 @@ def _shaped(value: tuple[tuple[int, ...], str] | None) -> str:
     return f"{value[1]} {list(value[0])}" if value else "not there"
 
 
-# --- whether a network is one that can be rebuilt -------------------------------------------------
+# --- whether a network can be rebuilt -------------------------------------------------
 
 
 def check_built(model: Network, verb: str) -> None:
-    """Refuse a network that is not what its `spec` builds.
+    """Refuse a network that differs from what its `spec` builds.
+
+    Args:
+      model: the network.
+      verb: what was to be done with it, "save" or "export", for the error.
 
     Raises:
-      ZooError: what differs first.
+      ZooError: the first difference.
     """
     name = model.spec.name
     if partly_folded(model):
@@ -247,24 +251,24 @@ def _built(spec: Spec) -> dict[str, Any]:
 
 
 def _structure(model: Network) -> dict[str, Any]:
-    """The kinds and settings of a network's modules, and the shapes and dtypes of its variables.
+    """The types and settings of a network's modules, and the shapes and dtypes of its variables.
 
-    Not what training and use may change: modes, random streams, what the network is for.
+    Without what training and use may change: modes, random streams, `preprocess` and the like.
     """
-    found: dict[str, Any] = {}
+    structure: dict[str, Any] = {}
     for path, module in nnx.iter_modules(model):
         at = ".".join(map(str, path))
-        found[at] = type(module)
+        structure[at] = type(module)
         for name, value in vars(module).items():
             where = f"{at}.{name}".lstrip(".")
             if isinstance(value, nnx.Param | nnx.BatchStat):
-                found[where] = (type(value), value.shape, value.dtype)
-            elif not (isinstance(value, nnx.Variable | nnx.Pytree) or name in _OF_USE):
-                found[where] = value
-    return {path: value for path, value in found.items() if value is not None}
+                structure[where] = (type(value), value.shape, value.dtype)
+            elif not (isinstance(value, nnx.Variable | nnx.Pytree) or name in _CHANGEABLE):
+                structure[where] = value
+    return {path: value for path, value in structure.items() if value is not None}
 
 
-_OF_USE = {
+_CHANGEABLE = {
     *("spec", "preprocess", "_classes", "notes", "deterministic", "use_running_average"),
     *("axis_name", "axis_index_groups", "rngs", "_pytree__state", "_pytree__nodes"),
 }

@@ -49,46 +49,44 @@ def load(
     fold: bool = False,
     **switches: Any,
 ) -> Network:
-    """A network with weights, in inference mode, its `preprocess` and `classes` those of the file.
+    """Load a network with weights, in inference mode, with their `preprocess` and `classes`.
 
     Published weights are downloaded once, verified, converted, and kept in `ZOO_CACHE` (or
-    ~/.cache/zoo). `ZOO_OFFLINE=1` stays with what is there, `ZOO_MIRROR` goes elsewhere for files.
-    What was assumed, stripped or left out on the way stands in the model's `notes`.
+    ~/.cache/zoo). With `ZOO_OFFLINE=1` nothing is downloaded; `ZOO_MIRROR` names another host. The
+    model's `notes` say what was assumed, stripped or left out.
 
     Args:
-      name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); or a network alone,
-        whose default weights are taken; or the path of a file that `zoo.save` wrote, or of a run's
-        folder.
-      file: weights of that network, or those published under that name, or fine-tuned from them:
-        `.safetensors`, PyTorch's `.pth` and alike, Keras' `.h5`, `.weights.h5` and `.keras`,
-        `.npz`, TensorFlow's `.ckpt`, `.caffemodel`. Beginnings that all names share ("module.",
-        "model.") are stripped.
-      layout: how the file names its tensors: one of `zoo.pretrained.layouts.LAYOUTS`. None: "zoo"
-        for files that `zoo.save` wrote, that of the published weights for their names, "keras" and
-        "caffe" by their suffixes.
-      like: of a `file`: the published weights that it computes like, and was trained like. Names
-        and shapes do not show padding and epsilons: where the published weights of a network and
-        layout differ in them, this, a full name as `name`, or `numerics` is needed.
-      numerics: of a `file`: a `zoo.Numerics`, or "TORCH", "TF" or "KERAS".
-      preprocess: in place of the file's: a `zoo.Preprocess`, or published weights that have it.
-      head: the layer of the file that is the classifier, where it has another name than in the
-        layout ("fc.1").
-      num_classes: None keeps the file's classifier, of any size; another number than the file's
-        puts a fresh one in its place, all zeros, so that training starts from the features alone
-        (random where an activation follows: NiN, SqueezeNet); 0 leaves it out. All else is loaded
-        always.
-      in_chans: channels of the pictures; None keeps the file's. For another number than the 3 of
-        the file the first convolution is converted as timm does: for 1 its kernel is summed over
-        R, G and B, for n it is repeated to n channels and scaled by 3 / n.
-      aux: with the auxiliary classifiers, which only training uses, where the file has them; None
-        does as `zoo.save` found it, and without for published files.
-      fold: with `zoo.fold`: for inference, the same outputs in less time.
-      switches: `dtype`, `dropout`, `drop_path` and `remat`, as `zoo.create` takes them; what is
-        left out, or None, stays as the file or else the network has it.
+      name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); a network alone,
+        for its default weights; or the path of a file that `zoo.save` wrote, or of a run's folder.
+      file: weights of the network `name`, or those published as `name`, or fine-tuned from them:
+        `.safetensors`, PyTorch's `.pth` and the like, Keras' `.h5`, `.weights.h5` and `.keras`,
+        `.npz`, TensorFlow's `.ckpt`, `.caffemodel`. A prefix that all names share ("module.",
+        "model.") is stripped.
+      layout: how the file names its tensors, one of `zoo.pretrained.layouts.LAYOUTS`. None: "zoo"
+        for a file that `zoo.save` wrote; the layout of the published weights that `name` or `like`
+        gives; "keras" or "caffe" by the suffix.
+      like: for a `file`: the published weights whose numerics and preprocessing it shares. Names
+        and shapes of tensors show neither padding nor epsilons, so where the published weights of
+        a network in that layout differ in them, this, a full `name` or `numerics` is needed.
+      numerics: for a `file`: a `zoo.Numerics`, or "TORCH", "TF" or "KERAS".
+      preprocess: instead of the file's: a `zoo.Preprocess`, or the name of published weights.
+      head: the layer of the file that is the classifier ("fc.1"), if it is not the layout's.
+      num_classes: None keeps the file's classifier, whatever its size. Another number than the
+        file's puts a fresh one in its place, all zeros, so that training starts from the features
+        alone (random where an activation follows: NiN, SqueezeNet). 0 leaves it out. Everything
+        else is always loaded.
+      in_chans: channels of the pictures; None keeps the file's. If it is not the 3 of the file, the
+        first convolution is converted: for 1, its kernel is summed over R, G and B; for n, it is
+        repeated to n channels and scaled by 3 / n.
+      aux: whether to keep the auxiliary classifiers, which only training uses, if the file has
+        them. None keeps them if `zoo.save` did, and leaves them out of others' files.
+      fold: whether to apply `zoo.fold`: for inference, the same outputs in less time.
+      switches: `dtype`, `dropout`, `drop_path` and `remat`, as for `zoo.create`. What is left out,
+        or None, is as in the file or else in the network.
 
     Raises:
-      ZooError: an unknown name, layout or switch, a file that cannot be had or read, tensors that
-        do not fit, which are listed, or numerics that nothing tells.
+      ZooError: an unknown name, layout or switch; a file that cannot be had or read; tensors that
+        do not fit, all of them listed; or numerics that nothing tells.
 
     >>> model = zoo.load("resnet50.a1_in1k", num_classes=37)             # doctest: +SKIP
     >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP

@@ -106,7 +106,7 @@ def vgg_features(model: Network) -> Walk:
 
 
 def _densenet(_model: Network) -> Rules:
-    """Layers count from 1 there."""
+    """DenseNet; both libraries count its layers from 1."""
 
     def layer(leaf: str) -> Callable[[Match], str]:
         return lambda at: f"features.denseblock{at[1]}.denselayer{int(at[2]) + 1}.{leaf}"
@@ -189,8 +189,9 @@ def _inception_v3(_model: Network) -> Rules:
 def from_torch(path: str, array: np.ndarray, model: Network) -> np.ndarray:
     """OIHW -> HWIO; [out, in] -> [in, out], a flattened CHW input reordered to HWC.
 
-    What is fully connected here may be a convolution of the whole map there, and a factor for each
-    channel may be [C, 1, 1]. An array of another shape comes back with one that does not fit.
+    A layer that is fully connected here may be a convolution over the whole map there, and a factor
+    for each channel may be [C, 1, 1]. An array of any other shape comes back with a shape that does
+    not fit, which `convert` reports.
     """
     if path.endswith("linear.kernel"):
         side = _flattened_side(path, model)
@@ -228,7 +229,7 @@ def to_torch(
 
 
 def _flattened_side(path: str, model: Network) -> int:
-    """Height and width of the map that a fully connected kernel sees flattened; else 1."""
+    """Height and width of the map that a fully connected layer gets flattened; 1 without one."""
     *where, row, _, _ = path.split(".")
     stack = reduce(getattr, where, model)
     side = 1
@@ -243,7 +244,7 @@ def _flattened_side(path: str, model: Network) -> int:
 
 
 def rename(_model: Network, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The oldest files, DenseNet's, have "denselayer1.norm.1" where newer have "norm1"."""
+    """The oldest files of DenseNet have "denselayer1.norm.1" where newer ones have "norm1"."""
     dotted = re.compile(r"(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {dotted.sub(r"\1\2", name): array for name, array in arrays.items()}
 

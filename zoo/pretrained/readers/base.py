@@ -20,7 +20,11 @@ DIRECTORY = 4 << 20  # bytes of a zip's list of entries; 3,000 of them take 0.3 
 
 @contextmanager
 def whole(path: Path, kind: str) -> Iterator[None]:
-    """What damaged bytes make Python's and NumPy's readers raise, as one line."""
+    """Turn what Python's and NumPy's readers raise for damaged bytes into one line.
+
+    Raises:
+      ZooError: the file is not a whole one of this kind.
+    """
     try:
         yield
     except ZooError:
@@ -39,7 +43,7 @@ def whole(path: Path, kind: str) -> Iterator[None]:
 
 
 class _Capped(BufferedReader):
-    """A file that does not give a zip's directory more memory than it needs."""
+    """A file that refuses to read more bytes at once than a zip's list of entries may have."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > DIRECTORY:
@@ -49,7 +53,7 @@ class _Capped(BufferedReader):
 
 @contextmanager
 def open_zip(path: Path, bound: int) -> Iterator[zipfile.ZipFile]:
-    """An archive whose entries, together, hold at most `bound` bytes and lie in the file.
+    """Open an archive whose entries lie in the file and unpack to at most `bound` bytes in all.
 
     Raises:
       ZooError: names that are absolute, lead upwards or occur twice, or sizes that cannot be.
@@ -85,5 +89,5 @@ def open_zip(path: Path, bound: int) -> Iterator[zipfile.ZipFile]:
 
 
 def tokens(json: bytes) -> int:
-    """How many values a JSON text holds, about: commas and brackets within texts count too."""
+    """Roughly how many values a JSON text has: commas and brackets within its strings count too."""
     return sum(json.count(mark) for mark in (b",", b"{", b"["))

@@ -1,7 +1,7 @@
-"""Weight files -> named NumPy arrays; nothing in them is executed. The suffix picks a reader.
+"""Read a weight file of any format as named NumPy arrays; its suffix decides which reader does it.
 
-Files come from anywhere, so no reader trusts a size that it has not compared with the file: a
-damaged or hostile one costs a line, not the memory or the machine.
+Files come from anywhere, so no reader trusts a size before it has compared it with the file: one
+that is damaged or hostile gets an error of one line, and takes neither the memory nor the time.
 """
 
 import re
@@ -33,6 +33,7 @@ def read(path: str | Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def _pick(path: Path) -> tuple[str, Reader]:
+    """The format of a file, for errors, and the reader of it."""
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return READERS[".ckpt"]
     if not path.is_file():
@@ -59,7 +60,7 @@ def _pick(path: Path) -> tuple[str, Reader]:
 
 
 def _text(head: bytes) -> str:
-    """What a file is that starts with text, as a download that went wrong does; or ""."""
+    """What a file is if it starts with text, as a download that went wrong does; otherwise ""."""
     if not re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", head) or len(head) < 16:
         return ""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -70,16 +71,16 @@ def _text(head: bytes) -> str:
     return "text"
 
 
-def _module(name: str) -> Reader:
-    """`read` of a module beside this one, which is imported when needed."""
+def _reader(name: str) -> Reader:
+    """The function `read` of a module beside this one, which is imported when it is called."""
     return lambda path: import_module(f".{name}", __package__).read(path)
 
 
-_TORCH = "PyTorch", _module("torch")
-_KERAS = "Keras", _module("keras")
-_TF = "TensorFlow", _module("tf")
+_TORCH = "PyTorch", _reader("torch")
+_KERAS = "Keras", _reader("keras")
+_TF = "TensorFlow", _reader("tf")
 
-# What has another suffix and is often tried.
+# Other suffixes that people try, and what such a file is
 OTHERS = {
     **dict.fromkeys(
         [".onnx", ".tflite", ".pb", ".pt2", ".mlmodel", ".engine"],
@@ -90,10 +91,10 @@ OTHERS = {
     ".pkl": " may be any Python object",
 }
 READERS: dict[str, tuple[str, Reader]] = {
-    ".safetensors": ("safetensors", _module("safetensors")),
-    ".npz": ("NumPy", _module("npz")),
+    ".safetensors": ("safetensors", _reader("safetensors")),
+    ".npz": ("NumPy", _reader("npz")),
     **dict.fromkeys([".pth", ".pt", ".th", ".bin", ".tar"], _TORCH),
     **dict.fromkeys([".h5", ".hdf5", ".keras"], _KERAS),
     **dict.fromkeys([".ckpt", ".index", ".tar.gz", ".tgz"], _TF),
-    ".caffemodel": ("Caffe", _module("caffe")),
+    ".caffemodel": ("Caffe", _reader("caffe")),
 }

@@ -183,8 +183,8 @@ def _members(stream: gzip.GzipFile, budget: Budget) -> Iterator[tuple[str, bytes
         if kind == b"L":  # GNU's
             longer = data.rstrip(b"\0")
         elif kind == b"x":  # POSIX's: lines "LENGTH path=NAME"
-            found = re.search(rb"(?:^|\n)\d{1,6} path=([^\n]*)\n", data)
-            longer = found[1] if found else longer
+            line = re.search(rb"(?:^|\n)\d{1,6} path=([^\n]*)\n", data)
+            longer = line[1] if line else longer
         elif kind in (b"0", b"\0", b"7"):
             yield PurePosixPath((longer or name).decode(errors="replace")).name, data
         if kind not in (b"L", b"K", b"x"):

@@ -58,19 +58,19 @@ _STORAGES = {
     "Bool": "bool",
     "Untyped": "uint8",
 }
-# The names by which a pickle says a dtype
+# The names by which pickles give a dtype
 STORAGES = {
     f"{module}.{name}Storage": dtype
     for module in ("torch", "torch.cuda", "torch.storage")
     for name, dtype in _STORAGES.items()
 } | {f"torch.{name}": name for name in DTYPES}
 
-# In which entry of a checkpoint the weights are, in this order
+# The entries of a checkpoint that may hold its weights; the first that does counts
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The tensors of the dict that has them, by its names.
+    """The tensors of a checkpoint, by their names in the dict that has them.
 
     Of a checkpoint only its weights are taken: those of an entry in `ENTRIES`, or of the one entry
     that has tensors. Tensors that share memory in the file do so here. bfloat16 becomes float32.
@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Elements in the file, flat."""
+    """A flat run of elements in the file."""
 
     key: str
     dtype: str
@@ -122,7 +122,7 @@ class _Tensor:
 
 @dataclass(eq=False)
 class _Parameter(Object):
-    """What PyTorch wrote before 0.4: made empty, filled from its state."""
+    """A parameter or variable as PyTorch wrote it before 0.4: made empty, filled from its state."""
 
     tensor: _Tensor | None = None
 
@@ -136,7 +136,7 @@ def _is_natural(value: object) -> bool:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> _Tensor:
-    """`_rebuild_tensor` and `_rebuild_tensor_v2`: the rest is whether it needs a gradient."""
+    """`_rebuild_tensor`, `_rebuild_tensor_v2`: what follows is whether it needs a gradient."""
     if not (
         isinstance(storage, _Storage)
         and isinstance(shape, tuple)
@@ -156,7 +156,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> 
 
 
 def _tensor_of_bytes(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    """`_rebuild_tensor_v3`: the storage is of bytes, the dtype stands apart."""
+    """`_rebuild_tensor_v3`, whose storage is of bytes and whose dtype is an argument."""
     _, _, name, *_ = rest
     if not (
         isinstance(storage, _Storage)
@@ -212,7 +212,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch.nn.parameter.Parameter": _parameter,
     "torch.Size": _size,
     "collections.OrderedDict": _ordered,
-    # What stands beside weights: the best accuracy so far, the arguments, where tensors were.
+    # what checkpoints hold beside weights: accuracies, arguments of a script, devices
     "numpy.core.multiarray.scalar": _ignore,
     "numpy._core.multiarray.scalar": _ignore,
     "numpy.dtype": _ignore,
@@ -259,8 +259,8 @@ class _Storages:
 # --- from the machine to arrays -------------------------------------------------------------------
 
 
-def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
-    """The named tensors of a checkpoint."""
+def _weights(path: Path, loaded: Any) -> dict[str, _Tensor]:
+    """The tensors by name in what the pickle of a checkpoint holds."""
     known: dict[int, dict[str, _Tensor]] = {}  # a pickle may name one dict a million times
 
     def tensors(value: Any) -> dict[str, _Tensor]:
@@ -274,17 +274,17 @@ def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
     def entries(value: Any) -> list[Any]:
         return [value[k] for k in ENTRIES if isinstance(value.get(k), dict)]
 
-    if not isinstance(found, dict):
+    if not isinstance(loaded, dict):
         raise ZooError(f"weights: {path} holds no tensors by name, expected a state_dict")
-    if {"state", "param_groups"} <= found.keys():
+    if {"state", "param_groups"} <= loaded.keys():
         raise ZooError(f"weights: {path} is an optimizer's state, expected model.state_dict()")
     for _ in range(4):  # a checkpoint's model may be a checkpoint
-        if not (likely := [x for x in entries(found) if tensors(x) or entries(x)]):
+        if not (likely := [x for x in entries(loaded) if tensors(x) or entries(x)]):
             break
-        found = likely[0]
-    choices = [found] if tensors(found) else [x for x in found.values() if tensors(x)]
+        loaded = likely[0]
+    choices = [loaded] if tensors(loaded) else [x for x in loaded.values() if tensors(x)]
     if len(choices) != 1:
-        have = ", ".join(repr(key[:40]) for key in list(found)[:8])
+        have = ", ".join(repr(key[:40]) for key in list(loaded)[:8])
         raise ZooError(
             f"weights: {path} has {len(choices)} entries with tensors: "
             f"got {have or 'nothing'}, expected one of {', '.join(ENTRIES)}"
@@ -302,7 +302,7 @@ def _storages(weights: dict[str, _Tensor]) -> dict[str, _Storage]:
 
 
 def _elements(file: IO[bytes], dtype: str, count: int, order: str) -> np.ndarray:
-    """The next elements of a file as they are in memory, [count]; never twice at once."""
+    """The next elements of a file, [count], in our types, without a second copy of all of them."""
     stored = np.dtype(order + DTYPES[dtype])
     out = np.empty(count, "float32" if dtype == "bfloat16" else dtype)
     for start in range(0, count, CHUNK):
@@ -319,7 +319,7 @@ def _elements(file: IO[bytes], dtype: str, count: int, order: str) -> np.ndarray
 
 
 def _view(tensor: _Tensor, flat: np.ndarray) -> np.ndarray:
-    """A tensor of its storage's elements; `_tensor` has seen to it that it stays inside."""
+    """A tensor as a view of its storage's elements; `_tensor` checked that it stays inside."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, flat.dtype)
     strides = [stride * flat.itemsize for stride in tensor.strides]
@@ -327,7 +327,7 @@ def _view(tensor: _Tensor, flat: np.ndarray) -> np.ndarray:
 
 
 def _zip(path: Path) -> Arrays:
-    """ARCHIVE/data.pkl, and the storages ARCHIVE/data/KEY; nothing is compressed."""
+    """Read a zip: ARCHIVE/data.pkl, and the storages ARCHIVE/data/KEY; nothing is compressed."""
     with open_zip(path, bound=path.stat().st_size) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         roots = [
@@ -369,9 +369,9 @@ def _record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _legacy(path: Path) -> Arrays:
-    """Pickles of a magic number, a protocol, the system, the object and its storages' names.
+    """Read the older format, five pickles: magic number, protocol, system, object, storages' keys.
 
-    Then each storage: how many elements, and they; little-endian.
+    Each storage follows: the number of its elements, then the elements, little-endian.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
