@@ -176,27 +176,19 @@ def _find(
     numerics: Numerics | str | None,
     head: str | None,
 ) -> Source:
-    """Find and read what the arguments of `load` ask for."""
-    explained = (like, numerics, head) != (None, None, None)  # as only others' files need
+    """Read the weights that the arguments of `load` ask for, and find out what they mean."""
+    explained = (like, numerics, head) != (None, None, None)  # what only others' files need
     if file is None and explained:
         raise ZooError("load: like=, numerics= and head= are for a file=, got none")
     if file is None and not is_file(name):
         return _find_published(weights(name), layout)
-    row = None  # published weights that tell what the file does not
     if file is None:
-        label, network = f"{run_file(name)}", ""  # which network it is stands in the file
+        label, network, row = f"{run_file(name)}", "", None  # the file says which network it is
         arrays, metadata = files.read(run_file(name))
     else:
         label, network = f"{file}", name.partition(".")[0]
         arrays, metadata = files.read(run_file(file))
-        if "." in name:
-            row = weights(name)
-            if METADATA not in metadata:
-                _check_layout(row, layout)
-        if like is not None:
-            row = weights(like)
-        if row and row.model != find(network).name:
-            raise ZooError(f"load: got {row.name} for {find(network).name}, expected its own")
+        row = _row_alike(name, like, None if METADATA in metadata else layout)
         if layout is None and row and METADATA not in metadata:
             layout = row.layout
     its_layout = infer.layout_of(label, layout, metadata)
@@ -211,6 +203,18 @@ def _find(
     if network and find(network).name != source.spec.name:
         raise ZooError(f"load: {label} holds {source.spec.name}, asked for {find(network).name}")
     return source
+
+
+def _row_alike(name: str, like: str | None, layout: str | None) -> Weights | None:
+    """The published weights that tell what a file does not: `like`, or those of a full `name`."""
+    row = weights(name) if "." in name else None
+    if row:
+        _check_layout(row, layout)
+    if like is not None:
+        row = weights(like)
+    if row and row.model != (network := find(name.partition(".")[0]).name):
+        raise ZooError(f"load: got {row.name} for {network}, expected its own")
+    return row
 
 
 def _find_published(row: Weights, layout: str | None) -> Source:
