@@ -19,9 +19,10 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
 from zoo.preprocess import KERAS_CAFFE
-from zoo.pretrained import convert, files, layouts
+from zoo.pretrained import convert, layouts
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
+from zoo.pretrained.readers import files
 
 
 def drawn(name: str, **switches) -> zoo.Network:

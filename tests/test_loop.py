@@ -25,7 +25,7 @@ from training.checkpoint import Checkpoints
 from training.cli import main
 from training.config import FINETUNE
 from zoo.errors import ZooError
-from zoo.pretrained import store
+from zoo.pretrained import saving
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -222,7 +222,7 @@ def test_the_best_epoch_is_kept(tmp_path, uninterrupted, monkeypatch):
 
 
 def nnx_arrays(model) -> dict[str, np.ndarray]:
-    return store._pack(model)[0]
+    return saving.pack(model)[0]
 
 
 def test_an_epoch_that_is_not_kept(uninterrupted, tmp_path, capsys):

@@ -24,7 +24,8 @@ import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network
 from zoo.pretrained.digest import digest
-from zoo.pretrained.store import describe, rebuild
+from zoo.pretrained.saving import describe
+from zoo.pretrained.store import rebuild
 
 from . import distributed
 from .logging import read_records
@@ -67,7 +68,7 @@ class Saved:
       arrays: those of the state, by field and key ("params/body.stem.conv.kernel").
       history: a record for each finished epoch, as in `metrics.jsonl`; None in the checkpoints of
         earlier versions.
-      about: the description of the network, see `zoo.pretrained.store.describe`; "" in those of
+      about: the description of the network, see `zoo.pretrained.saving.describe`; "" in those of
         earlier versions.
     """
 

@@ -15,7 +15,7 @@ import jax
 import optax
 
 from zoo.errors import ZooError
-from zoo.pretrained.store import describe
+from zoo.pretrained.saving import describe
 
 from . import distributed, divergence, evaluation, folder, memory
 from .checkpoint import Checkpoints

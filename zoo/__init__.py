@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from .pretrained.catalogue import weights as weights
     from .pretrained.export import export as export
     from .pretrained.layouts import register_layout as register_layout
+    from .pretrained.saving import restore as restore
+    from .pretrained.saving import save as save
     from .pretrained.store import load as load
-    from .pretrained.store import restore as restore
-    from .pretrained.store import save as save
     from .registry import create as create
     from .registry import list_models as list_models
     from .registry import register as register
@@ -86,8 +86,8 @@ _HOME = {
     "export": "pretrained.export",
     "register_layout": "pretrained.layouts",
     "load": "pretrained.store",
-    "restore": "pretrained.store",
-    "save": "pretrained.store",
+    "restore": "pretrained.saving",
+    "save": "pretrained.saving",
 }
 
 # The public face of the package `training`, which stands beside this one

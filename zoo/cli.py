@@ -352,7 +352,7 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .pretrained.store import save
+    from .pretrained.saving import save
 
     model = _load(args, num_classes=args.num_classes, in_chans=args.in_chans, aux=True)
     save(model, _writable(args.out))
