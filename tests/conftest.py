@@ -51,6 +51,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log)
 
 
+# The files with the dearest tests, many of them of several processes.
+DEAREST = ("test_accelerator.py", "test_loop.py", "test_outside.py", "test_survival.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The dearest first: what is left at the end is small, and keeps all processes at work."""
+    items.sort(key=lambda item: item.path.name not in DEAREST)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Modules and tests stay: the garbage collector need not look through them again and again."""
@@ -113,6 +123,19 @@ def tiny(monkeypatch):
     monkeypatch.setitem(
         variants(), "tiny", Variant("tiny", build, paper=Paper("", "", 2015, "", ""), input_size=16)
     )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """matplotlib's pictures stay empty: to draw them takes "tiny" as long as to learn.
+
+    The fixture's value is what draws them.
+    """
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
+    return draw
 
 
 @pytest.fixture

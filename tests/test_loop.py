@@ -15,6 +15,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 from faults import kills
+from matplotlib.figure import Figure
 from PIL import Image
 from runs import assert_same, files_of, records, tensors
 from safetensors.numpy import load_file
@@ -27,7 +28,7 @@ from training.config import FINETUNE
 from zoo.errors import ZooError
 from zoo.pretrained import store
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "undrawn")
 
 STEPS = 1437 // 64  # an epoch
 
@@ -44,9 +45,11 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def uninterrupted(whole):
+def uninterrupted(whole, undrawn, monkeypatch):
     if not whole.exists():
-        fit(config(whole, epochs=3))
+        with monkeypatch.context() as patch:
+            patch.setattr(Figure, "savefig", undrawn)
+            fit(config(whole, epochs=3))
     return whole
 
 

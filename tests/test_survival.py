@@ -32,7 +32,7 @@ from zoo.errors import ZooError
 pytestmark = pytest.mark.usefixtures("tiny")
 
 STEPS = 3  # an epoch
-EPOCHS = 12  # of the runs of two processes
+EPOCHS = 6  # of the runs of two processes: one of them is killed after the first
 
 
 @pytest.fixture(scope="module")
