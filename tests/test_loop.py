@@ -119,6 +119,7 @@ EVERYTHING = {
     "cutmix": 1.0,
     "crop_scale": 0.5,
     "sync_bn": True,
+    "image_size": 8,  # what moves and covers pixels is slow
 }
 
 
