@@ -312,7 +312,8 @@ def test_schedules_jit_as_they_are():
         rate = optim.schedule(TrainConfig(schedule=name), 0.1, 200, 20)
         compiled = jax.jit(rate)
         for step in (0, 5, 10, 61, 150, 199):
-            assert float(compiled(jnp.int32(step))) == pytest.approx(float(rate(step)), rel=1e-5)
+            want = pytest.approx(float(rate(step)), rel=1e-5, abs=1e-7)  # of a peak of 0.1
+            assert float(compiled(jnp.int32(step))) == want
 
 
 def test_the_rate_grows_with_the_batch():

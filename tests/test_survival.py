@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import xla_flags
 from PIL import Image
 from runs import assert_same, files_of, records, tensors
 
@@ -43,7 +44,7 @@ from zoo.errors import ZooError
 pytestmark = pytest.mark.usefixtures("tiny")
 
 STEPS = 3  # an epoch
-EPOCHS = 12  # of the runs of two processes
+EPOCHS = 6  # of the runs of two processes: one of them is killed after the first
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +83,25 @@ def poison(monkeypatch):
     """`poison(step, factor, times=1)`: that step multiplies the weights, in so many attempts."""
 
     def install(at: int, factor: float, times: int = 1) -> None:
-        make, made = session.make_train_step, 0
+        compile_, made = Devices.compile, 0
 
-        def made_train_step(*args, **settings):
+        # after the compiled step and not in it: all tests have that in common
+        def compiling(self, step, *, donate):
             nonlocal made
-            made += 1
-            step = make(*args, **settings)
-            if made > times:
-                return step
+            run = compile_(self, step, donate=donate)
+            made += donate  # training alone
+            if not donate or made > times:
+                return run
 
             def poisoned(state, batch):
-                state = step(state, batch)
-                scale = jnp.where(state.step == at, factor, 1.0)
-                return replace(state, params=jax.tree.map(lambda p: p * scale, state.params))
+                state = run(state, batch)
+                if int(state.step) != at:
+                    return state
+                return replace(state, params=jax.tree.map(lambda p: p * factor, state.params))
 
             return poisoned
 
-        monkeypatch.setattr(session, "make_train_step", made_train_step)
+        monkeypatch.setattr(Devices, "compile", compiling)
 
     return install
 
@@ -493,7 +496,7 @@ class Crew:
         self.processes = [
             subprocess.Popen(
                 [*command, "--process", str(number), "--data", data[number], *settings],
-                env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+                env={**os.environ, "XLA_FLAGS": xla_flags(devices=4)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
