@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from zoo import backend, calling
+from zoo.runtime import backend, calling
 
 
 def test_the_users_own_flag_wins(monkeypatch):

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT
 
 from training import cli
-from zoo import environment
-from zoo import machine as machines
-from zoo.advice import advice as advise
+from zoo.runtime import environment
+from zoo.runtime import machine as machines
+from zoo.runtime.advice import advice as advise
 
 
 def values(table) -> dict[str, str]:

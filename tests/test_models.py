@@ -15,7 +15,7 @@ from flax import nnx
 
 import zoo
 from training.state import flat, take_apart
-from zoo import calling, layers, registry
+from zoo import layers, registry
 from zoo.context import Spec
 from zoo.init import INITIALIZERS
 from zoo.layers import Conv, Dense, Dropout, FlattenAt, GlobalAvgPool, MaxPool, Network, Separable
@@ -42,6 +42,7 @@ from zoo.models import (
     xception,
 )
 from zoo.report import memory, peers
+from zoo.runtime import calling
 
 MODELS = zoo.list_models()
 # The first of each family stands for all in the checks below THE TABLE; `-m slow` checks the rest.

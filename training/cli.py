@@ -204,7 +204,7 @@ def _finetune(args: argparse.Namespace) -> None:
 
 
 def _run(config: TrainConfig, args: argparse.Namespace) -> None:
-    from zoo.cache import enable_compilation_cache
+    from zoo.runtime.cache import enable_compilation_cache
 
     from . import distributed
 
@@ -300,7 +300,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from zoo.cache import enable_compilation_cache
+    from zoo.runtime.cache import enable_compilation_cache
 
     from .evaluation import evaluate
 

@@ -25,8 +25,8 @@ from typing import Any, NoReturn, TypeVar, cast
 import jax
 from jax.experimental import multihost_utils
 
-from zoo import backend
 from zoo.errors import ZooError
+from zoo.runtime import backend
 
 from . import private
 from .stopping import EXIT_INTERRUPTED, Interrupted

@@ -15,10 +15,10 @@ from flax import nnx
 from tqdm import tqdm
 
 import zoo
-from zoo import backend
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
+from zoo.runtime import backend
 from zoo.wrapped import wrapped
 
 from . import data

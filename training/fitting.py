@@ -12,8 +12,8 @@ import optax
 from flax import nnx
 
 import zoo
-from zoo import backend
 from zoo.errors import ZooError
+from zoo.runtime import backend
 from zoo.wrapped import Wrapped
 
 from . import distributed, folder, report

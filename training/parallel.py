@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo import backend, ops
+from zoo import ops
 from zoo.errors import ZooError, unknown
+from zoo.runtime import backend
 
 from .step import AXIS
 

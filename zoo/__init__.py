@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from training import register_dataset as register_dataset
     from training import register_loss as register_loss
 
-    from .cache import enable_compilation_cache as enable_compilation_cache
     from .context import KERAS as KERAS
     from .context import TF as TF
     from .context import TORCH as TORCH
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from .report.diff import Diff as Diff
     from .report.diff import diff as diff
     from .report.peers import against as against
+    from .runtime.cache import enable_compilation_cache as enable_compilation_cache
     from .variant import Paper as Paper
     from .variant import Variant as Variant
 
@@ -77,7 +77,7 @@ _HOME = {
     "count": "report.count",
     "diff": "report.diff",
     "info": "report.card",
-    "enable_compilation_cache": "cache",
+    "enable_compilation_cache": "runtime.cache",
     "fold": "folding",
     "Weights": "pretrained.catalogue",
     "list_weights": "pretrained.catalogue",

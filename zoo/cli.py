@@ -240,7 +240,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _env(args: argparse.Namespace) -> None:
-    from .environment import environment
+    from .runtime.environment import environment
 
     report = environment()
     # whole lines, however long: they are to be read by others
@@ -383,8 +383,8 @@ def _writable(out: str) -> Path:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .cache import enable_compilation_cache
     from .predicting import FORMS, SHEET, Answer, pictures_in, predict
+    from .runtime.cache import enable_compilation_cache
 
     enable_compilation_cache()
     if args.top < 1:

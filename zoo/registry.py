@@ -10,12 +10,13 @@ from functools import cache, partial
 import jax
 from flax import nnx
 
-from . import backend, models, plugins
+from . import models, plugins
 from .context import Context, Numerics, Spec, dtype_name
 from .errors import ZooError, unknown
 from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
+from .runtime import backend
 from .settings import shown, whole
 from .variant import Variant
 

@@ -9,12 +9,12 @@ from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
-from . import __version__
+from .. import __version__
+from ..paths import cache_folder
+from ..report.table import Column, Table
 from .advice import CUDA, advice
 from .machine import accelerators, folder_size, memory, processor
-from .paths import cache_folder
 from .probe import Fact, ask_jax, attempt, one_line
-from .report.table import Column, Table
 
 TIMEOUT = 120.0  # seconds for JAX to answer: a TPU of several hosts waits for the others for ever
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from .errors import ZooError
+from ..errors import ZooError
 from .machine import folder_size, readable_size
 
 Fact = tuple[str, str, str]  # part of the report, what, value

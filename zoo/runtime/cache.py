@@ -5,8 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from .errors import ZooError
-from .paths import cache_folder
+from ..errors import ZooError
+from ..paths import cache_folder
 
 _SWITCH = "ZOO_COMPILE_CACHE"
 _UNITS = {"M": 2**20, "G": 2**30}
