@@ -29,7 +29,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zoo.pretrained.fetch import write
+from zoo.paths import write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,5 +1,6 @@
 """What every test runs under. pytest imports this before any test file, and so before jax."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -16,10 +17,22 @@ ROOT = Path(__file__).resolve().parents[1]
 # Published weights, pictures and the peers' figures: CONTRIBUTING.md says where they can be had.
 TEST_DATA = Path(os.environ.get("ZOO_TEST_DATA") or ROOT.parent / "shared").expanduser().resolve()
 
-# Subprocesses of tests inherit all of this.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+ASKED = os.environ.get("XLA_FLAGS", "")
+
+
+def xla_flags(devices: int) -> str:
+    """XLA_FLAGS for so many CPU devices.
+
+    LLVM does not optimise what XLA gives it: that is a third of the time that compiling takes, and
+    changes results by their rounding at most. `XLA_FLAGS=--xla_backend_optimization_level=3 pytest`
+    has it optimised, as it is for users.
+    """
+    count = f"--xla_force_host_platform_device_count={devices}"
+    return f"--xla_backend_optimization_level=0 {ASKED} {count}"
+
+
+# Subprocesses of tests inherit all of this, but for those that are to run as a user's do.
+os.environ["XLA_FLAGS"] = xla_flags(devices=8)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the 8 devices, and float32 without TF32
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("ZOO_TEST_CACHE") or str(
     Path(tempfile.gettempdir()) / "zoo-test-cache"
@@ -36,6 +49,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+# The files with the dearest tests, many of them of several processes.
+DEAREST = ("test_accelerator.py", "test_loop.py", "test_outside.py", "test_survival.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The dearest first: what is left at the end is small, and keeps all processes at work."""
+    items.sort(key=lambda item: item.path.name not in DEAREST)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: the garbage collector need not look through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,6 +123,19 @@ def tiny(monkeypatch):
     monkeypatch.setitem(
         variants(), "tiny", Variant("tiny", build, paper=Paper("", "", 2015, "", ""), input_size=16)
     )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """matplotlib's pictures stay empty: to draw them takes "tiny" as long as to learn.
+
+    The fixture's value is what draws them.
+    """
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
+    return draw
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, xla_flags
 from safetensors.numpy import save_file
 
 from benchmarks import profile, report
@@ -33,7 +33,8 @@ from benchmarks.harness import LeftOut, Result
 def tiny(tmp_path_factory) -> tuple[subprocess.CompletedProcess, dict[str, Any]]:
     file = tmp_path_factory.mktemp("accelerator") / "tiny.json"
     line = [sys.executable, "-m", "benchmarks.accelerator", "--tiny", "--json", str(file)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {**os.environ, "XLA_FLAGS": xla_flags(devices=2)}
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     return done, json.loads(file.read_text())
 
 
@@ -68,7 +69,7 @@ def test_every_step_leaves_figures(tiny):
 def test_the_result_is_a_section_with_a_table_for_each_step(tiny):
     _, result = tiny
     section = report.section(result)
-    assert "8 x cpu, driver -;" in section
+    assert "2 x cpu, driver -;" in section
     assert section.count("|---") == 5 + sum(
         line.count("|---") - 1 for line in section.splitlines() if line.startswith("|---")
     )
@@ -324,13 +325,13 @@ def test_a_recipe_runs_as_many_epochs_as_there_is_time_for(bench, monkeypatch):
 def test_a_run_that_fails_is_told_by_its_last_line(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(RuntimeError, match="exit code 2: zoo train: epochs: got 0, expected 1"):
-        trains.train(trains.in_this_process, "mobilenet_v1_025", out, 0)
+        trains.train(trains.in_this_process, ["mobilenet_v1_025"], out, 0)
     assert not out.exists()
 
 
 @pytest.mark.slow
 def test_a_run_in_a_child_stops_and_goes_on_alike(tmp_path):
-    network, whole, broken = "mobilenet_v1_025", tmp_path / "whole", tmp_path / "broken"
+    network, whole, broken = ["mobilenet_v1_025"], tmp_path / "whole", tmp_path / "broken"
     trains.train(trains.in_a_child, network, whole, 2)
     trains.train_with_a_break(trains.in_a_child, network, broken, 2)
     assert trains.differences(whole, broken) == ""

@@ -12,7 +12,7 @@ from training import optim
 from training.config import TrainConfig
 from training.parallel import Devices
 from training.state import TrainState, take_apart
-from training.step import AUX_WEIGHT, make_train_step
+from training.step import make_train_step
 from zoo.layers import Conv, GlobalAvgPool, Network, Output
 from zoo.registry import variants
 from zoo.variant import Paper, Variant
@@ -78,7 +78,7 @@ def test_its_loss_enters_with_its_weight():
         return terms[0] + weight * terms[1]
 
     # one step of plain gradient descent: momentum at rest gives 1 + 0.9 of the gradient
-    gradients = jax.grad(loss)(params, AUX_WEIGHT)
+    gradients = jax.grad(loss)(params, 0.3)  # Szegedy et al., 2014, section 5
     optimizer = optim.optimizer(config, dict.fromkeys(params, 1.0))
     crew = Devices("pmap", jax.devices()[:1])
     state = TrainState.start(optimizer, params, stats, rates=[0.1])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from zoo import backend, calling
+from zoo.runtime import backend, calling
 
 
 def test_the_users_own_flag_wins(monkeypatch):
@@ -126,9 +126,9 @@ def test_a_call_sees_what_was_changed_since_the_last(tiny):
 
 def test_a_call_writes_back_what_it_changed_and_returns_no_weights(tiny):
     tiny(X)
-    *_, seen = (seen for by_method in [calling._seen[tiny]] for seen in by_method.values())
-    values = [variable.get_raw_value() for variable in calling.look(tiny)[1]]
-    assert seen.program(values, X)[1] == {}
+    *_, last = calling._last[tiny].values()
+    values = [variable.get_raw_value() for variable in calling.inspect(tiny)[1]]
+    assert last.program(values, X)[1] == {}
     tiny.train()
     before = np.asarray(tiny.body.stem.norm.mean)
     assert not np.array_equal(tiny(X), tiny(X))  # the stream of dropout moves on

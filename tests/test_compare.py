@@ -18,7 +18,7 @@ from zoo.errors import ZooError
 from zoo.plotting import encode
 from zoo.registry import find, variants
 from zoo.report import definitions, labels, plots
-from zoo.report.compare import Comparison, Entry, compare, default_weights, ready
+from zoo.report.compare import Comparison, Entry, compare, default_weights, writable_folder
 from zoo.report.curves import frontier, parameters_by_depth, representatives
 from zoo.report.labels import Box, apart, place
 
@@ -261,7 +261,7 @@ def test_no_accuracy_at_all(comparison):
 def test_folder_that_cannot_be_written(comparison, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        for attempt in (ready, comparison.save):
+        for attempt in (writable_folder, comparison.save):
             with pytest.raises(ZooError, match=r"cannot write into .*file") as caught:
                 attempt(folder)
             assert "\n" not in str(caught.value)
@@ -288,7 +288,7 @@ def test_nothing_is_half_written(comparison, tmp_path, monkeypatch):
 
 def test_without_matplotlib(comparison, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    for attempt in (ready, comparison.save):
+    for attempt in (writable_folder, comparison.save):
         with pytest.raises(ZooError, match="pip install matplotlib"):
             attempt(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,9 @@ import pytest
 from conftest import ROOT
 
 from training import cli
-from zoo import environment
+from zoo.runtime import environment
+from zoo.runtime import machine as machines
+from zoo.runtime.advice import advice as advise
 
 
 def values(table) -> dict[str, str]:
@@ -135,7 +137,7 @@ def test_settings_are_told_without_secrets(monkeypatch):
     assert told["ZOO_MIRROR"] == "https://***@mirror.example/zoo?***"
     assert told["HF_ENDPOINT"] == "https://***@hub.example"
     assert told["ZOO_OFFLINE"] == "not set"
-    assert environment._plain(told["ZOO_CACHE"]) == "/folder of? mine"
+    assert environment._printable(told["ZOO_CACHE"]) == "/folder of? mine"
 
 
 # --- accelerators --------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def machine(tmp_path, monkeypatch):
             file, _, text = path.partition("=")
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)
-        return environment._accelerators(tmp_path)
+        return machines.accelerators(tmp_path)
 
     return find
 
@@ -167,7 +169,7 @@ CUDA_13 = {"jax-cuda13-plugin": "0.10.2"}
 def advice(found, told=None, **plugins) -> list[str]:
     names = (*environment.REQUIRED, *environment.PLUGINS)
     versions = {**dict.fromkeys(names), "jax": "0.10.2", "jaxlib": "0.10.2", **plugins}
-    return list(environment._advice(found, versions, told or {"backend": "cpu"}))
+    return list(advise(found, versions, told or {"backend": "cpu"}))
 
 
 def test_a_machine_without_accelerators(machine):

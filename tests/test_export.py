@@ -19,9 +19,10 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
 from zoo.preprocess import KERAS_CAFFE
-from zoo.pretrained import convert, files, layouts
+from zoo.pretrained import convert, layouts
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
+from zoo.pretrained.readers import files
 
 
 def drawn(name: str, **switches) -> zoo.Network:
@@ -152,7 +153,7 @@ def test_a_network_that_only_a_registered_layout_knows(tiny, tmp_path, monkeypat
     model = zoo.create("tiny", num_classes=2)
     for format, line in (
         ("torchvision", "layout 'torchvision' has no names for tiny: it knows "),
-        ("mine", "unknown format 'mine': expected safetensors, torchvision, timm"),
+        ("mine", "unknown format 'mine': expected one of onnx, safetensors, stablehlo, timm"),
     ):
         with pytest.raises(zoo.ZooError, match=line) as caught:
             zoo.export(model, tmp_path / "a.safetensors", format)

@@ -5,7 +5,7 @@ from faults import attacks, pictures, readers
 from faults.watch import Tally, attempt
 
 import zoo
-from zoo.pretrained.budget import ROOM, STEPS, Budget
+from zoo.pretrained.readers.budget import ROOM, STEPS, Budget
 
 
 def test_a_budget_counts_visits_and_steps():

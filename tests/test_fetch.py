@@ -24,6 +24,9 @@ import pytest
 
 import zoo
 import zoo.pretrained.fetch as fetching
+from zoo.paths import cache_folder, write
+from zoo.pretrained import download
+from zoo.pretrained.addresses import place as place_of
 from zoo.pretrained.fetch import cached, converted, fetch
 
 URL = "https://weights.example/models/net-1234.pth"
@@ -144,7 +147,7 @@ def host(serve, monkeypatch, tmp_path) -> Host:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fetching, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(download, "_WAITS", (0.0, 0.0))
     return serve
 
 
@@ -167,7 +170,7 @@ def refused(source: str = URL, hash: str = SHA256, **known: Any) -> str:
 
 def kept() -> list[str]:
     """The files in the cache, but for locks and notes."""
-    files = fetching.cache_folder().rglob("*")
+    files = cache_folder().rglob("*")
     return sorted(p.name for p in files if p.is_file() and p.suffix not in (".lock", ".sha256"))
 
 
@@ -265,7 +268,7 @@ def test_places_are_readable_and_never_the_same(host, tmp_path):
         "https://h.example:444/a/net.h5",
         "https://h.example/a/net h5",
     ]
-    places = [fetching._place(url) for url in urls]
+    places = [place_of(url) for url in urls]
     folder = tmp_path / "cache/files"
     assert places[0] == folder / "h.example/a/net.h5"
     assert len(set(places)) == len(urls)
@@ -370,8 +373,8 @@ def test_nobody_there(host, monkeypatch):
 
 
 def test_a_host_that_says_nothing(host, monkeypatch):
-    monkeypatch.setattr(fetching, "_TIMEOUT", 0.05)
-    monkeypatch.setattr(fetching, "_WAITS", ())
+    monkeypatch.setattr(download, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(download, "_WAITS", ())
     end = threading.Event()
     host.faults = [("wait", end)]
     assert "stopped (timed out), in 1 tries" in refused()
@@ -418,7 +421,7 @@ def test_a_redirect_away_from_https(host, to):
 def test_offline(host, monkeypatch, switch):
     monkeypatch.setenv(switch, "1")
     line = refused()
-    assert f"the cache has nothing at {fetching._place(URL)}, and ZOO_OFFLINE or HF_HUB" in line
+    assert f"the cache has nothing at {place_of(URL)}, and ZOO_OFFLINE or HF_HUB" in line
     monkeypatch.setenv(switch, "0")
     path = get()
     monkeypatch.setenv(switch, "1")
@@ -487,16 +490,16 @@ def test_a_file_is_written_whole_or_not_at_all(host, tmp_path, monkeypatch):
     path = converted("net.tag-1234")
     assert path == tmp_path / "cache/converted/net.tag-1234.safetensors"
     with pytest.raises(FileNotFoundError):
-        fetching.write(path, b"new")
+        write(path, b"new")
     path.parent.mkdir(parents=True)
-    fetching.write(path, b"old")
+    write(path, b"old")
 
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        fetching.write(path, b"new")
+        write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
 
@@ -505,7 +508,7 @@ def test_a_file_is_written_whole_or_not_at_all(host, tmp_path, monkeypatch):
 
 
 def notes() -> list[Path]:
-    return sorted(fetching.cache_folder().rglob("*.sha256"))
+    return sorted(cache_folder().rglob("*.sha256"))
 
 
 def test_the_first_download_is_held_on_to(host, monkeypatch):
@@ -540,7 +543,7 @@ def test_a_damaged_note_is_none(host, damage):
 
 
 def test_a_file_put_there_by_hand_is_the_first_one(host):
-    path = fetching._place(URL)
+    path = place_of(URL)
     path.parent.mkdir(parents=True)
     path.write_bytes(OTHER)
     assert get(hash="").read_bytes() == OTHER
@@ -636,12 +639,13 @@ def test_answers_that_are_none(host, answer, words):
     assert words in line
     assert line.isprintable()
     assert kept() in ([], ["net-1234.pth.part"])
-    assert fetching._place(URL).with_name("net-1234.pth.part").is_file() == ("stopped" in line)
+    assert place_of(URL).with_name("net-1234.pth.part").is_file() == ("stopped" in line)
     assert_next_succeeds(host)
 
 
 def test_a_body_without_end(host, monkeypatch):
-    monkeypatch.setattr(fetching, "_UNKNOWN", 1_000_000)
+    for module in (fetching, download):
+        monkeypatch.setattr(module, "UNKNOWN", 1_000_000)
     host.faults = [("raw", chain([OK, b"\r\n"], repeat(bytes(100_000))))]
     assert "gives more than 1,000,000 bytes, expected at most 1,000,000" in refused(hash="")
     assert kept() == []
@@ -677,15 +681,15 @@ def drops(*pieces: bytes, drop: bytes = b"\x01") -> Iterator[bytes]:
     ids=["status", "header", "body", "open body", "chunk size", "trailers", "continue"],
 )
 def test_a_host_that_drips(host, monkeypatch, answer):
-    monkeypatch.setattr(fetching, "_WINDOW", 0.2)
-    monkeypatch.setattr(fetching, "_SLOWEST", 10_000)
+    monkeypatch.setattr(download, "_WINDOW", 0.2)
+    monkeypatch.setattr(download, "_SLOWEST", 10_000)
     host.faults = [("raw", answer)]
     begun = time.monotonic()
     assert "gives less than 10,000 bytes a second: try again later, or set ZOO_" in refused()
     assert time.monotonic() - begun < 5
     assert len(host.seen) == 1
     monkeypatch.undo()
-    monkeypatch.setenv("ZOO_CACHE", str(fetching._place(URL)))
+    monkeypatch.setenv("ZOO_CACHE", str(place_of(URL)))
     monkeypatch.setenv("ZOO_MIRROR", host.address())
     assert_next_succeeds(host)
 
@@ -781,7 +785,7 @@ def test_a_mirror_s_password_is_not_shown_when_its_address_is_wrong(host, monkey
 def test_nothing_is_written_through_a_link(host, tmp_path, hash, name, link):
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine\0")
-    place = fetching._place(URL)
+    place = place_of(URL)
     place.parent.mkdir(parents=True)
     getattr(place.with_name(name), link)(mine)
     assert get(hash=hash, size=700_000).read_bytes() == WEIGHTS
@@ -791,20 +795,20 @@ def test_nothing_is_written_through_a_link(host, tmp_path, hash, name, link):
 
 def test_a_pipe_in_the_place_of_a_file(host):
     """Nobody waits for what comes out of it."""
-    place = fetching._place(URL)
+    place = place_of(URL)
     note, kept = fetching._note(place), converted("net")
     fetching._note(kept).parent.mkdir(parents=True)
     for pipe in (place, place.with_name(f"{place.name}.part"), note, kept):
         pipe.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(pipe)
     assert get(hash="").read_bytes() == WEIGHTS
-    fetching.write(fetching._note(kept), note.read_bytes())
+    write(fetching._note(kept), note.read_bytes())
     assert not fetching.as_noted(kept)
 
 
 @pytest.mark.parametrize("name", ["net-1234.pth.part", ".net-1234.pth.lock", "net-1234.pth"])
 def test_a_folder_in_the_place_of_a_file(host, name):
-    folder = fetching._place(URL).with_name(name)
+    folder = place_of(URL).with_name(name)
     folder.mkdir(parents=True)
     assert "cannot write to " in refused()
     folder.rmdir()

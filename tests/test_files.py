@@ -17,8 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import zoo
-from zoo.pretrained import files
-from zoo.pretrained.files import Arrays
+from zoo.pretrained.readers import files, npz
+from zoo.pretrained.readers.base import Arrays
 
 # Written by PyTorch 2.13: `torch.save(checkpoint, "torch_zip.pth")`, and `torch_legacy.pth` with
 # `_use_new_zipfile_serialization=False`, where
@@ -515,7 +515,7 @@ def test_npz_of_objects(tmp_path):
 
 
 def test_npz_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "ROOM", 1 << 20)
+    monkeypatch.setattr(npz, "ROOM", 1 << 20)
     np.savez_compressed(tmp_path / "w.npz", w=np.zeros(1 << 20))
     assert peak(lambda: refused(tmp_path / "w.npz", "unpack to 8388736, expected")) < 4 << 20
 

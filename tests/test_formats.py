@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.pretrained import budget, caffe_files, keras_files, tf_files
+from zoo.pretrained.readers import budget, caffe, keras, leveldb, tf
 
 Arrays = dict[str, np.ndarray]
 GOLDEN = "parity/golden/"
@@ -78,7 +78,7 @@ LAYERS = ["input", "dense", "conv1", "conv1_bn"]  # not the order of the alphabe
 )
 def test_keras_layers_come_in_the_order_of_the_model(arrays, tmp_path, prefix, how):
     path = write_h5(tmp_path / "w.h5", arrays, LAYERS, prefix, **how)
-    got, metadata = keras_files.read(path)
+    got, metadata = keras.read(path)
     assert metadata == {}
     assert_same(got, arrays)
     assert list(got) == sorted(arrays, key=lambda name: LAYERS.index(name.split("/")[0]))
@@ -87,7 +87,7 @@ def test_keras_layers_come_in_the_order_of_the_model(arrays, tmp_path, prefix, h
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8", "<i4", "u1", ">i8"])
 def test_keras_numbers_of_every_type(tmp_path, dtype):
     array = np.arange(6).reshape(2, 3).astype(dtype)
-    got, _ = keras_files.read(write_h5(tmp_path / "w.h5", {"a/kernel": array}, ["a"]))
+    got, _ = keras.read(write_h5(tmp_path / "w.h5", {"a/kernel": array}, ["a"]))
     np.testing.assert_array_equal(got["a/kernel"], array)
     assert got["a/kernel"].dtype == array.dtype.newbyteorder("=")
 
@@ -97,13 +97,13 @@ def test_keras_long_lists_of_names_are_cut_into_several_attributes(arrays, tmp_p
     with h5py.File(path, "a") as file:
         del file.attrs["layer_names"]
         file.attrs["layer_names0"], file.attrs["layer_names1"] = LAYERS[:2], LAYERS[2:]
-    assert_same(keras_files.read(path)[0], arrays)
+    assert_same(keras.read(path)[0], arrays)
 
 
 def test_keras_names_stay_apart_where_paths_end_alike(tmp_path):
     layers = ["block_1/conv/norm", "block_2/conv/norm", "norm"]
     want = {f"{layer}/gamma": np.full(2, i, np.float32) for i, layer in enumerate(layers)}
-    assert_same(keras_files.read(write_h5(tmp_path / "w.h5", want, layers))[0], want)
+    assert_same(keras.read(write_h5(tmp_path / "w.h5", want, layers))[0], want)
 
 
 def test_keras_nested_models_keep_the_names_of_their_layers(tmp_path):
@@ -113,7 +113,7 @@ def test_keras_nested_models_keep_the_names_of_their_layers(tmp_path):
         group.attrs["weight_names"] = ["a/kernel:0", "base/b/c/gamma:0"]
         group["a/kernel:0"], group["base/b/c/gamma:0"] = np.zeros(1), np.ones(1)
     want = {"a/kernel": np.zeros(1), "b/c/gamma": np.ones(1)}
-    assert_same(keras_files.read(tmp_path / "w.h5")[0], want)
+    assert_same(keras.read(tmp_path / "w.h5")[0], want)
 
 
 def test_keras_1_names_become_those_of_keras_2(tmp_path):
@@ -124,7 +124,7 @@ def test_keras_1_names_become_those_of_keras_2(tmp_path):
             file.create_group(layer).attrs["weight_names"] = weights
             for name in weights:
                 file[layer][name] = np.zeros(1)
-    got, _ = keras_files.read(tmp_path / "w.h5")
+    got, _ = keras.read(tmp_path / "w.h5")
     assert list(got) == ["c_1/kernel", "c_1/bias", "n/gamma", "n/moving_variance"]
 
 
@@ -137,7 +137,7 @@ def test_keras_2_golden_file_is_what_h5py_reads(shared, name):
             for weight in file[layer].attrs["weight_names"]:
                 leaf = weight.split("/")[-1].removesuffix(":0")
                 want[f"{layer}/{leaf}"] = file[layer][weight][()]
-    got, _ = keras_files.read(path)
+    got, _ = keras.read(path)
     assert list(got) == list(want)
     assert_same(got, want)
 
@@ -167,7 +167,7 @@ def write_numbered(file, arrays: Arrays, names: bool = True) -> None:
 
 def test_keras_numbered_variables_get_the_names_of_their_layers(arrays, tmp_path):
     write_numbered(tmp_path / "w.weights.h5", arrays)
-    assert_same(keras_files.read(tmp_path / "w.weights.h5")[0], arrays)
+    assert_same(keras.read(tmp_path / "w.weights.h5")[0], arrays)
 
 
 def test_keras_numbered_variables_of_unknown_layers_keep_their_number(tmp_path):
@@ -176,7 +176,7 @@ def test_keras_numbered_variables_of_unknown_layers_keep_their_number(tmp_path):
             numbered(file, f"layers/mine_{i}", f"mine_{i}", np.full(1, i))
         numbered(file, "layers/conv2d", None, np.zeros((1, 1, 1, 1)))
         numbered(file, "layers/batch_normalization", "bn", np.zeros(1), np.ones(1), np.ones(1))
-    got, _ = keras_files.read(tmp_path / "w.weights.h5")
+    got, _ = keras.read(tmp_path / "w.weights.h5")
     assert list(got) == [
         "bn/beta",
         "bn/moving_mean",
@@ -191,7 +191,7 @@ def test_keras_bfloat16_is_read_as_float32(tmp_path):
     with h5py.File(tmp_path / "w.weights.h5", "w") as file:
         numbered(file, "layers/dense", "dense", np.array([0x3F80, 0xC000], "<u2").view("V2"))
         file["layers/dense/vars/0"].attrs["dtype"] = "bfloat16"
-    got, _ = keras_files.read(tmp_path / "w.weights.h5")
+    got, _ = keras.read(tmp_path / "w.weights.h5")
     assert_same(got, {"dense/kernel": np.array([1, -2], np.float32)})
 
 
@@ -230,7 +230,7 @@ def archive(arrays, tmp_path_factory) -> Path:
 
 
 def test_keras_archives_know_the_names_and_the_order(archive, arrays):
-    got, _ = keras_files.read(archive)
+    got, _ = keras.read(archive)
     assert_same(got, arrays)
     assert list(got) == list(arrays)
 
@@ -248,7 +248,7 @@ def test_keras_archives_know_what_a_norm_leaves_out(tmp_path):
             ]
         }
     }
-    got, _ = keras_files.read(write_keras(tmp_path / "m.keras", weights.getvalue(), config))
+    got, _ = keras.read(write_keras(tmp_path / "m.keras", weights.getvalue(), config))
     assert list(got)[::3] == ["a/gamma", "b/beta"]
 
 
@@ -268,7 +268,7 @@ def test_files_that_keras_writes(suffix, keras_model, tmp_path):
     path = tmp_path / f"m{suffix}"
     (keras_model.save_weights if suffix == ".weights.h5" else keras_model.save)(path)
     want = {f"{x.name}/{w.name}": np.array(w.value) for x in keras_model.layers for w in x.weights}
-    got, _ = keras_files.read(path)
+    got, _ = keras.read(path)
     assert len(got) == len(keras_model.get_weights()) == 137
     assert_same(got, want)
     if suffix != ".weights.h5":  # which is sorted by class
@@ -365,33 +365,33 @@ def test_hostile_hdf5_is_refused_in_a_line(name, says, listed, tmp_path):
             file["a"].attrs["weight_names"] = ["w:0"]
         hostile(name)(file, tmp_path)
     if not listed and name in ("cycle", "missing"):
-        assert list(keras_files.read(tmp_path / "w.h5")[0]) == ["b"]  # nothing else is there
+        assert list(keras.read(tmp_path / "w.h5")[0]) == ["b"]  # nothing else is there
         return
-    refused(keras_files.read, tmp_path / "w.h5", f"w.h5 is not a whole Keras file: .*({says})")
+    refused(keras.read, tmp_path / "w.h5", f"w.h5 is not a whole Keras file: .*({says})")
 
 
 def test_hostile_archives_are_refused_in_a_line(archive, tmp_path):
     path = tmp_path / "m.keras"
-    refused(keras_files.read, write_keras(path, b"", **{"../evil": b""}), "expected a plain name")
-    refused(keras_files.read, write_keras(path, b"", **{"/evil": b""}), "expected a plain name")
-    refused(keras_files.read, write_keras(path, b"", **{"model.weights.json": b""}), "several")
-    refused(keras_files.read, write_keras(path, b"no HDF5"), "not a whole Keras file")
-    refused(keras_files.read, write_keras(path, b"", config={}), "not a whole Keras file")
-    refused(keras_files.read, write_keras(path, b"", config=[1]), "not a whole Keras file")
+    refused(keras.read, write_keras(path, b"", **{"../evil": b""}), "expected a plain name")
+    refused(keras.read, write_keras(path, b"", **{"/evil": b""}), "expected a plain name")
+    refused(keras.read, write_keras(path, b"", **{"model.weights.json": b""}), "several")
+    refused(keras.read, write_keras(path, b"no HDF5"), "not a whole Keras file")
+    refused(keras.read, write_keras(path, b"", config={}), "not a whole Keras file")
+    refused(keras.read, write_keras(path, b"", config=[1]), "not a whole Keras file")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", bytes(1 << 27), zipfile.ZIP_DEFLATED)
-    refused(keras_files.read, path, "unpack to 134217728, expected")
+    refused(keras.read, path, "unpack to 134217728, expected")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}", zipfile.ZIP_BZIP2)
-    refused(keras_files.read, path, "of compression 12")
+    refused(keras.read, path, "of compression 12")
     path.write_bytes(b"")
-    refused(keras_files.read, path, "not a whole Keras file")
+    refused(keras.read, path, "not a whole Keras file")
 
 
 def test_hdf5_of_another_kind_is_refused_in_a_line(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w", libver="latest") as file:
         file["a/kernel"] = np.zeros(3)
-    refused(keras_files.read, tmp_path / "w.h5", "of a kind that Keras does not write")
+    refused(keras.read, tmp_path / "w.h5", "of a kind that Keras does not write")
 
 
 # --- protocol buffers and tables, written by hand ------------------------------------------------
@@ -448,7 +448,7 @@ def table(rows: dict[str, bytes], snappy: bool = False, spoil: Callable = bytes)
     meta = block(iter(()))
     index = block(iter([("~", first)]))
     footer = meta + index
-    return bytes(out) + footer.ljust(40, b"\0") + tf_files.MAGIC
+    return bytes(out) + footer.ljust(40, b"\0") + leveldb.MAGIC
 
 
 def compressed(data: bytes) -> bytes:
@@ -536,7 +536,7 @@ def test_tf_golden_checkpoints_are_equal_to_the_last_bit(shared, name):
 
     index = shared(f"{GOLDEN}slim__mobilenet_v1_0.25.v2.ckpt.index")
     path = index.with_name(f"slim__mobilenet_v1_0.25.{name}")
-    got, metadata = tf_files.read(path)
+    got, metadata = tf.read(path)
     assert metadata == {}
     assert_same(got, load_file(index.with_name("slim__mobilenet_v1_0.25.safetensors")))
 
@@ -545,21 +545,21 @@ def test_tf_golden_checkpoints_are_equal_to_the_last_bit(shared, name):
 def test_tf_reads_the_weights_and_leaves_the_rest(tmp_path, snappy):
     everything = slim() | training()
     (tmp_path / "v1.ckpt").write_bytes(write_v1(everything, snappy=snappy))
-    assert_same(tf_files.read(tmp_path / "v1.ckpt")[0], slim())
+    assert_same(tf.read(tmp_path / "v1.ckpt")[0], slim())
     index, data = write_v2(everything, snappy=snappy)
     (tmp_path / "v2.ckpt.index").write_bytes(index)
     (tmp_path / "v2.ckpt.data-00000-of-00001").write_bytes(data)
-    assert_same(tf_files.read(tmp_path / "v2.ckpt")[0], slim())
-    assert_same(tf_files.read(tmp_path / "v2.ckpt.index")[0], slim())
-    refused(tf_files.read, tmp_path, "holds 2 TF checkpoints, expected one: v1.ckpt, v2.ckpt.index")
+    assert_same(tf.read(tmp_path / "v2.ckpt")[0], slim())
+    assert_same(tf.read(tmp_path / "v2.ckpt.index")[0], slim())
+    refused(tf.read, tmp_path, "holds 2 TF checkpoints, expected one: v1.ckpt, v2.ckpt.index")
     (tmp_path / "v1.ckpt").unlink()
-    assert_same(tf_files.read(tmp_path)[0], slim())
+    assert_same(tf.read(tmp_path)[0], slim())
 
 
 def test_tf_moving_averages_alone_are_the_weights(tmp_path):
     want = {"Net/w/ExponentialMovingAverage": np.ones(2, np.float32)}
     (tmp_path / "a.ckpt").write_bytes(write_v1(want))
-    assert_same(tf_files.read(tmp_path / "a.ckpt")[0], want)
+    assert_same(tf.read(tmp_path / "a.ckpt")[0], want)
 
 
 def pack(path: Path, files: dict[str, bytes]) -> Path:
@@ -576,41 +576,41 @@ def test_tf_packed_checkpoints_are_read_in_memory(tmp_path):
     path = tmp_path / "net.tgz"
     shard = "./net/net.ckpt.data-00000-of-00001"
     files = {"README": b"text", "../net.ckpt.index": index, shard: data}
-    assert_same(tf_files.read(pack(path, files))[0], slim())
+    assert_same(tf.read(pack(path, files))[0], slim())
     assert [file.name for file in tmp_path.iterdir()] == ["net.tgz"]
     path = pack(tmp_path / "net.tar.gz", {"net.ckpt": write_v1(slim())})
-    assert_same(tf_files.read(path)[0], slim())
-    refused(tf_files.read, pack(path, {"a": b"", "b": b""}), "holds 0 TF checkpoints")
-    refused(tf_files.read, pack(path, {"net.ckpt.index": index}), "data-00000-of-00001 is missing")
+    assert_same(tf.read(path)[0], slim())
+    refused(tf.read, pack(path, {"a": b"", "b": b""}), "holds 0 TF checkpoints")
+    refused(tf.read, pack(path, {"net.ckpt.index": index}), "data-00000-of-00001 is missing")
     path.write_bytes(b"no archive")
-    refused(tf_files.read, path, "not a whole TF checkpoint")
+    refused(tf.read, path, "not a whole TF checkpoint")
 
 
 def test_tf_archives_that_unpack_without_end_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "ROOM", 1 << 16)
     path = pack(tmp_path / "net.tgz", {"zeros": bytes(1 << 22)})
-    refused(tf_files.read, path, "far more than its size")
+    refused(tf.read, path, "far more than its size")
     long = tarfile.TarInfo("x")
     long.type, long.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
     path.write_bytes(gzip.compress(long.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
-    refused(tf_files.read, path, "far more than its size")
+    refused(tf.read, path, "far more than its size")
 
 
 def test_tf_mistakes_are_told_in_a_line(tmp_path):
-    refused(tf_files.read, tmp_path / "no.ckpt", "no checkpoint .*: expected .*no.ckpt.index")
+    refused(tf.read, tmp_path / "no.ckpt", "no checkpoint .*: expected .*no.ckpt.index")
     (tmp_path / "a.ckpt").write_bytes(b"text")
-    refused(tf_files.read, tmp_path / "a.ckpt", "holds 0 TF checkpoints, expected one")
+    refused(tf.read, tmp_path / "a.ckpt", "holds 0 TF checkpoints, expected one")
     whole = bytearray(write_v1(slim()))
     whole[100] ^= 1
     (tmp_path / "a.ckpt").write_bytes(whole)
-    refused(tf_files.read, tmp_path / "a.ckpt", "a checksum does not hold")
+    refused(tf.read, tmp_path / "a.ckpt", "a checksum does not hold")
     index, data = write_v2(slim())
     (tmp_path / "b.ckpt.index").write_bytes(index)
     shard = tmp_path / "b.ckpt.data-00000-of-00001"
     shard.write_bytes(data[:-1] + b"!")
-    refused(tf_files.read, tmp_path / "b.ckpt", "a checksum does not hold")
+    refused(tf.read, tmp_path / "b.ckpt", "a checksum does not hold")
     shard.write_bytes(data[:-1])
-    refused(tf_files.read, tmp_path / "b.ckpt", "Net/ones lies beyond the end of the data")
+    refused(tf.read, tmp_path / "b.ckpt", "Net/ones lies beyond the end of the data")
 
 
 def test_tf_partitioned_tensors_are_refused(tmp_path):
@@ -618,14 +618,14 @@ def test_tf_partitioned_tensors_are_refused(tmp_path):
     part = field(1, field(1, 2) + field(2, 2))
     saved = field(1, b"w") + field(2, part) + field(3, field(5, bytes(8)))
     (tmp_path / "a.ckpt").write_bytes(table({"": field(1, about), "w": field(2, saved)}))
-    refused(tf_files.read, tmp_path / "a.ckpt", "w is stored in parts")
+    refused(tf.read, tmp_path / "a.ckpt", "w is stored in parts")
 
 
 @pytest.mark.parametrize("size", [*range(12), 255, 256, 1000])
 def test_checksums_are_those_of_castagnoli(size):
-    assert tf_files.crc32c(b"123456789") == 0xE3069283
+    assert leveldb.crc32c(b"123456789") == 0xE3069283
     data = np.random.default_rng(size).bytes(size)
-    tf_files._check(data, int.from_bytes(masked(data), "little"))
+    leveldb.check(data, int.from_bytes(masked(data), "little"))
 
 
 # --- Caffe ---------------------------------------------------------------------------------------
@@ -658,7 +658,7 @@ def write_caffe(arrays: Arrays, how: str = "new") -> bytes:
     return net + field(100, field(1, b"relu") + field(2, b"ReLU"))
 
 
-def caffe() -> Arrays:
+def caffe_arrays() -> Arrays:
     draw = np.random.default_rng(0).standard_normal
     return {
         "conv1.weight": draw((4, 2, 3, 3), np.float32),
@@ -673,25 +673,25 @@ def caffe() -> Arrays:
 
 @pytest.mark.parametrize("how", ["new", "old", "unpacked", "double"])
 def test_caffe_layers_of_both_formats(tmp_path, how):
-    (tmp_path / "a.caffemodel").write_bytes(write_caffe(caffe(), how))
-    got, metadata = caffe_files.read(tmp_path / "a.caffemodel")
+    (tmp_path / "a.caffemodel").write_bytes(write_caffe(caffe_arrays(), how))
+    got, metadata = caffe.read(tmp_path / "a.caffemodel")
     assert metadata == {}
     dtype = np.float64 if how == "double" else np.float32
-    assert_same(got, {name: x.astype(dtype) for name, x in caffe().items()})
+    assert_same(got, {name: x.astype(dtype) for name, x in caffe_arrays().items()})
 
 
 def test_caffe_mistakes_are_told_in_a_line(tmp_path):
     path = tmp_path / "a.caffemodel"
     path.write_bytes(b"")
-    refused(caffe_files.read, path, "has no layer with weights, expected a Caffe model")
-    path.write_bytes(write_caffe(caffe())[:-100])
-    refused(caffe_files.read, path, "not a whole Caffe model: a field of .* bytes where")
+    refused(caffe.read, path, "has no layer with weights, expected a Caffe model")
+    path.write_bytes(write_caffe(caffe_arrays())[:-100])
+    refused(caffe.read, path, "not a whole Caffe model: a field of .* bytes where")
     conv = field(1, b"c") + field(7, field(7, field(1, varint(1 << 60))) + field(5, bytes(8)))
     path.write_bytes(field(100, conv))
-    refused(caffe_files.read, path, r"a blob of 8 bytes, expected \d+ for \[1152921504606846976\]")
+    refused(caffe.read, path, r"a blob of 8 bytes, expected \d+ for \[1152921504606846976\]")
     conv = field(1, b"c") + field(7, blob(np.zeros(2, np.float32), "new"))
     path.write_bytes(2 * field(100, conv))
-    refused(caffe_files.read, path, "two layers have c.weight")
+    refused(caffe.read, path, "two layers have c.weight")
 
 
 # --- damaged bytes -------------------------------------------------------------------------------
@@ -719,7 +719,7 @@ def damaged(kind: str, arrays: Arrays, folder: Path) -> Callable[[int], Path]:
         how = dict(chunks=True, compression="gzip") if kind == "gzip" else {}
         whole = write_h5(path, arrays, LAYERS, **how).read_bytes()
     elif kind == "caffe":
-        whole = write_caffe(caffe())
+        whole = write_caffe(caffe_arrays())
     elif kind in ("weights", "keras"):
         stream = io.BytesIO()
         write_numbered(stream, arrays)
@@ -755,15 +755,15 @@ def damaged(kind: str, arrays: Arrays, folder: Path) -> Callable[[int], Path]:
 
 
 READERS = {
-    "h5": keras_files.read,
-    "gzip": keras_files.read,
-    "weights": keras_files.read,
-    "keras": keras_files.read,
-    "archive": keras_files.read,
-    "v1": tf_files.read,
-    "v2": tf_files.read,
-    "tgz": tf_files.read,
-    "caffe": caffe_files.read,
+    "h5": keras.read,
+    "gzip": keras.read,
+    "weights": keras.read,
+    "keras": keras.read,
+    "archive": keras.read,
+    "v1": tf.read,
+    "v2": tf.read,
+    "tgz": tf.read,
+    "caffe": caffe.read,
 }
 
 

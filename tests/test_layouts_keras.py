@@ -20,8 +20,9 @@ from zoo.context import TORCH, Spec
 from zoo.init import materialize
 from zoo.layers import GlobalAvgPool, MaxPool
 from zoo.preprocess import KERAS_TF, KERAS_TORCH
-from zoo.pretrained import convert, files
+from zoo.pretrained import convert
 from zoo.pretrained.layouts import KERAS_APPLICATIONS as KERAS
+from zoo.pretrained.readers import files
 
 Arrays = dict[str, np.ndarray]
 

@@ -13,8 +13,10 @@ import zoo
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.preprocess import CAFFE, SLIM
-from zoo.pretrained import fetch, files, store
+from zoo.pretrained import fetch, infer, saving, store
+from zoo.pretrained.addresses import place
 from zoo.pretrained.layouts import LAYOUTS
+from zoo.pretrained.readers import files
 
 NAME = "squeezenet1_1.tv1_in1k"
 
@@ -89,7 +91,7 @@ def test_weights_tampered_in_the_cache(name, change, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     record = zoo.weights(name)
-    download = fetch._place(record.file)
+    download = place(record.file)
     download.parent.mkdir(parents=True)
     original = zoo.create(record.model, seed=3)
     zoo.export(original, download, "timm")
@@ -124,7 +126,7 @@ def poison(path: Path) -> None:
 def test_a_download_that_cannot_be_read_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     record = zoo.weights("mobilenet_v1_025.keras_in1k")
-    download = fetch._place(record.file)
+    download = place(record.file)
     download.parent.mkdir(parents=True)
     download.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2_000_000))
     with pytest.raises(ZooError, match="is not a whole Keras file"):
@@ -145,7 +147,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(published, monkeypatch):
     def refuse(path, data):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(store, "write", refuse)
+    monkeypatch.setattr(saving, "write", refuse)
     zoo.load(NAME)
     zoo.load(NAME)
     assert len(published) == 2
@@ -264,12 +266,12 @@ def test_every_published_file_is_told_or_asked_about():
         if record.source == "zoo":
             continue
         try:
-            numerics, note = store._numerics("file", variant, layout, {}, None, None)
+            numerics, note = infer.numerics("file", variant, layout, {}, None, None)
         except ZooError:  # asked about
             continue
-        assert numerics == store._published_numerics(record), record.name
+        assert numerics == infer.published_numerics(record), record.name
         assert bool(note) == (numerics != layout.numerics_for(variant))
-        preprocess, _ = store._looks("file", variant, layout, ({}, {}), None)
+        preprocess, _ = infer.preprocessing("file", variant, layout, ({}, {}), None)
         if preprocess != record.preprocess and not preprocess.note:
             silent.append(record.name)
     assert not silent
@@ -277,13 +279,17 @@ def test_every_published_file_is_told_or_asked_about():
 
 def test_agreed_preprocessing_needs_no_note():
     """All published SqueezeNets of torchvision are alike, its ResNet-50 are not."""
-    find = registry.find
-    sure, _ = store._looks("file", find("squeezenet1_1"), LAYOUTS["torchvision"], ({}, {}), None)
+
+    def preprocessing(name: str, layout: str) -> zoo.Preprocess:
+        network = registry.find(name)
+        return infer.preprocessing("file", network, LAYOUTS[layout], ({}, {}), None)[0]
+
+    sure = preprocessing("squeezenet1_1", "torchvision")
     assert (sure, sure.note) == (zoo.weights(NAME).preprocess, "")
-    unsure, _ = store._looks("file", find("resnet50"), LAYOUTS["torchvision"], ({}, {}), None)
+    unsure = preprocessing("resnet50", "torchvision")
     assert "preprocessing is assumed" in unsure.note
     assert "differ in resize" in unsure.note
-    none, _ = store._looks("file", find("resnet34"), LAYOUTS["transformers"], ({}, {}), None)
+    none = preprocessing("resnet34", "transformers")
     assert "there are no published weights of resnet34" in none.note
 
 

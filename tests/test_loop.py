@@ -7,27 +7,28 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
+from faults import kills
+from matplotlib.figure import Figure
 from PIL import Image
 from runs import assert_same, files_of, records, tensors
 from safetensors.numpy import load_file
 
 import zoo
-from training import Interrupted, TrainConfig, evaluation, fit, folder, loop
+from training import Interrupted, TrainConfig, evaluation, fit, fitting, folder
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.config import FINETUNE
 from zoo.errors import ZooError
-from zoo.pretrained import store
+from zoo.pretrained import saving
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "undrawn")
 
 STEPS = 1437 // 64  # an epoch
 
@@ -44,9 +45,11 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def uninterrupted(whole):
+def uninterrupted(whole, undrawn, monkeypatch):
     if not whole.exists():
-        fit(config(whole, epochs=3))
+        with monkeypatch.context() as patch:
+            patch.setattr(Figure, "savefig", undrawn)
+            fit(config(whole, epochs=3))
     return whole
 
 
@@ -116,6 +119,7 @@ EVERYTHING = {
     "cutmix": 1.0,
     "crop_scale": 0.5,
     "sync_bn": True,
+    "image_size": 8,  # what moves and covers pixels is slow
 }
 
 
@@ -222,7 +226,7 @@ def test_the_best_epoch_is_kept(tmp_path, uninterrupted, monkeypatch):
 
 
 def nnx_arrays(model) -> dict[str, np.ndarray]:
-    return store._pack(model)[0]
+    return saving.pack(model)[0]
 
 
 def test_an_epoch_that_is_not_kept(uninterrupted, tmp_path, capsys):
@@ -337,14 +341,14 @@ def test_a_second_run_in_the_same_folder_is_refused(uninterrupted, tmp_path, cap
 
 
 def test_of_two_that_begin_at_once_one_is_refused(tmp_path, capsys, monkeypatch):
-    build_, other = loop.build, contextlib.ExitStack()
+    build_, other = fitting.build, contextlib.ExitStack()
 
     def build(*args):
         (tmp_path / "run").mkdir()  # by another, meanwhile
         other.enter_context(folder.held(tmp_path / "run"))
         return build_(*args)
 
-    monkeypatch.setattr(loop, "build", build)
+    monkeypatch.setattr(fitting, "build", build)
     with other, pytest.raises(ZooError, match="another process is at work in"):
         fit(config(tmp_path / "run"))
     assert files_of(tmp_path / "run") == set()
@@ -505,42 +509,35 @@ def test_no_permission(capsys, tmp_path):
 # --- the command itself, killed
 
 
-COMMAND = [
-    *(sys.executable, "-m", "training"),
-    *("train", "mobilenet_v1_025", "--data", "digits", "--image-size", "32"),
-    *("--epochs", "4", "--batch-size", "128"),
-]
-
-
-def start(out: Path) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
-    return subprocess.Popen([*COMMAND, "--out", str(out)], env=environment, stderr=subprocess.PIPE)
+# On one device, compiled as for users; `kills.COMMAND` is `python -m training` with "tiny" in it.
 
 
 @pytest.fixture(scope="module")
-def command_whole(tmp_path_factory):
+def job(tmp_path_factory):
+    return kills.Job(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="module")
+def command_whole(job, tmp_path_factory):
     out = tmp_path_factory.mktemp("command") / "whole"
-    process = start(out)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
+    assert job.finish(job.start(out)) == [(0, ANY)]
     return out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_and_started_again(command_whole, tmp_path, number):
+def test_killed_and_started_again(job, command_whole, tmp_path, number):
     out = tmp_path / "run"
-    process = start(out)
+    (process,) = job.start(out)
     while process.poll() is None and not list(out.glob("checkpoints/[0-9]*[0-9]")):
         time.sleep(0.01)  # until the first epoch is saved
     process.send_signal(number)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+    ((code, errors),) = job.finish([process])
+    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     if number == signal.SIGTERM:
-        assert "the same command continues the run" in errors.decode()
+        assert "the same command continues the run" in errors
     assert not (out / "model.safetensors").exists()
 
-    process = start(out)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
-    assert "continuing" in errors.decode()
+    ((code, errors),) = job.finish(job.start(out))
+    assert code == 0, errors
+    assert "continuing" in errors
     assert_same(command_whole, out)

@@ -57,6 +57,16 @@ def test_it_stops_when_the_loss_blows_up(last):
     assert max(found.losses) < BLOWN_UP * min(found.losses)
 
 
+def test_it_stops_at_four_times_the_best_of_averages_that_forget_a_fiftieth():
+    losses = [*np.linspace(2, 1, 20), *[12.0] * 80]
+    averages = [
+        np.average(losses[: i + 1], weights=0.98 ** np.arange(i, -1, -1)) for i in range(100)
+    ]
+    before = sum(average <= 4 * min(averages) for average in averages)
+    assert 20 < before < 60
+    assert len(finding(RATES, losses).losses) == before
+
+
 @pytest.mark.parametrize(
     ("losses", "told"),
     [

@@ -16,10 +16,10 @@ from conftest import ROOT
 from flax import nnx
 
 import zoo
-from zoo import calling
 from zoo.errors import ZooError
 from zoo.layers import BatchNorm, Conv, Dropout, GlobalAvgPool, MaxPool, Separable, branches
 from zoo.models.resnet import Block
+from zoo.runtime import calling
 
 GRAPHS = flax.config.nnx_graph_mode and flax.config.nnx_graph_updates
 FAMILIES = ("mobilenet_v1_025", "resnet8_mlperf", "squeezenet1_1")

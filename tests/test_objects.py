@@ -25,6 +25,8 @@ from training.session import Session
 from training.sources.own import own_dataset
 from zoo.errors import ZooError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = 3
 
 

@@ -60,17 +60,21 @@ def window_cases(draw, largest=4):
     return draw(st.integers(1, 2)), size, window, draw(pair), pads
 
 
+KINDS = ("depthwise", "grouped", "joined", "1x1", "dense")
+
+
 @st.composite
-def conv_cases(draw):
-    """(x, kernel, stride, pads, groups): depthwise, grouped, 1x1 or dense."""
+def conv_cases(draw, kind):
+    """(x, kernel, stride, pads, groups) of this kind."""
     n, size, window, stride, pads = draw(window_cases())
-    kind = draw(st.sampled_from(["depthwise", "grouped", "1x1", "dense"]))
     depth, width = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     groups = 1
     if kind == "depthwise":
         depth, width, groups = 1, 1, draw(st.integers(2, 5))
     elif kind == "grouped":
-        groups = draw(st.sampled_from([2, 3, 20]))  # 20: some groups are joined, not all
+        groups = draw(st.integers(2, 3))
+    elif kind == "joined":
+        groups = 20  # some groups are joined, not all
     elif kind == "1x1":
         window, pads = (1, 1), ops.NO_PADS
     x, kernel = normal(0, n, *size, groups * depth), normal(1, *window, depth, groups * width)
@@ -100,10 +104,22 @@ def assert_same_derivatives(ours, theirs, *inputs, relative=1e-5):
     jax.tree.map(lambda a, b: assert_close(a, b, relative), got, want)
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
-@given(conv_cases())
-def test_conv2d_and_its_derivatives(case):
-    x, kernel, stride, pads, groups = case
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=3, derandomize=True)
+@given(data=st.data())
+def test_conv2d_and_its_derivatives(kind, data):
+    check_conv2d(*data.draw(conv_cases(kind)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(data=st.data())
+def test_conv2d_and_its_derivatives_in_many_cases(kind, data):
+    check_conv2d(*data.draw(conv_cases(kind)))
+
+
+def check_conv2d(x, kernel, stride, pads, groups):
 
     def ours(x, kernel):
         return ops.conv2d(x, kernel, stride=stride, pads=pads, groups=groups)

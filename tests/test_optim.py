@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from training import optim
+from training import optim, plots
 from training.config import LEARNING_RATES, OPTIMIZERS, SCHEDULES, TrainConfig
 from zoo.errors import ZooError
 
@@ -312,7 +312,8 @@ def test_schedules_jit_as_they_are():
         rate = optim.schedule(TrainConfig(schedule=name), 0.1, 200, 20)
         compiled = jax.jit(rate)
         for step in (0, 5, 10, 61, 150, 199):
-            assert float(compiled(jnp.int32(step))) == pytest.approx(float(rate(step)), rel=1e-5)
+            want = pytest.approx(float(rate(step)), rel=1e-5, abs=1e-7)  # of a peak of 0.1
+            assert float(compiled(jnp.int32(step))) == want
 
 
 def test_the_rate_grows_with_the_batch():
@@ -327,7 +328,7 @@ def test_the_rate_grows_with_the_batch():
 def test_the_picture_of_a_schedule(name, steps, tmp_path):
     config, path = TrainConfig(schedule=name), tmp_path / "rate.png"
     rate = optim.schedule(config, 0.1, steps, 50)
-    assert optim.draw_schedule(config, rate, steps, 50, path)
+    assert plots.draw_schedule(config, rate, steps, 50, path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 5  # something is drawn
@@ -337,7 +338,7 @@ def test_what_stands_above_it():
     def facts(**settings):
         config = TrainConfig(**settings)
         rate = optim.schedule(config, 0.1, 500, 50)
-        return optim.schedule_facts(config, np.asarray(jax.vmap(rate)(np.arange(500))), 500, 50)
+        return plots.schedule_facts(config, np.asarray(jax.vmap(rate)(np.arange(500))), 500, 50)
 
     assert facts(schedule="step", warmup=0).splitlines() == [
         "step: peak 0.1, at the end 0.0781",
@@ -353,7 +354,7 @@ def test_no_picture_without_matplotlib_or_a_folder(tmp_path, monkeypatch):
     config = TrainConfig()
     rate = optim.schedule(config, 0.1, 10, 10)
     with pytest.raises(ZooError, match=r"cannot write .*nowhere.*No such file"):
-        optim.draw_schedule(config, rate, 10, 10, tmp_path / "nowhere" / "rate.png")
+        plots.draw_schedule(config, rate, 10, 10, tmp_path / "nowhere" / "rate.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert not optim.draw_schedule(config, rate, 10, 10, tmp_path / "rate.png")
+    assert not plots.draw_schedule(config, rate, 10, 10, tmp_path / "rate.png")
     assert list(tmp_path.iterdir()) == []

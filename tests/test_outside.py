@@ -76,7 +76,7 @@ import blobs, zoo
 from training.sources import open_dataset
 
 config = zoo.TrainConfig(
-    "blob_net", data="blobs", loss="squared", epochs=9, batch_size=16, shift=0, out="stopped"
+    "blob_net", data="blobs", loss="squared", epochs=3, batch_size=16, shift=0, out="stopped"
 )
 result = zoo.fit(config, callbacks=[blobs.Patience(10.0)])
 assert len(result.history) == 1, result.history
@@ -119,7 +119,7 @@ def test_a_package_of_a_stranger(tmp_path):
         return done.stdout
 
     train = ["train", "blob_net", "--data", "blobs:16", "--loss", "squared", "--epochs", "3"]
-    told = run("-m", "zoo", *train, "--batch-size", "16", "--shift", "0", "--out", "run")
+    told = run("-m", "training", *train, "--batch-size", "16", "--shift", "0", "--out", "run")
     assert "validation accuracy" in told
     stored = json.loads((tmp_path / "run/config.json").read_text())
     assert (stored["model"], stored["data"], stored["loss"]) == ("blob_net", "blobs:16", "squared")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import xla_flags
 
 import zoo
 from training import optim
@@ -170,7 +171,7 @@ def test_two_processes_add_up():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": xla_flags(devices=2)}
     crew = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_PROCESSES, address, str(rank)],

@@ -20,8 +20,9 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt
 from zoo.preprocess import INCEPTION, KERAS_TF
-from zoo.pretrained import convert, files, store
+from zoo.pretrained import convert, saving
 from zoo.pretrained.layouts import KERAS_APPLICATIONS, LAYOUTS, TORCHVISION, ZOO
+from zoo.pretrained.readers import files
 
 H5 = "data/weights/mobilenet_2_5_224_tf_no_top.h5"
 
@@ -599,7 +600,7 @@ HOSTILE = {
     ("part", "value"), [(p, v) for p in HOSTILE for v in HOSTILE[p]], ids=lambda v: f"{v}"[:40]
 )
 def test_a_description_that_lies(part, value, model, tmp_path):
-    arrays, metadata = store._pack(model)
+    arrays, metadata = saving.pack(model)
     about = json.loads(metadata["zoo"])
     if part == "classes":
         about["classes"] = value
@@ -765,7 +766,7 @@ def test_what_does_not_read_back_is_not_left(small, tmp_path, monkeypatch):
     zoo.save(small, path)
     old = path.read_bytes()
     for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:50]):
-        monkeypatch.setattr(store, "write", lambda p, data, d=damage: p.write_bytes(d(data)))
+        monkeypatch.setattr(saving, "write", lambda p, data, d=damage: p.write_bytes(d(data)))
         with pytest.raises(zoo.ZooError, match="does not read back as it was written"):
             zoo.save(small, path)
     assert path.read_bytes() == old

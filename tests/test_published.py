@@ -22,8 +22,9 @@ from zoo import preprocess, registry
 from zoo.context import ACTIVATIONS, Spec
 from zoo.layers import Conv, Dense, FlattenAt
 from zoo.preprocess import INCEPTION
-from zoo.pretrained import convert, files
+from zoo.pretrained import convert
 from zoo.pretrained.layouts import CAFFE, SLIM
+from zoo.pretrained.readers import files
 
 Shared = Callable[[str], Path]
 Arrays = dict[str, np.ndarray]

@@ -18,7 +18,7 @@ from conftest import ROOT
 import zoo
 from zoo import plugins, registry
 from zoo.layers import Conv, GlobalAvgPool, Network
-from zoo.pretrained import catalogue, layouts, store
+from zoo.pretrained import catalogue, infer, layouts, store
 from zoo.pretrained.layouts import LAYOUTS
 from zoo.report.many import count_many
 from zoo.variant import Variant
@@ -292,7 +292,7 @@ def test_files_of_ours_from_outside(tmp_path, monkeypatch):
 
 
 def test_presets_have_one_list_of_names():
-    assert tuple(store.PRESETS) == catalogue.PRESETS
+    assert tuple(infer.PRESETS) == catalogue.PRESETS
 
 
 # --- the page docs/extending.md ------------------------------------------------------------------

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image, ImageFont
 
 import zoo
-from training import TrainConfig, report
+from training import TrainConfig, mistakes, plots, report
 from training.cli import _settings, parser
 from training.data import Dataset, Files
 from training.evaluation import Predictions, interval, predict_all
-from training.logging import Log, best_of, draw_curves, read_records
+from training.logging import Log, best_of, read_records
 from zoo.layers import Conv, GlobalAvgPool
 from zoo.preprocess import Preprocess
-from zoo.pretrained import store
+from zoo.pretrained import saving
 from zoo.sheet import FONT_SIZE
 from zoo.text import plain
 
@@ -70,7 +70,8 @@ def run(network, tmp_path_factory):
     history = records(0.25, predictions.correct / COUNT)
     config = TrainConfig(data="folder:made", epochs=2, batch_size=8, out=str(folder), seed=7)
     arguments = (model, dataset, config, history)
-    store._write(store._pack(model), folder / "model.safetensors")  # no name builds this network
+    # no name builds this network, so `save` would refuse it
+    saving.write_network(saving.pack(model), folder / "model.safetensors")
     report.write(folder, *arguments)
     return folder, arguments, predictions
 
@@ -304,12 +305,12 @@ def test_a_matrix_of_any_size(tmp_path, classes):
     matrix = np.random.default_rng(0).poisson(3, (classes, classes))
     np.fill_diagonal(matrix, 1900)
     names = [f"class ${i}^ of a long name: 猫" for i in range(classes)]
-    assert report.draw_confusion(matrix, names, tmp_path / "matrix.png", "much " * 30)
+    assert plots.draw_confusion(matrix, names, tmp_path / "matrix.png", "much " * 30)
     assert all(400 <= side <= 3000 for side in looked_at(tmp_path / "matrix.png"))
 
 
 def test_the_mistakes_shown_are_the_worst(monkeypatch):
-    monkeypatch.setattr(report, "EACH", 2)
+    monkeypatch.setattr(mistakes, "EACH", 2)
     logits = logits_of(
         [0, 1, 0],  # wrong
         [0, 5, 4],  # wrong, but the third class is likely too: the loss is higher than next
@@ -319,7 +320,7 @@ def test_the_mistakes_shown_are_the_worst(monkeypatch):
         [0.1, 0, 0],  # right, barely
         [np.nan, 0, 0],
     )
-    surest, worst, count = report.select(Predictions(logits, np.zeros(7, np.int32)))
+    surest, worst, count = mistakes.select(Predictions(logits, np.zeros(7, np.int32)))
     assert count == 4
     assert surest.tolist() == [2, 3]
     assert worst.tolist() == [6, 1]
@@ -328,7 +329,7 @@ def test_the_mistakes_shown_are_the_worst(monkeypatch):
 def test_no_mistakes(run):
     _, (model, dataset, *_), predictions = run
     right = Predictions(predictions.logits, predictions.classes.astype(np.int32))
-    one, two = (report.mistakes(said, dataset, model) for said in (right, predictions))
+    one, two = (mistakes.mistakes(said, dataset, model) for said in (right, predictions))
     assert one.width == two.width
     assert one.height < two.height  # a single part
 
@@ -337,14 +338,14 @@ def test_captions_keep_what_matters():
     source = Files((("photos/a long name that ends in its number 0123.jpg", 0),))
     dataset = Dataset("made", ("c" * 80, "d" * 80), source, source, None, flip=True)
     wrong, right = (
-        report._caption(0, Predictions(logits_of(row), np.zeros(1, np.int32)), dataset)
+        mistakes._caption(0, Predictions(logits_of(row), np.zeros(1, np.int32)), dataset)
         for row in ([0, 1], [1, 0])
     )
     for lines, (second, third) in ((wrong, ("true", "said")), (right, ("true", "next"))):
         assert lines[0].startswith("…")
         assert lines[0].endswith(" 0123.jpg")
         assert [lines[1][:8], lines[2][:8]] == [f"{second}: cc", f"{third}: dd"]
-        assert all(FONT.getlength(line) <= report.WIDTH for line in lines)
+        assert all(FONT.getlength(line) <= mistakes.WIDTH for line in lines)
     assert [wrong[1][-8:], wrong[2][-8:]] == ["…, 26.9%", "…, 73.1%"]
     assert [right[1][-8:], right[2][-8:]] == ["…, 73.1%", "…, 26.9%"]
 
@@ -384,7 +385,7 @@ def test_the_best_epoch():
     ids=["one epoch", "many", "nan", "inf"],
 )
 def test_curves_of_any_history(tmp_path, history):
-    assert draw_curves(history, tmp_path / "curves.png", "$a_b on 猫")
+    assert plots.draw_curves(history, tmp_path / "curves.png", "$a_b on 猫")
     width, height = looked_at(tmp_path / "curves.png")
     assert width > 2 * height > 600
 

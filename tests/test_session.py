@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from training.config import TrainConfig
-from training.loop import fit
+from training.fitting import fit
 from training.lr_finder import find_learning_rate
 from training.parallel import Devices
 from training.session import Session, check_batch_norm, class_weights, preprocessing

@@ -9,6 +9,8 @@ import re
 import socket
 import sys
 import tarfile
+import time
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -21,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import sources
+from training import doors, sources
 from training.data import eval_batches, open_dataset, train_batches
 from training.decode import Encoded
 from training.sources import (
@@ -31,12 +33,14 @@ from training.sources import (
     folders,
     labels_of,
     originals,
-    record_differences,
 )
 from training.sources import tfds as by_tfds
-from training.sources.base import Subset, hold_out
+from training.sources.base import Subset
+from training.sources.record import record_differences
+from training.sources.splits import hold_out
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
+from zoo.pretrained.readers import budget
 
 TINY = Preprocess(size=4, resize=None)
 
@@ -117,7 +121,9 @@ def test_unknown_specs_name_the_nearest():
         "unknown dataset 'cifar:x': did you mean 'cifar10:PATH', 'cifar100:PATH'?"
     )
     every = fails("wurlitzer")
-    for spec in ("digits", *sources.OPENERS):
+    known = ("digits", *sources.OPENERS)
+    assert tuple(sorted(spec.partition(":")[0] for spec in known)) == tuple(sorted(doors.DATASETS))
+    for spec in known:
         assert spec in every
         assert spec.partition(":")[0] in open_dataset.__doc__
 
@@ -684,10 +690,62 @@ def test_a_pickle_cannot_run_anything(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_pickle_cannot_ask_for_more_memory_than_it_has(tmp_path):
+LONG = 5_000_000  # bytes of a text that a pickle hands on again and again
+GET = b"h\0"  # it, from the memo
+KEPT = b"B" + LONG.to_bytes(4, "little") + bytes(LONG) + b"q\0"  # bytes
+KEPT_TEXT = b"X" + LONG.to_bytes(4, "little") + bytes(LONG) + b"q\0"
+PIXELS = b"cnumpy.core.multiarray\n_reconstruct\n)R"  # an array without its state
+SHAPE = b"J" + LONG.to_bytes(4, "little") + b"\x85"
+U1 = b"cnumpy\ndtype\nU\x02u1\x85R"
+
+# What is wrong with each, and what the line says of it
+GREEDY = {
+    "a bytearray": ("instruction b'.x96'", b"\x96" + (1 << 30).to_bytes(8, "little")),
+    "a text of a gigabyte": ("ends early", b"\x8d" + (1 << 30).to_bytes(8, "little")),
+    "a memo of 16 GB": ("expected data uint8", b"}r\xff\xff\xff\x7f"),
+    "empty dicts": ("steps to read", b"}" * 30_000),
+    "marks": ("steps to read", b"(" * 30_000),
+    "bytes of a text": (
+        "unpacks to far more than its size",
+        KEPT_TEXT + (b"c_codecs\nencode\n" + GET + b"\x85R") * 1000,
+    ),
+    "arrays of a text": (
+        "unpacks to far more than its size",
+        KEPT_TEXT + (PIXELS + b"(K\1" + SHAPE + U1 + b"\x89" + GET + b"tb") * 1000,
+    ),
+    "keys": ("unpacks to far more than its size", KEPT + (b"}" + GET + b"Ns") * 1000),
+    "names": ("expected a list", b"}U\x0blabel_names](" + KEPT + GET * 1000 + b"es"),
+    "arguments": (
+        "10000 arguments",
+        b"(" + b"N" * 10_000 + b"tq\0" + (b"cnumpy\ndtype\n" + GET + b"R") * 1000,
+    ),
+    "a wide text": (
+        "not Latin-1",
+        b"X" + (LONG + 4).to_bytes(4, "little") + bytes(LONG) + "\U0001f600".encode(),
+    ),
+    "dimensions": (
+        "dimension",
+        PIXELS + b"(K\1(" + b"K\1" * 10_000 + b"t" + U1 + b"\x89C\0tb",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", GREEDY)
+def test_a_pickle_cannot_ask_for_more_than_it_has(attack, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "STEPS", 50_000)
     folder = write_cifar10(tmp_path, "python2")
-    (folder / "data_batch_2").write_bytes(b"\x80\x05\x96" + (1 << 30).to_bytes(8, "little") + b".")
-    assert "a bytearray" in fails(f"cifar10:{folder}")
+    name = "batches.meta" if attack == "names" else "data_batch_2"
+    says, body = GREEDY[attack]
+    (folder / name).write_bytes(b"\x80\x02" + body + b".")
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        assert re.match(rf"{name}.*{says}", fails(f"cifar10:{folder}"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body) + (128 << 20)
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -705,13 +763,39 @@ def test_a_pickle_cannot_ask_for_more_memory_than_it_has(tmp_path):
             b"U\x02u1", b"U\x02i1"
         ),
         pickle.dumps({"labels": [1], "data": np.zeros((1, 3072))}, 2),
-        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo of 16 GB
+        python2_pickle({b"labels": [1], b"data": np.zeros((1, 3072), np.uint8)}).replace(
+            b"](K\1e", b"](\x8a\x09" + bytes(8) + b"\1e"
+        ),  # a label of 65 bits
+        b"\x80\x02c_codecs\nencode\nK\1\x85R.",  # the bytes of a number
+        b"\x80\x02" + PIXELS + b"(K\1\x8a\x09" + bytes(8) + b"\1\x85" + U1 + b"\x89U\0tb.",
+        b"(dp1\n.",  # of protocol 0
     ],
 )
 def test_damaged_pickles_are_named(data, tmp_path):
     folder = write_cifar10(tmp_path, "python2")
     (folder / "data_batch_2").write_bytes(data)
     assert "data_batch_2" in fails(f"cifar10:{folder}")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_bytes_changed_at_random_are_read_or_refused(protocol):
+    rows, own = batch(0, 1)
+    entries = {b"labels": own, b"data": rows, b"batch_label": b"x", b"filenames": [b"a.png"]}
+    whole = pickle.dumps(entries, protocol) if protocol else python2_pickle(entries)
+    rng = np.random.default_rng(0)
+    changeable = [i for i, byte in enumerate(whole) if whole[i : i + 100] not in rows.tobytes()]
+    refusals = []
+    for _ in range(1000):
+        data = bytearray(whole)
+        for at in rng.choice(changeable, rng.integers(1, 4)):
+            data[at] = rng.integers(256)
+        try:
+            originals._cifar_pickle("batch", bytes(data), "labels")
+        except ZooError as error:
+            refusals.append(str(error))
+    assert 100 < len(refusals) < 1000
+    expected = re.compile(r"batch( is not a file of CIFAR|: expected data)")
+    assert all(map(expected.match, refusals))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -17,11 +17,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import xla_flags
 from PIL import Image
 from runs import assert_same, files_of, records, tensors
 
 import zoo
-from training import Interrupted, TrainConfig, fit, folder, logging, loop, optim, session
+from training import (
+    Interrupted,
+    TrainConfig,
+    distributed,
+    evaluation,
+    fit,
+    fitting,
+    folder,
+    logging,
+    loop,
+    optim,
+    session,
+)
 from training.checkpoint import Checkpoints
 from training.cli import main
 from training.parallel import Devices
@@ -31,7 +44,7 @@ from zoo.errors import ZooError
 pytestmark = pytest.mark.usefixtures("tiny")
 
 STEPS = 3  # an epoch
-EPOCHS = 12  # of the runs of two processes
+EPOCHS = 6  # of the runs of two processes: one of them is killed after the first
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +62,7 @@ def pictures(tmp_path_factory) -> str:
 @pytest.fixture
 def config(pictures, monkeypatch):
     """`config(out, **settings)` of a short run, which leaves no report."""
-    monkeypatch.setattr(loop.report, "write", lambda *_: None)
+    monkeypatch.setattr(fitting.report, "write", lambda *_: None)
 
     def make(out: Path, **settings) -> TrainConfig:
         defaults = {"model": "tiny", "data": pictures, "epochs": 3, "batch_size": 24}
@@ -70,23 +83,25 @@ def poison(monkeypatch):
     """`poison(step, factor, times=1)`: that step multiplies the weights, in so many attempts."""
 
     def install(at: int, factor: float, times: int = 1) -> None:
-        make, made = session.make_train_step, 0
+        compile_, made = Devices.compile, 0
 
-        def made_train_step(*args, **settings):
+        # after the compiled step and not in it: all tests have that in common
+        def compiling(self, step, *, donate):
             nonlocal made
-            made += 1
-            step = make(*args, **settings)
-            if made > times:
-                return step
+            run = compile_(self, step, donate=donate)
+            made += donate  # training alone
+            if not donate or made > times:
+                return run
 
             def poisoned(state, batch):
-                state = step(state, batch)
-                scale = jnp.where(state.step == at, factor, 1.0)
-                return replace(state, params=jax.tree.map(lambda p: p * scale, state.params))
+                state = run(state, batch)
+                if int(state.step) != at:
+                    return state
+                return replace(state, params=jax.tree.map(lambda p: p * factor, state.params))
 
             return poisoned
 
-        monkeypatch.setattr(session, "make_train_step", made_train_step)
+        monkeypatch.setattr(Devices, "compile", compiling)
 
     return install
 
@@ -275,7 +290,7 @@ def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("went on")
 
-    for module, name in ((loop, "open_data"), (session, "make_train_step")):
+    for module, name in ((fitting, "open_data"), (session, "make_train_step")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, told)
             with pytest.raises(Interrupted, match="stopped; the same command continues"):
@@ -285,7 +300,7 @@ def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
 
 
 def test_told_to_stop_while_it_measures(config, tmp_path, monkeypatch):
-    run, asked = loop.evaluation.run, 0
+    run, asked = evaluation.run, 0
 
     def measured(*args):
         nonlocal asked
@@ -294,7 +309,7 @@ def test_told_to_stop_while_it_measures(config, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return run(*args)
 
-    monkeypatch.setattr(loop.evaluation, "run", measured)
+    monkeypatch.setattr(evaluation, "run", measured)
     with pytest.raises(Interrupted):
         fit(config(tmp_path / "run"))
     assert checkpoints(tmp_path / "run")[-1] == 3 * STEPS
@@ -308,7 +323,7 @@ def test_told_to_stop_while_it_writes(config, tmp_path, monkeypatch):
         pytest.fail("went on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.report, "write", told)
+        patch.setattr(fitting.report, "write", told)
         with pytest.raises(Interrupted):
             fit(config(tmp_path / "run"))
     fit(config(tmp_path / "run"))
@@ -439,7 +454,7 @@ def test_a_run_moves_to_fewer_devices(config, tmp_path, monkeypatch, stop_before
     stop_before(5)
     with pytest.raises(Interrupted, match="after step 5"):
         fit(config(tmp_path / "run", **settings))
-    monkeypatch.setattr(loop, "Devices", lambda engine: Devices(engine, jax.devices()[:2]))
+    monkeypatch.setattr(fitting, "Devices", lambda engine: Devices(engine, jax.devices()[:2]))
     fit(config(tmp_path / "run", **settings))
     x, y = tensors(tmp_path / "run"), tensors(tmp_path / "whole")
     assert max(float(np.abs(x[name] - y[name]).max()) for name in x) < 1e-5  # the same pictures
@@ -481,7 +496,7 @@ class Crew:
         self.processes = [
             subprocess.Popen(
                 [*command, "--process", str(number), "--data", data[number], *settings],
-                env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+                env={**os.environ, "XLA_FLAGS": xla_flags(devices=4)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -528,7 +543,7 @@ def assert_survives(whole: Path, data: str, out: Path, number: int, *settings: s
     code, errors = crew.wait(timeout=60)[1 - number]
     print(f"process {1 - number} ended {time.monotonic() - begun:.1f} s after process {number}")
     assert code == 75, errors
-    assert errors.count(loop.distributed.LOST) == 1, errors
+    assert errors.count(distributed.LOST) == 1, errors
     assert "Traceback" not in errors
     assert not (out / "model.safetensors").exists()
     Crew(data, out).finish()
@@ -604,7 +619,7 @@ def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
     told = crew.wait(timeout=100)
     assert told[number] == (2, "zoo train: folder nowhere does not exist\n")
     code, errors = told[1 - number]
-    assert (code, errors.count(loop.distributed.LOST)) == (75, 1), errors
+    assert (code, errors.count(distributed.LOST)) == (75, 1), errors
     assert not (tmp_path / "run").exists()
 
 
@@ -618,20 +633,20 @@ def test_trouble_of_one_is_the_end_of_both(pictures, tmp_path, number):
 )
 def test_what_a_lost_peer_raises_does_not_matter(monkeypatch, error, lost, ends):
     codes = []
-    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: lost)
-    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    monkeypatch.setattr(distributed, "peer_lost", lambda: lost)
+    monkeypatch.setattr(distributed, "failed", codes.append)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(loop.PeerLost, match=ends), loop._together():
+    with pytest.raises(distributed.PeerLost, match=ends), distributed.together():
         raise error
     assert codes == ([] if lost else [75])
 
 
 def test_an_error_of_ones_own_is_no_lost_peer(monkeypatch):
     codes = []
-    monkeypatch.setattr(loop.distributed, "peer_lost", lambda: False)
-    monkeypatch.setattr(loop.distributed, "failed", codes.append)
+    monkeypatch.setattr(distributed, "peer_lost", lambda: False)
+    monkeypatch.setattr(distributed, "failed", codes.append)
     for error, code in ((ValueError("a bug"), 1), (ZooError("bad"), 2), (KeyboardInterrupt(), 130)):
-        with pytest.raises(type(error)), loop._together():
+        with pytest.raises(type(error)), distributed.together():
             raise error
         assert codes.pop() == code
 

@@ -199,7 +199,7 @@ def test_the_target_is_what_the_arm_without_reaches():
     )
     assert found.values("none", None, STEPS) == [20, 20]
     assert found.values("batch norm", None, STEPS) == [10, 10]
-    assert found.effect(pair).mean == pytest.approx(2)
+    assert found.effect(experiment.pairs[0]).mean == pytest.approx(2)
     assert found.verdict == DIRECTION  # 2 is less than half way to 14.8
 
 

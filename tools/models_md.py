@@ -82,7 +82,7 @@ def cifar_params(name: str) -> int | None:
 def text(counted: Mapping[str, Figures]) -> str:
     """The page, without a line break at its end; `counted` has every network of ours."""
     families = {
-        family: list(found) for family, found in groupby(ours().values(), lambda v: v.family)
+        family: list(members) for family, members in groupby(ours().values(), lambda v: v.family)
     }
     records = [weights(row["name"]) for row in read(HERE / "catalogue.csv")]
     parts = [
@@ -90,8 +90,8 @@ def text(counted: Mapping[str, Figures]) -> str:
         "<!-- Written by `python -m tools.models_md > MODELS.md`: do not edit. -->",
         introduction(families, records),
         *(
-            section(family, found, counted, [w for w in records if ours()[w.model] in found])
-            for family, found in families.items()
+            section(family, members, counted, [w for w in records if ours()[w.model] in members])
+            for family, members in families.items()
         ),
     ]
     return "\n\n".join(parts)
@@ -120,23 +120,23 @@ def introduction(families: Mapping[str, list[Variant]], records: list[Weights]) 
 
 def tally(names: Iterable[str]) -> str:
     """How often each name occurs, the most frequent first: "timm 255, keras 148"."""
-    found = Counter(names)
+    counts = Counter(names)
     return ", ".join(
-        f"{name} {found[name]}" for name in sorted(found, key=lambda n: (-found[n], n))
+        f"{name} {counts[name]}" for name in sorted(counts, key=lambda n: (-counts[n], n))
     )
 
 
 def section(
-    family: str, found: list[Variant], counted: Mapping[str, Figures], records: list[Weights]
+    family: str, members: list[Variant], counted: Mapping[str, Figures], records: list[Weights]
 ) -> str:
     """A family: its papers, a table of its networks, and one of their weights, folded."""
-    papers = dict.fromkeys(v.paper for v in found)
+    papers = dict.fromkeys(v.paper for v in members)
     parts = [f"## {family}", *(f"{cited(paper)}. {markdown(paper.new)}" for paper in papers)]
-    parts.append(networks_table(found, counted).md())
+    parts.append(networks_table(members, counted).md())
     apart: dict[str, dict[str, int | None]] = {
-        "Auxiliary heads": {v.name: counted[v.name].aux for v in found},
+        "Auxiliary heads": {v.name: counted[v.name].aux for v in members},
         "Parameters with CIFAR-10's 10 classes": {
-            v.name: counted[v.name].cifar_params for v in found
+            v.name: counted[v.name].cifar_params for v in members
         },
     }
     parts += [
@@ -152,9 +152,9 @@ def section(
     return "\n\n".join(parts)
 
 
-def networks_table(found: list[Variant], counted: Mapping[str, Figures]) -> Table:
+def networks_table(members: list[Variant], counted: Mapping[str, Figures]) -> Table:
     rows = []
-    for v in found:
+    for v in members:
         f = counted[v.name]
         rows.append((v.name, v.aliases, v.input_size, f.params, f.head, f.batch_stats, f.macs))
     return Table("networks", NETWORKS, tuple(rows))

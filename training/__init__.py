@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .evaluation import evaluate as evaluate
     from .evaluation import predict_all as predict_all
     from .finetuning import finetune as finetune
-    from .loop import Interrupted as Interrupted
-    from .loop import Result as Result
-    from .loop import fit as fit
+    from .fitting import Result as Result
+    from .fitting import fit as fit
     from .planning import Plan as Plan
     from .planning import plan as plan
     from .sources.base import Dataset as Dataset
+    from .stopping import Interrupted as Interrupted
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "TrainConfig": "config",
@@ -35,9 +35,9 @@ _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "predict_all": "evaluation",
     "evaluate": "evaluation",
     "finetune": "finetuning",
-    "Interrupted": "loop",
-    "Result": "loop",
-    "fit": "loop",
+    "Interrupted": "stopping",
+    "Result": "fitting",
+    "fit": "fitting",
     "Plan": "planning",
     "plan": "planning",
 }

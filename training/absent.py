@@ -221,7 +221,7 @@ def absent(machine: Topology) -> list[Any]:
 
     kind = machine.name.partition(":")[0]
     try:
-        found = topologies.get_topology_desc(
+        description = topologies.get_topology_desc(
             platform="tpu", topology_name=machine.name, **MAKE_CHIPS_WHOLE.get(kind, {})
         )
     except Exception as error:  # whatever a library of another age may say
@@ -230,7 +230,7 @@ def absent(machine: Topology) -> list[Any]:
             f"topology: libtpu does not know {machine.name}, or does not fit jax "
             f"{jax.__version__} ({said}): {INSTALL}"
         ) from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def compiled(
@@ -239,6 +239,9 @@ def compiled(
     """The cost of the training step on these devices.
 
     Args:
+      config: of the run.
+      pictures: what it trains on.
+      devices: a topology's, see `training.topologies`; none of them has to be there.
       room: bytes of memory of each device.
 
     Raises:
@@ -266,9 +269,11 @@ def compiled(
 def traced(config: TrainConfig, pictures: Pictures, devices: list[Any] | None = None) -> Any:
     """The training step traced on shapes alone, ready to be lowered.
 
-    It is what `training.loop` runs under `shard_map`: pmap takes only devices that are there.
+    It is the step of `training.loop` under `shard_map`: pmap only takes devices that are there.
 
     Args:
+      config: of the run.
+      pictures: what it trains on.
       devices: None takes all that JAX sees.
     """
     import jax
@@ -317,7 +322,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
         phase,
         rate,
         objective(config, pictures.num_classes, pictures.class_weights),
-        period=STEPS,
+        period=1,
         flip=pictures.flip if config.flip is None else config.flip,
     )
     return model, parts
@@ -357,14 +362,14 @@ def all_reduces(program: str, repeats: int = 1) -> list[int]:
       repeats: how often the body of a loop runs.
     """
     bodies = set(re.findall(r"\bbody=%?([\w.-]+)", program))
-    found, computation = [], ""
+    sizes, computation = [], ""
     for line in program.splitlines():
         if header := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
             computation = header[1]
         elif shape := re.match(r"\s+(?:ROOT )?%?[\w.-]+ = (.*?) all-reduce(?:-start)?\(", line):
             times = repeats if computation in bodies else 1
-            found += [_bytes(shape[1])] * times
-    return found
+            sizes += [_bytes(shape[1])] * times
+    return sizes
 
 
 def _bytes(shape: str) -> int:
@@ -376,7 +381,7 @@ def _bytes(shape: str) -> int:
 
 
 def overflow(message: str) -> int | None:
-    """Bytes that a program would take, by the compiler's message that it does not fit, or None."""
+    """The bytes that a program would take, from the compiler's error; None: another error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)

@@ -29,10 +29,12 @@ GREY = 128.0  # where RandAugment uncovers what is no picture, as its authors' c
 
 
 def augment(images: jax.Array, key: jax.Array, config: TrainConfig, *, flip: bool) -> jax.Array:
-    """What the config asks for: first what moves pixels, then what colours, then what covers them.
+    """Augment as the config says: first what moves pixels, then colours, then what covers pixels.
 
     Args:
       images: uint8 [N, H, W, 3]; so is the result.
+      key: for all random choices; each picture gets its own.
+      config: its fields from `shift` to `erase` are read.
       flip: mirror half of the pictures, whatever `config.flip` leaves to the dataset.
     """
     keys = jax.random.split(key, KEYS)
@@ -60,7 +62,7 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
-    """Move each picture by up to `most` pixels; its edge is repeated where that leaves a gap."""
+    """Move each picture by up to `most` pixels; gaps are filled with its edge."""
     n, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     corners = jax.random.randint(key, (n, 2), 0, 2 * most + 1)
@@ -72,13 +74,13 @@ def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
 
 
 def random_rotate(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
-    """Turn each picture by up to `most` degrees; its edge is repeated where that leaves a gap."""
+    """Turn each picture by up to `most` degrees; gaps are filled with its edge."""
     angles = jax.random.uniform(key, (len(images),), minval=-most, maxval=most)
     return jax.vmap(rotate)(images, angles)
 
 
 def random_color(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
-    """Brightness, contrast and saturation times a factor from 1 - `most` to 1 + `most`.
+    """Multiply brightness, contrast and saturation by factors from 1 - `most` to 1 + `most`.
 
     As torchvision's ColorJitter, but always in this order: except for clipping, the three commute.
     """
@@ -92,7 +94,7 @@ def random_color(images: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
 
 def add_noise(images: jax.Array, key: jax.Array, deviation: float) -> jax.Array:
-    """Add Gaussian noise; its standard deviation is in shares of the full range."""
+    """Add Gaussian noise; its standard deviation is given as a share of the full range."""
     # Of 65,536 equally likely values: half the random bits of a float, and nobody can tell.
     steps = random_bits(key, images.shape, jnp.uint16).astype(jnp.float32)
     normal = math.sqrt(2) * lax.erf_inv((steps + 0.5) / 2**15 - 1)
@@ -193,7 +195,7 @@ def operations(
 
 
 def rotate(image: jax.Array, degrees: Number, fill: float | None = None) -> jax.Array:
-    """Turned about its centre, counter-clockwise; `fill` as in `affine`."""
+    """Turn a picture about its centre, counter-clockwise; `fill` as in `affine`."""
     height, width, _ = image.shape
     radians = jnp.deg2rad(degrees)
     sin, cos = jnp.sin(radians), jnp.cos(radians)
@@ -213,7 +215,9 @@ def affine(
 
     Args:
       image: uint8 [H, W, 3].
-      matrix, shift, centre: rows before columns, in pixels; (0, 0) is the middle of the first.
+      matrix: rows before columns, as everywhere here.
+      shift: in pixels.
+      centre: in pixels; (0, 0) is the middle of the first pixel.
       fill: the grey of what lies outside of the picture; None repeats its edge.
     """
     height, width, _ = image.shape
@@ -238,25 +242,25 @@ def affine(
 
 
 def brightness(image: jax.Array, factor: Number) -> jax.Array:
-    """Black at 0, the picture at 1, brighter above."""
+    """Change the brightness: factor 0 gives black, 1 the picture, more a brighter one."""
     return blend(image, 0.0, factor)
 
 
 def contrast(image: jax.Array, factor: Number) -> jax.Array:
-    """The picture's mean grey at 0, the picture at 1."""
+    """Change the contrast: factor 0 gives the picture's mean grey, 1 the picture."""
     height, width, _ = image.shape
     red, green, blue = image.sum((0, 1), dtype=jnp.int32) / (height * width)
     return blend(image, luma(red, green, blue), factor)
 
 
 def saturation(image: jax.Array, factor: Number) -> jax.Array:
-    """Without colour at 0, the picture at 1."""
+    """Change the saturation: factor 0 gives a grey picture, 1 the picture."""
     red, green, blue = (image[..., i : i + 1].astype(jnp.float32) for i in range(3))
     return blend(image, luma(red, green, blue), factor)
 
 
 def sharpness(image: jax.Array, factor: Number) -> jax.Array:
-    """Smoothed at 0, the picture at 1. The smoothing is Pillow's, which leaves the border alone."""
+    """Change the sharpness: factor 0 smooths as Pillow does, border left alone; 1: no change."""
     x = image.astype(jnp.float32)
     rows = x[:-2] + x[1:-1] + x[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
@@ -265,18 +269,18 @@ def sharpness(image: jax.Array, factor: Number) -> jax.Array:
 
 
 def posterize(image: jax.Array, bits: int) -> jax.Array:
-    """Only the first bits of each value."""
+    """Keep only the highest bits of each value."""
     kept: jax.Array = image & jnp.uint8(256 - 2 ** (8 - bits))
     return kept
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
-    """The negative where a value is `threshold` or more."""
+    """Invert the values that are `threshold` or more."""
     return jnp.where(image.astype(jnp.float32) < threshold, image, 255 - image)
 
 
 def autocontrast(image: jax.Array) -> jax.Array:
-    """Each channel stretched to 0..255."""
+    """Stretch each channel to 0..255."""
     low = image.min((0, 1), keepdims=True).astype(jnp.float32)
     span = image.max((0, 1), keepdims=True) - low
     stretched = (image - low) * 255 / jnp.maximum(span, 1)
@@ -284,7 +288,7 @@ def autocontrast(image: jax.Array) -> jax.Array:
 
 
 def equalize(image: jax.Array) -> jax.Array:
-    """Each channel with its values as evenly spread as may be, to the bit as Pillow's."""
+    """Equalize the histogram of each channel, bit for bit as Pillow does."""
     height, width, _ = image.shape
     place = image + 256 * jnp.arange(3).reshape(1, 1, 3)
     counts = jnp.zeros(768, jnp.int32).at[place.reshape(-1)].add(1).reshape(3, 256)
@@ -297,7 +301,7 @@ def equalize(image: jax.Array) -> jax.Array:
 
 
 def blend(image: jax.Array, other: Number, factor: Number) -> jax.Array:
-    """`other` at factor 0, the picture at 1, and on beyond."""
+    """Interpolate: factor 0 gives `other`, 1 the picture; above 1 it extrapolates."""
     return to_uint8(factor * image.astype(jnp.float32) + (1 - factor) * other)
 
 
@@ -312,7 +316,7 @@ def to_uint8(x: jax.Array) -> jax.Array:
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """Uniform unsigned integers [N, ...], those of a place in the batch the same for every N.
+    """Uniform unsigned integers [N, ...]; those of a place in the batch do not depend on N.
 
     `jax.random.bits` spends 32 random bits on each number, these as many as it has.
     """
@@ -333,7 +337,7 @@ def box_mask(height: int, width: int, box: Box) -> jax.Array:
 def mix(
     x: jax.Array, targets: jax.Array, key: jax.Array, config: TrainConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """MixUp or CutMix of each picture with another, as the config asks; of both, one by a coin.
+    """Apply MixUp or CutMix as the config says; with both, a coin decides for each batch.
 
     The shares are drawn once a batch, as by the authors of both and by timm, whose recipes so keep
     their meaning. The other picture is the one as far from the batch's end as this is from its
@@ -343,6 +347,7 @@ def mix(
       x: float [N, H, W, 3], normalised or not.
       targets: float [N, K], rows that sum to 1; so do those that come out.
       key: may be the one that `augment` gets.
+      config: its fields `mixup` and `cutmix` are read.
     """
     if len(x) == 1 or not (config.mixup or config.cutmix):
         return x, targets

@@ -24,7 +24,8 @@ import zoo
 from zoo.errors import ZooError
 from zoo.layers import Network
 from zoo.pretrained.digest import digest
-from zoo.pretrained.store import describe, rebuild
+from zoo.pretrained.saving import describe
+from zoo.pretrained.store import rebuild
 
 from . import distributed
 from .logging import read_records
@@ -47,13 +48,13 @@ def _not_a_lost_task(record: logging.LogRecord) -> bool:
 
 def _hush_tasks() -> None:
     """Silence the hundreds of unfinished tasks that a failed save leaves behind."""
-    tell = sys.unraisablehook
-    if getattr(tell, "__module__", None) == __name__:
+    report = sys.unraisablehook
+    if getattr(report, "__module__", None) == __name__:
         return
 
     def hook(what: "sys.UnraisableHookArgs") -> None:
         if str(what.exc_value) != "Event loop is closed":
-            tell(what)
+            report(what)
 
     sys.unraisablehook = hook
 
@@ -67,7 +68,7 @@ class Saved:
       arrays: those of the state, by field and key ("params/body.stem.conv.kernel").
       history: a record for each finished epoch, as in `metrics.jsonl`; None in the checkpoints of
         earlier versions.
-      about: the description of the network, see `zoo.pretrained.store.describe`; "" in those of
+      about: the description of the network, see `zoo.pretrained.saving.describe`; "" in those of
         earlier versions.
     """
 
@@ -118,15 +119,15 @@ class Checkpoints:
 
     Args:
       folder: where they are, shared by all processes; it is made at the first save.
-      tell: called with a line for each checkpoint that could not be saved or read.
+      report: called with a line for each checkpoint that could not be saved or read.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] | None = None):
+    def __init__(self, folder: Path, report: Callable[[str], None] | None = None):
         logging.getLogger("absl").addFilter(_not_from_orbax)
         logging.getLogger("asyncio").addFilter(_not_a_lost_task)
         _hush_tasks()
         self.folder = folder.absolute()
-        self._tell = tell or (lambda line: print(line, file=sys.stderr))
+        self._report = report or (lambda line: print(line, file=sys.stderr))
         self._first = jax.process_index() == 0
         self._beside = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
@@ -172,7 +173,8 @@ class Checkpoints:
         Args:
           state: global arrays, see `Devices.to_global`.
           accuracy: the validation accuracy by which the best is chosen; None within an epoch.
-          history, about: as in `Saved`.
+          history: as in `Saved`.
+          about: as in `Saved`.
         """
         self.wait()  # for the one before
         state = state.lasting
@@ -261,16 +263,16 @@ class Checkpoints:
         """
         why = error.strerror if isinstance(error, OSError) else None
         if why is None:
-            if not (found := DISK.search(str(error))):
+            if not (match := DISK.search(str(error))):
                 raise error
-            why = found.group()
+            why = match.group()
         if jax.process_count() > 1:
             raise ZooError(f"checkpoint of step {self._step} not saved: {why}") from error
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         for left in self.folder.glob(f".{self._step}*"):
             shutil.rmtree(left, ignore_errors=True)
         self.missed.append(why)
-        self._tell(f"checkpoint of step {self._step} not saved: {why}; {self.kept}")
+        self._report(f"checkpoint of step {self._step} not saved: {why}; {self.kept}")
 
     # --- reading
 
@@ -295,22 +297,22 @@ class Checkpoints:
 
     def _whole(self, steps: list[int]) -> Saved | None:
         """The first of these checkpoints that is not damaged."""
-        found, faults = None, []
+        saved, faults = None, []
         for step in steps if self._first else ():
             try:
-                found = self.read(step)
+                saved = self.read(step)
                 break
             except ZooError as error:
                 faults.append(str(error))
-        if faults and not found:
+        if faults and not saved:
             raise ZooError(
                 f"{faults[0]}, and no other is whole: restore {self.folder} from a copy, delete it "
                 "to train from the beginning, or choose another --out"
             )
-        if faults and found:
-            self._tell(f"{'; '.join(faults)}: using that of step {found.step}")
-        chosen = distributed.from_first({"step": found.step if found else None})["step"]
-        return found if self._first or chosen is None else self.read(chosen)
+        if faults and saved:
+            self._report(f"{'; '.join(faults)}: using that of step {saved.step}")
+        chosen = distributed.from_first({"step": saved.step if saved else None})["step"]
+        return saved if self._first or chosen is None else self.read(chosen)
 
     def _by_accuracy(self, steps: list[int]) -> list[int]:
         return sorted(steps, key=lambda step: (-self._accuracy(step), step))
@@ -364,8 +366,8 @@ class Checkpoints:
 
 def _old_note(path: Path) -> dict[str, Any]:
     """The accuracy, from where an earlier version wrote it."""
-    found: dict[str, Any] = json.loads((path / "metrics" / "metrics").read_bytes())
-    return found
+    note: dict[str, Any] = json.loads((path / "metrics" / "metrics").read_bytes())
+    return note
 
 
 def _number(accuracy: Any) -> float:
@@ -399,17 +401,17 @@ def network_of(run: Path, epoch: str) -> Network:
     if not saved:
         raise ZooError(f"export: {run} has no checkpoint of an epoch")
     if epoch == "last":
-        found = store.newest(saved.values())
+        chosen = store.newest(saved.values())
     elif epoch == "best":
-        found = store.best()
+        chosen = store.best()
     elif epoch in map(str, saved):
-        found = store.read(saved[int(epoch)])
+        chosen = store.read(saved[int(epoch)])
     else:
         kept = ", ".join(map(str, saved))
         raise ZooError(f"--epoch: got {epoch!r}, expected best, last or one of those kept: {kept}")
     store.close()
-    assert found  # there are some
-    source = f"checkpoint of step {found.step}"
+    assert chosen  # there are some
+    source = f"checkpoint of step {chosen.step}"
     # an earlier version did not say it
-    about = found.about or describe(zoo.load(f"{run / 'model.safetensors'}"))
-    return rebuild(source, found.weights, about)
+    about = chosen.about or describe(zoo.load(f"{run / 'model.safetensors'}"))
+    return rebuild(source, chosen.weights, about)

@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    found = commands()
-    _add_training(found)
-    return found.parser
+    zoo_commands = commands()
+    _add_training(zoo_commands)
+    return zoo_commands.parser
 
 
 def _add_training(found: Commands) -> None:
@@ -63,7 +63,7 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("model", help=_HELP["model"])
     _add_recipe(parser)
-    _add_looks(parser)
+    _add_previews(parser)
     _add_settings(parser, TrainConfig().to_dict())
 
     parser = found.add(
@@ -74,7 +74,7 @@ def _add_training(found: Commands) -> None:
         "--data folder:photos/ --out runs/photos",
     )
     parser.add_argument("model", help=_HELP["model"])
-    _add_looks(parser)
+    _add_previews(parser)
     _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE})
 
     parser = found.add(
@@ -133,9 +133,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_looks(parser: argparse.ArgumentParser) -> None:
-    """What to look at before a run, in place of it; and the other hosts of one."""
-    looks = parser.add_argument_group("instead of training")
+def _add_previews(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a preview in place of a run, and for a run on several hosts."""
+    previews = parser.add_argument_group("instead of training")
     for name, text in (
         ("--show-schedule", "draw the learning rate over the run into this PNG"),
         ("--show-batch", "write the first batch, augmented, with its labels, into this PNG"),
@@ -144,7 +144,7 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
             "try rising learning rates and write a curve and a suggestion into this folder",
         ),
     ):
-        looks.add_argument(name, metavar="PATH", help=text)
+        previews.add_argument(name, metavar="PATH", help=text)
     hosts = parser.add_argument_group(
         "several hosts (Slurm, OpenMPI, GKE and Cloud TPU are recognised without these)"
     )
@@ -207,16 +207,20 @@ def _finetune(args: argparse.Namespace) -> None:
 
 
 def _run(config: TrainConfig, args: argparse.Namespace) -> None:
-    from zoo.cache import enable_compilation_cache
+    from zoo.runtime.cache import enable_compilation_cache
 
     from . import distributed
 
     distributed.start(args.coordinator, args.processes, args.process)
     enable_compilation_cache()
-    looks = ((args.show_schedule, _schedule), (args.show_batch, _batch), (args.find_lr, _find_rate))
-    asked = [(path, look) for path, look in looks if path]
-    for path, look in asked:
-        look(config, Path(path))
+    previews = (
+        (args.show_schedule, _schedule),
+        (args.show_batch, _batch),
+        (args.find_lr, _find_rate),
+    )
+    asked = [(path, preview) for path, preview in previews if path]
+    for path, preview in asked:
+        preview(config, Path(path))
     if not asked:
         _fit(config)
 
@@ -228,7 +232,7 @@ def _schedule(config: TrainConfig, path: Path) -> None:
     from zoo.layers import model_stages
     from zoo.registry import abstract, find
 
-    from . import optim
+    from . import optim, plots
     from .phases import phases
     from .session import open_data
 
@@ -241,7 +245,7 @@ def _schedule(config: TrainConfig, path: Path) -> None:
         ],
         [part.stop * each for part in parts[:-1]],
     )
-    if not optim.draw_schedule(config, rate, config.epochs * each, each, path):
+    if not plots.draw_schedule(config, rate, config.epochs * each, each, path):
         raise ZooError(f"{path} needs matplotlib: pip install matplotlib")
     print(f"wrote {path}")
 
@@ -262,8 +266,9 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
 
 
 def _fit(config: TrainConfig) -> None:
+    from .fitting import fit
     from .logging import best_of, kept_of
-    from .loop import Interrupted, fit
+    from .stopping import Interrupted
 
     try:
         result = fit(config)
@@ -298,7 +303,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from zoo.cache import enable_compilation_cache
+    from zoo.runtime.cache import enable_compilation_cache
 
     from .evaluation import evaluate
 
@@ -328,14 +333,14 @@ def _plan(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise ZooError("expected the name of a network, see `zoo list`")
-    topology(args.topology)  # told before jax is imported, which takes a second
+    topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from .planning import plan
 
     settings = {**_recipe(args), **_settings(args)}
-    found = plan(topology=args.topology, num_classes=args.num_classes, **settings)
-    print(found.render(args.format))
+    planned = plan(topology=args.topology, num_classes=args.num_classes, **settings)
+    print(planned.render(args.format))
 
 
 def _topologies(form: str) -> str:

@@ -279,7 +279,7 @@ class TrainConfig:
             )
         if self.class_weights and self.balanced:
             raise ZooError("class_weights and balanced: each evens out the classes, take one")
-        _ = self.drops, self.multipliers  # told here if they cannot be read
+        _ = self.drops, self.multipliers  # raises an error here if they cannot be parsed
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
         """Check a field against the bounds or choices that stand with it.
@@ -336,7 +336,7 @@ class TrainConfig:
     @property
     def multipliers(self) -> dict[str, float]:
         """Factors of the learning rate by stage."""
-        found = {}
+        factors = {}
         for part in filter(None, (self.lr_mult or "").split(",")):
             stage, _, text = part.partition("=")
             try:
@@ -348,8 +348,8 @@ class TrainConfig:
                     f"lr_mult: got {reprlib.repr(part)}, expected STAGE=FACTOR such as stem=0.1, "
                     "with a factor of 0 to 1000000"
                 )
-            found[stage.strip()] = factor
-        return found
+            factors[stage.strip()] = factor
+        return factors
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, ready for `config.json`; see `from_dict`."""

@@ -177,8 +177,8 @@ def random_box(
 
 def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:
     threads = threads or min(16, os.cpu_count() or 1)
-    # Threads take several pictures at once: for each thing that it hands on, Grain asks all that it
-    # has under way whether it is done, which took longer than to decode a small picture.
+    # A thread takes several pictures at once. For every element that it passes on, Grain asks all
+    # pending ones whether they are done, which took longer than decoding a small picture.
     chunk = next(n for n in range(min(CHUNK, batch_size), 0, -1) if batch_size % n == 0)
     # Two batches ahead: one being filled while the other is taken.
     ahead = max(2 * batch_size // chunk, threads)

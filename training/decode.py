@@ -23,7 +23,7 @@ from zoo.reading import count_scans, no_file, read_file, read_picture, read_rgb,
 try:
     import cykooz_resizer as resizer
     import simplejpeg
-except ImportError:  # a platform that they have no wheels for: Pillow does it all
+except ImportError:  # no wheels for this platform: Pillow does everything
     resizer = None
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, as Pillow's
@@ -37,9 +37,9 @@ ORIENTATION = re.compile(rb"\x12\x01\x03\0\x01\0\0\0(.\0)|\x01\x12\0\x03\0\0\0\x
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as it lies within a larger file: the bytes of a JPEG, PNG, ... file.
+    """An encoded picture inside a larger file: the bytes of a JPEG, PNG, ... file.
 
-    Wherever an array of pixels may stand, this may: it is decoded then.
+    It can be given wherever an array of pixels can, and is decoded there.
 
     Args:
         name: what errors call it.
@@ -94,7 +94,7 @@ def crop(
 
 
 def check(source: str | Encoded) -> None:
-    """Decode a picture as far as it takes to know that it can be read.
+    """Decode as much of a picture as shows that it can be read.
 
     Raises:
         ZooError: as `Preprocess.image`.
@@ -127,14 +127,14 @@ def _plain_jpeg(source: Any) -> tuple[bytes, tuple[int, int]] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except (OSError, ValueError):
         return None
-    # What is too much is left to Pillow, or rather to `read_file`, which says why.
+    # A picture that is too large is left to `read_file`, which says so.
     if colours != "YCbCr" or too_much(width, height, scans=count_scans(data)):
         return None
     return None if _may_be_turned(data) else (data, (width, height))
 
 
 def _jpeg_bytes(path: str | os.PathLike[str]) -> bytes:
-    """What a file holds, where it begins as a JPEG file does: another is not read to its end."""
+    """The bytes of a file that begins like a JPEG file; no other file is read to its end."""
     if no_file(path):
         return b""
     with Path(path).open("rb") as file:
@@ -143,15 +143,15 @@ def _jpeg_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """Whether a JPEG's metadata can ask to turn it: Pillow then knows whether and how."""
+    """Whether the metadata of a JPEG may ask for a rotation, which is then left to Pillow."""
     end = 2  # of the segments before the pixels: two bytes of marker, two of length, content
     while data[end : end + 1] == b"\xff" and data[end + 1 : end + 2] != b"\xda":
         end += 2 + int.from_bytes(data[end + 2 : end + 4])
     metadata = data[:end]
     if b"Exif\0\0" not in metadata and b"tiff:Orientation" not in metadata:
         return False
-    found = [little or big[::-1] for little, big in ORIENTATION.findall(metadata)]
-    return not found or any(value != b"\x01\0" for value in found)
+    orientations = [little or big[::-1] for little, big in ORIENTATION.findall(metadata)]
+    return not orientations or any(value != b"\x01\0" for value in orientations)
 
 
 def _jpeg_crop(data: bytes, size: tuple[int, int], box: Box, preprocess: Preprocess) -> np.ndarray:

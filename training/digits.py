@@ -105,7 +105,7 @@ def _arrays() -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """No printing, no bars, and no advice to install OpenCV: a second's work needs no report."""
+    """Silence what TFDS prints: the work takes a second and needs no report."""
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:

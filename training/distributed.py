@@ -19,24 +19,24 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 from jax.experimental import multihost_utils
 
-from zoo import backend
 from zoo.errors import ZooError
+from zoo.runtime import backend
 
 from . import private
-from .stopping import EXIT_INTERRUPTED
+from .stopping import EXIT_INTERRUPTED, Interrupted
 
 Json = TypeVar("Json", bound=dict[str, Any])
 
 CONNECT = 300  # seconds for all processes to come up
 BEAT = 3  # seconds between two heartbeats
-SILENCE = 25  # seconds without one after which a process counts as gone; at least 3 * BEAT
-LINGER = 15  # seconds in which a process that aborts finds out whether that is for want of another
+SILENCE = 25  # seconds without a heartbeat after which a process counts as gone; at least 3 * BEAT
+LINGER = 15  # seconds in which a process that aborts finds out whether another is gone
 GRACE = 5  # seconds that a process without its peers has to end by itself
 FINISH = 300  # seconds that a process that has ended well waits for the others to end too
 PATIENCE = 24 * 60 * 60  # seconds: the first process may be busy, or prepare a dataset
@@ -52,6 +52,13 @@ SLOW = (
 
 _numbers = itertools.count()  # of barriers and values, the same in all processes
 _handler: Any = None  # of aborts, for C alone does not keep it alive
+
+
+class PeerLost(Interrupted):
+    """Another process of the run is gone. The same call in all processes continues the run.
+
+    JAX cannot go on in this process: it ends within `GRACE` seconds.
+    """
 
 
 def start(
@@ -155,7 +162,7 @@ def _initialize(hosts: dict[str, Any]) -> None:
             "expected the same command on every host"
         )
 
-    def on_abort(_: int) -> None:  # which is how JAX tells it
+    def on_abort(_: int) -> None:  # which is how JAX reports it
         _exit(2, f"zoo: {alone('no answer')}")
 
     _at_abort(on_abort)
@@ -225,7 +232,7 @@ class Watch:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._give_sign("done")
         try:
-            jax.distributed.shutdown()  # waits for the others, while an abort can still be told
+            jax.distributed.shutdown()  # waits for the others, while an abort can still be reported
         except jax.errors.JaxRuntimeError:
             self._end()
 
@@ -299,7 +306,7 @@ class Watch:
     def _end(self) -> NoReturn:
         if self._code is None:
             _exit(EXIT_INTERRUPTED, "" if self._told.is_set() else f"zoo: {LOST}")
-        # Without the first process JAX aborts the others, which are better told.
+        # Without the first process JAX aborts the others, which should learn why first.
         for _ in range(BEAT + GRACE + 3 if self._process == 0 else 0):
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 self._listen()
@@ -332,7 +339,31 @@ def failed(code: int) -> None:
         _watch.failed(code)
 
 
-def told_to_stop(step: int) -> bool:
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Run the body in every process of a run: if it fails in one of them, all of them end.
+
+    Raises:
+      PeerLost: the body failed because another process is gone, or did not answer in time.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise  # all of them were
+    except BaseException as error:
+        bad_input, impatience = isinstance(error, ZooError), isinstance(error, KeyboardInterrupt)
+        # JAX may raise anything from a collective or a barrier
+        if isinstance(error, Exception) and not bad_input:
+            if peer_lost():
+                raise PeerLost(LOST) from error
+            if too_slow(error):
+                failed(EXIT_INTERRUPTED)
+                raise PeerLost(SLOW) from error
+        failed(2 if bad_input else 130 if impatience else 1)  # as `zoo` exits
+        raise
+
+
+def stop_requested(step: int) -> bool:
     """Whether any process got SIGTERM. All processes get the same answer before the same step.
 
     All must call this before every step.

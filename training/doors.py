@@ -18,7 +18,7 @@ DATASETS = (
     "mnist",
     "tfds",
 )
-LOSSES = ("softmax", "sigmoid")
+LOSSES = ("softmax", "sigmoid")  # `training.objective.LOSSES` has the functions
 
 _datasets: dict[str, Callable[[str], Any]] = {}
 _losses: dict[str, Callable[..., Any]] = {}
@@ -43,6 +43,7 @@ def register_loss(name: str, loss: Callable[..., Any]) -> None:
     """Add a loss, which is then a value of the setting `loss`.
 
     Args:
+      name: of letters, digits, `_` and `-`.
       loss: a function of (logits, targets), [B, K] each, that gives [B].
 
     Raises:

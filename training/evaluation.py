@@ -15,16 +15,18 @@ from flax import nnx
 from tqdm import tqdm
 
 import zoo
-from zoo import backend
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
+from zoo.runtime import backend
 from zoo.wrapped import wrapped
 
 from . import data
 from .parallel import Devices
-from .sources.base import Joined, Request, record_differences, split_off
+from .sources.base import Joined, Request
 from .sources.own import own_dataset
+from .sources.record import record_differences
+from .sources.splits import split_off
 from .state import Arrays, Program, no_totals, take_apart
 from .step import AXIS, Batch, make_eval_step
 
@@ -47,7 +49,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network says of each picture of a source, in the source's order."""
+    """The outputs of a network for every picture of a source, in order."""
 
     logits: np.ndarray  # float32 [N, K]
     labels: np.ndarray  # int32 [N]; float32 [N, K] where pictures may show several classes
@@ -102,7 +104,7 @@ class Predictions:
 
     @cached_property
     def average_precisions(self) -> np.ndarray:
-        """float64 [K]: of each class, `average_precision`; NaN where no picture shows it."""
+        """The `average_precision` of each class, float64 [K]; NaN if no picture shows it."""
         columns = zip(self.logits.T, self.labels.T, strict=True)
         return np.array([average_precision(scores, labels) for scores, labels in columns])
 
@@ -200,15 +202,15 @@ def evaluate(
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
     if dataset.multilabel:
-        found = predict_all(model, source, batch_size=batch_size, devices=devices)
+        predictions = predict_all(model, source, batch_size=batch_size, devices=devices)
         return Evaluation(
-            float(found.losses.mean()),
-            found.correct / max(len(source), 1),
-            _in_top5(found),
+            float(predictions.losses.mean()),
+            predictions.correct / max(len(source), 1),
+            _in_top5(predictions),
             len(source),
             which,
             dataset.summary,
-            mean_average_precision=found.mean_average_precision,
+            mean_average_precision=predictions.mean_average_precision,
         )
     program, params, stats = take_apart(model)
     step = devices.compile(make_eval_step(program, model.preprocess), donate=False)
@@ -238,7 +240,9 @@ def _chosen(
 
     Args:
       dataset: with nothing held out.
+      split: "all", "train", "val" or "test"; None: "val" where there is one, else "all".
       folder: the folder of the run that trained the model, if there is one.
+      val_fraction: the share to hold out as "val" of a dataset without one.
     """
     sources = [dataset.train, dataset.val, *([dataset.test] if dataset.test else [])]
     whole: data.Source = Joined(tuple(sources)) if any(map(len, sources[1:])) else dataset.train
@@ -296,10 +300,10 @@ RUN_FILES = ("config.json", "data.json")  # beside a run's model: its settings a
 def _read(folder: Path, name: str) -> dict[str, Any] | None:
     """The JSON in a file of a run; None if it cannot be read."""
     try:
-        found = json.loads((folder / name).read_text())
+        content = json.loads((folder / name).read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _place(spec: str) -> tuple[str, str]:
@@ -319,9 +323,14 @@ def run(
     batches: Iterable[Mapping[str, np.ndarray]],
     metrics: Iterable[str] = (),
 ) -> Evaluation:
-    """Feed all batches to a compiled evaluation step; the sums stay on the devices till the end.
+    """Feed all batches to a compiled evaluation step; the sums stay on the devices until the end.
 
     Args:
+      step: `make_eval_step`'s, compiled for the devices.
+      devices: that share every batch.
+      params: all parameters, on the devices.
+      stats: the BN statistics, on the devices.
+      batches: this process's part of them, see `training.data.eval_batches`.
       metrics: names of the further metrics of its objective.
     """
     state = (params, stats, devices.replicate(no_totals(metrics)))
@@ -341,6 +350,8 @@ def predict_all(
     """The logits of every picture of a source, in its order.
 
     Args:
+      model: the network.
+      source: the pictures.
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
       devices: None takes all of this host, as several hosts always do: each that calls this
         computes everything by itself, and none waits for another.

@@ -5,7 +5,7 @@ from typing import Any
 import zoo
 
 from .config import FINETUNE, TrainConfig
-from .loop import Result, fit
+from .fitting import Result, fit
 
 
 def finetune(

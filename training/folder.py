@@ -23,7 +23,7 @@ from zoo.paths import write
 from . import distributed, report
 from .config import TrainConfig, differences
 from .logging import Record, read_records
-from .sources.base import record_differences
+from .sources.record import record_differences
 
 SHARED = 60  # seconds in which a shared folder shows on one host what another wrote
 ELSEWHERE = "choose another --out"
@@ -121,6 +121,8 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
     """Write down what the run is made of: its config, its data and the versions of libraries.
 
     Args:
+      out: the folder.
+      config: of the run.
       record: of the data, see `training.sources.base.data_record`.
 
     Raises:
@@ -140,8 +142,8 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
     was = read_json(out / "versions.json", f"restore it, or {ELSEWHERE}") or {}
     now = made_of["versions.json"]
     if other := [f"{name} {was[name]}" for name in was if was[name] != now.get(name, was[name])]:
-        told = f"{out} was begun with {', '.join(other)}: a result may differ in its last digits"
-        print(told, file=sys.stderr)
+        warning = f"{out} was begun with {', '.join(other)}: a result may differ in its last digits"
+        print(warning, file=sys.stderr)
 
 
 def check_data(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
@@ -248,7 +250,7 @@ def read_json(path: Path, way_on: str) -> dict[str, Any] | None:
       ZooError: the file is damaged; the message ends with `way_on`, what to do about it.
     """
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -256,6 +258,6 @@ def read_json(path: Path, way_on: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         why = f"{error}".splitlines()[0]
         raise ZooError(f"out: {path} is damaged ({why:.80}): {way_on}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ZooError(f"out: {path} is damaged (it holds no object): {way_on}")
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events and curves.png."""
+"""What a run writes while it trains: its progress, metrics.jsonl and TensorBoard events."""
 
 import json
 import math
@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zoo import plotting
+import jax
+from tqdm import tqdm
+
 from zoo.paths import write
-from zoo.text import plain
 
 from .private import close_events
 
@@ -59,6 +60,64 @@ class Log:
     def close(self) -> None:
         """Close the TensorBoard file."""
         self._events.close()
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, above the bar if there is one. Only the first process does."""
+    if jax.process_index() == 0:
+        tqdm.write(line, file=sys.stderr)
+
+
+class Progress:
+    """The progress of a run on stderr: a line for each epoch and, on a terminal, a bar.
+
+    Args:
+      epochs: of the run.
+      pictures: trained on in an epoch.
+      done: pictures that the run has been trained on before.
+    """
+
+    def __init__(self, epochs: int, pictures: int, done: int):
+        self._epochs = epochs
+        first = jax.process_index() == 0
+        self._bar = tqdm(
+            total=epochs * pictures,
+            initial=done,
+            unit="img",
+            unit_scale=True,
+            disable=None if first else True,  # None: unless stderr is a terminal
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+
+    def go_back(self, done: int) -> None:
+        """Set the bar back to so many pictures."""
+        self._bar.n = done
+
+    def begin(self, epoch: int) -> None:
+        """Show which epoch begins, counted from 0."""
+        self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+
+    def advance(self, pictures: int) -> None:
+        """Count the pictures of a step."""
+        self._bar.update(pictures)
+
+    def glance(self, loss: float, accuracy: float, waiting: float) -> None:
+        """Show the means of the epoch so far, and the share of time without a batch."""
+        self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.1%} input wait {waiting:.0%}")
+
+    def end(self, record: Record) -> None:
+        """Print the line of a finished epoch."""
+        say(
+            f"epoch {record['epoch']:>3}/{self._epochs}"
+            f"  loss {record['train_loss']:.3f}  acc {record['train_accuracy']:6.1%}"
+            f"  val loss {record['val_loss']:.3f}  val acc {record['val_accuracy']:6.1%}"
+            f"  {record['images_per_second']:,.0f} img/s"
+        )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
 
 
 class _Events:
@@ -140,56 +199,3 @@ def best_of(history: list[Record]) -> Record:
 def kept_of(history: list[Record], keep: str) -> Record:
     """The record of the epoch that `TrainConfig.keep` asks for."""
     return best_of(history) if keep == "best" else history[-1]
-
-
-def draw_curves(history: list[Record], path: Path, title: str) -> bool:
-    """Loss, accuracy and learning rate by epoch as a picture; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    epochs = [record["epoch"] for record in history]
-    best = history.index(best_of(history))
-    figure = Figure(figsize=(13, 3.8), dpi=150)
-    figure.set_layout_engine("constrained", wspace=0.04)
-    loss, accuracy, rate = figure.subplots(1, 3)
-    names = {"train": "training", "val": "validation"}
-    blue, orange = plotting.BLUE, plotting.VERMILLION
-    line: dict[str, Any] = {"marker": ".", "markersize": 4}
-    ring: dict[str, Any] = {"marker": "o", "markersize": 8, "markerfacecolor": "none"}
-    ring |= {"linestyle": "none", "clip_on": False}
-
-    def column(name: str, scale: float = 1) -> list[float]:
-        """Values by epoch; NaN, which leaves a gap, for what cannot be drawn."""
-        values = [record.get(name, math.nan) * scale for record in history]
-        return [value if math.isfinite(value) else math.nan for value in values]
-
-    for axes, name, unit, scale in (
-        (loss, "loss", "cross-entropy, nats", 1),
-        (accuracy, "accuracy", "accuracy, %", 100),
-    ):
-        for split, colour in (("train", blue), ("val", orange)):
-            values = column(f"{split}_{name}", scale)
-            label = f"{names[split]}, at the end {values[-1]:.3g}"
-            axes.plot(epochs, values, color=colour, label=label, **line)
-        val = column(f"val_{name}", scale)[best]
-        if math.isfinite(val):
-            label = f"best epoch, {epochs[best]}: {val:.3g}"
-            axes.plot(epochs[best], val, color=orange, label=label, **ring)
-        axes.set_ylabel(unit)
-        axes.legend(loc="best", frameon=False)
-    rate.plot(epochs, column("learning_rate"), color=blue, **line)
-    rate.set_ylabel("learning rate at the epoch's end")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
-    for axes in (loss, accuracy, rate):
-        axes.set_xlabel("epoch")
-        edge = 0.5 if len(epochs) > 1 else 1  # wide enough for a whole number on the axis
-        axes.set_xlim(epochs[0] - edge, epochs[-1] + edge)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        plotting.tidy(axes)
-    loss.set_ylim(bottom=0)
-    accuracy.set_ylim(top=100.5)
-    rate.set_ylim(bottom=0)
-    figure.suptitle(plain(title), parse_math=False)
-    plotting.save(figure, path)
-    return True

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from zoo import plotting
 from zoo.errors import ZooError
 
+from . import plots
 from .config import TrainConfig
 from .parallel import Devices
 from .session import Session, check_batch_norm
@@ -46,34 +46,10 @@ class Finding:
                 rows = csv.writer(file)
                 rows.writerow(("rate", "loss"))
                 rows.writerows(zip(self.rates, self.losses, strict=True))
-            drawn = self._draw(picture)
+            drawn = plots.draw_range_test(self.rates, self.losses, self.suggestion, picture)
         except OSError as error:
             raise ZooError(f"cannot write to {folder}: {error.strerror}") from error
         return [table, picture] if drawn else [table]
-
-    def _draw(self, path: Path) -> bool:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            return False
-        blue, orange = plotting.BLUE, plotting.VERMILLION
-        figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
-        axes = figure.subplots()
-        axes.semilogx(self.rates, self.losses, color=blue)
-        axes.axvline(
-            self.suggestion,
-            color=orange,
-            linestyle="--",
-            label=f"the loss falls fastest at {self.suggestion:.2g}",
-        )
-        axes.set(xlabel="learning rate", ylabel="cross-entropy, nats, smoothed")
-        lowest = int(np.argmin(self.losses))
-        # the fall is what counts; the rise after it would dwarf it
-        axes.set_ylim(0.97 * self.losses[lowest], 1.1 * max(self.losses[: lowest + 1]))
-        plotting.tidy(axes)
-        axes.legend(loc="upper left", framealpha=1, edgecolor="none")  # over the line
-        plotting.save(figure, path)
-        return True
 
 
 def find_learning_rate(
@@ -87,8 +63,10 @@ def find_learning_rate(
     `config` describes; nothing is written.
 
     Args:
+      config: of the run.
       steps: at most; each takes a batch.
-      low, high: the rates of the first and the last step.
+      low: the rate of the first step.
+      high: the rate of the last step.
 
     Raises:
       ZooError: what the config names cannot be used, as in `fit`; or no step lowered the loss.
@@ -133,9 +111,9 @@ def finding(rates: Sequence[float], losses: Iterable[float]) -> Finding:
         smooth.append(now)
     steepest = _steepest(rates, smooth)
     if steepest is None:
-        told = f"it began at {smooth[0]:.3g}" if smooth else "it was never finite"
+        detail = f"it began at {smooth[0]:.3g}" if smooth else "it was never finite"
         raise ZooError(
-            f"no rate from {rates[0]:g} to {rates[-1]:g} lowered the loss ({told}): "
+            f"no rate from {rates[0]:g} to {rates[-1]:g} lowered the loss ({detail}): "
             "expected some that do, try a wider range or more steps"
         )
     return Finding(tuple(rates[: len(smooth)]), tuple(smooth), rates[steepest])

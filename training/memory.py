@@ -50,7 +50,11 @@ def needs(
     some. XLA's scratch space and the input's prefetched batches come on top.
 
     Args:
+      program: the network.
+      preprocess: for the size of its input.
+      config: for the batch size and the parts of a batch.
       state: arrays, or their shapes.
+      devices: how many share a batch.
     """
     part = max(config.batch_size // devices // config.accumulate, 1)
     images = jax.ShapeDtypeStruct((part, *preprocess.shape), jnp.float32)

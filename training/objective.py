@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from . import doors
 from .state import Arrays
 
 # (logits [B, K], targets [B, K]) -> [B], a number for each picture
@@ -19,7 +20,9 @@ def sigmoid(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return losses.mean(-1)
 
 
-LOSSES: Mapping[str, PerPicture] = {"softmax": optax.softmax_cross_entropy, "sigmoid": sigmoid}
+LOSSES: Mapping[str, PerPicture] = dict(
+    zip(doors.LOSSES, (optax.softmax_cross_entropy, sigmoid), strict=True)
+)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Optimizers and schedules, from Optax: one table of each."""
 
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,9 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
-
-from zoo import plotting
-from zoo.errors import ZooError
 
 from .config import TrainConfig
 
@@ -240,55 +235,3 @@ def one_cycle(peak: float, steps: int, rise: float) -> optax.Schedule:
     places = np.array([0, up, down, steps], np.float32)
     rates = np.array([peak / 25, peak, peak / 25, 0], np.float32)
     return lambda step: jnp.interp(step, places, rates)
-
-
-def draw_schedule(
-    config: TrainConfig, schedule: optax.Schedule, steps: int, steps_per_epoch: int, path: Path
-) -> bool:
-    """Draw the learning rate by epoch as a PNG; False if matplotlib is not installed.
-
-    Args:
-      config: where the title gets the kind and the settings of the schedule from.
-      schedule: the learning rate by step.
-
-    Raises:
-      ZooError: `path` cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    at = np.unique(np.linspace(0, steps - 1, 2000).astype(int))  # more than the picture has pixels
-    rates = np.asarray(jax.vmap(schedule)(at))
-    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    marker = "." if len(at) < 50 else None
-    axes.plot(at / steps_per_epoch, rates, color=plotting.BLUE, marker=marker)
-    axes.set(xlabel="epoch", ylabel="learning rate")
-    axes.set_xlim(0, steps / steps_per_epoch)
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
-    plotting.tidy(axes)
-    axes.set_title(schedule_facts(config, rates, steps, steps_per_epoch), fontsize="medium")
-    try:
-        plotting.save(figure, path)
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}") from error
-    return True
-
-
-def schedule_facts(config: TrainConfig, rates: np.ndarray, steps: int, steps_per_epoch: int) -> str:
-    """The title above the picture of a schedule, in lines that fit its width."""
-    kind = config.schedule
-    if kind == "one_cycle":
-        facts = [f"rising for {config.warmup or RISE:.0%}"]
-    else:
-        facts = [f"warm-up {config.warmup:.0%}" if config.warmup else "no warm-up"]
-    if kind in ("step", "exponential"):
-        facts.append(f"x {drop_factor(config):g} every {config.decay_epochs:g} epochs")
-    if kind == "piecewise" and config.drops:
-        places = ", ".join(f"{share:.0%}" for share in config.drops)
-        facts.append(f"x {drop_factor(config):g} at {places}")
-    facts.append(f"{steps:,} steps, {steps / steps_per_epoch:.4g} epochs")
-    levels = f"{kind}: peak {rates.max():.3g}, at the end {rates[-1]:.3g}"
-    return "\n".join([levels, *textwrap.wrap("; ".join(facts), 64)])

@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo import backend, ops
+from zoo import ops
 from zoo.errors import ZooError, unknown
+from zoo.runtime import backend
 
 from .step import AXIS
 
@@ -98,6 +99,7 @@ class Devices:
         """`step(state, batch) -> state` for one device, as a function of the sharded batch.
 
         Args:
+          step: it may use collectives over `AXIS`, and its result must be the same on all devices.
           donate: reuse the memory of the state given; the caller must not touch it again.
         """
         run: Callable[[State, Mapping[str, Any]], State] = self.jit(step, donate=donate)

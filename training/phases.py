@@ -48,7 +48,7 @@ def phases(config: TrainConfig, stages: Sequence[str]) -> list[Phase]:
 
 def frozen_stages(config: TrainConfig, stages: Sequence[str]) -> tuple[str, ...]:
     """The stages that `config.freeze` names: "stem..stage3", "stem,stage1" or both forms mixed."""
-    found: list[str] = []
+    frozen: list[str] = []
     for part in filter(None, re.split(r"\s*,\s*", config.freeze or "")):
         first, dots, last = part.partition("..")
         for stage in filter(None, (first, last)):
@@ -56,8 +56,8 @@ def frozen_stages(config: TrainConfig, stages: Sequence[str]) -> tuple[str, ...]
                 raise unknown("stage", stage, stages)
         start = stages.index(first) if first else 0
         stop = stages.index(last) if last else len(stages) - 1 if dots else start
-        found += stages[start : stop + 1]
-    return tuple(found)
+        frozen += stages[start : stop + 1]
+    return tuple(frozen)
 
 
 def rate_scales(

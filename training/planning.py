@@ -151,16 +151,16 @@ class Plan:
 
     def json(self) -> str:
         """The plan as JSON: bytes, seconds and counts, unrounded."""
-        found = asdict(self)
-        found["machine"] |= {"chips": self.machine.chips}
-        found |= {
+        values = asdict(self)
+        values["machine"] |= {"chips": self.machine.chips}
+        values |= {
             "fits": self.fits,
             "estimated": not self.machine.is_tpu,
             "roofline": self.roofline and asdict(self.roofline) | {"step": self.roofline.step},
             "images_per_second": self.images_per_second,
             "versions": versions() if self.machine.is_tpu else {},
         }
-        return json.dumps(found, indent=1)
+        return json.dumps(values, indent=1)
 
     def _title(self) -> str:
         c = self.config
@@ -251,13 +251,13 @@ def _ms(seconds: float) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that compile."""
-    found = {}
+    installed = {}
     for name in ("jax", "libtpu"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            installed[name] = "unknown"
+    return installed
 
 
 def plan(
@@ -415,6 +415,10 @@ def savings(
     """What other settings would take, in proportion to the counted memory of both.
 
     Args:
+      cost: of the settings that do not fit.
+      config: those settings.
+      pictures: what the run trains on.
+      machine: what it runs on.
       size: side of the pictures, which no setting changes.
     """
     batches = (

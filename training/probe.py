@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo import backend, ops
+from zoo import ops
 from zoo.errors import ZooError
 from zoo.layers import Network, Output, observing
 from zoo.report.table import Column, Table, number
+from zoo.runtime import backend
 from zoo.wrapped import wrapped
 
 from .state import Arrays, Program, take_apart

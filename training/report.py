@@ -1,4 +1,4 @@
-"""What a finished run leaves to look at: report.md, its pictures, predictions.csv, card.md."""
+"""The report on a finished run: report.md with its pictures, predictions.csv and card.md."""
 
 import csv
 import hashlib
@@ -7,37 +7,30 @@ import platform
 import shlex
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import zoo
-from zoo import plotting
 from zoo.layers import Network
 from zoo.paths import write as write_whole
-from zoo.reading import read_picture
-from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
-from zoo.text import block, cell, code, markdown, plain
+from zoo.text import block, cell, code, markdown
 from zoo.wrapped import Wrapped
 
 from .config import TrainConfig
-from .data import Dataset, Files, Source
+from .data import Dataset
 from .evaluation import Predictions, interval, predict_all
-from .logging import Record, best_of, draw_curves
+from .logging import Record, best_of
+from .mistakes import mistakes, picture_name
 from .parallel import Devices
-from .sources.base import Tagged
+from .plots import draw_confusion, draw_curves
 
 MATRIX = 1000  # classes: a larger confusion matrix shows nothing
-NAMED, NUMBERED = 100, 30  # classes, up to which the matrix has names, and numbers in its cells
-EACH = 12  # pictures: of the most confident mistakes, and of the worst among the others
-COLUMNS, WIDTH = 6, 160  # of the contact sheet; pixels a picture
-TITLE_SIZE = 16  # pixels
+NAMED = 100  # classes that the card names
 TOP = 10  # confusions listed
 SEVERAL = "|"  # between the names of a picture's classes
 
@@ -56,22 +49,27 @@ def write(
     history: list[Record],
     kept: Record | None = None,
 ) -> None:
-    """Measure a trained network picture by picture, and write down what there is to see.
+    """Evaluate a trained network on every validation picture, and write the report on it.
 
-    `out` gets `curves.png` and `confusion.png` (both with matplotlib only), `mistakes.png`,
-    `predictions.csv`, `report.md` and `card.md`. Of several hosts the first one does it.
+    It is made of `report.md`, `card.md`, `predictions.csv`, `mistakes.png` and, if matplotlib is
+    installed, `curves.png` and `confusion.png`. Only the first of several processes writes it.
 
     Args:
       out: folder of the run, with its `model.safetensors`.
+      model: trained.
+      dataset: that it was trained on.
+      config: of the run.
       history: one record an epoch, as in `metrics.jsonl`; at least one.
-      kept: that of the epoch that the model is of; None: the last.
+      kept: the record of the epoch whose weights the model has; None: the last.
 
     Raises:
       OSError: the folder cannot be written.
     """
     if jax.process_index():
         return
-    batch_size = max(config.batch_size // jax.process_count(), 1)  # so much fits in the memory
+    batch_size = max(
+        config.batch_size // jax.process_count(), 1
+    )  # which is known to fit into memory
     predictions = predict_all(
         model, dataset.val, batch_size=batch_size, devices=Devices(config.engine)
     )
@@ -85,8 +83,8 @@ def write(
             draw_confusion(matrix, dataset.classes, out / "confusion.png", title)
             drawn.add("confusion.png")
     else:
-        told = "curves.png and confusion.png need matplotlib: pip install matplotlib"
-        tqdm.write(told, file=sys.stderr)
+        hint = "curves.png and confusion.png need matplotlib: pip install matplotlib"
+        tqdm.write(hint, file=sys.stderr)
     mistakes(predictions, dataset, model).save(out / "mistakes.png")
     drawn.add("mistakes.png")
     write_predictions(out / "predictions.csv", predictions, dataset)
@@ -106,12 +104,16 @@ def card(
     out: Path | None = None,
     kept: Record | None = None,
 ) -> str:
-    """What `model.safetensors` holds, for whoever finds it.
+    """The model card: what `model.safetensors` holds, how to load it and how it was trained.
 
     Args:
+      config: of the run.
+      model: trained.
+      dataset: that it was trained on.
+      history: one record an epoch, as in `metrics.jsonl`.
       out: folder of the run; None: `config.folder`. Its `model.safetensors` is hashed and its
-        `curves.png` shown, where they are there.
-      kept: the record of the epoch that the model is of; None: the last.
+        `curves.png` shown if they exist.
+      kept: the record of the epoch whose weights the model has; None: the last.
     """
     out = out or config.folder
     kept = kept or history[-1]
@@ -153,7 +155,7 @@ What trained it:
 
 
 def _loaded(model: Network) -> str:
-    """How to have the network again, as Python."""
+    """Python code that loads the network."""
     lines = ['model = zoo.load("model.safetensors")']
     lines += ['logits = model(model.preprocess(["picture.png"]))']
     if isinstance(model, Wrapped):
@@ -170,11 +172,16 @@ def report(
     drawn: Iterable[str],
     kept: Record | None = None,
 ) -> str:
-    """The text of report.md: the result, class by class, the mistakes and the run.
+    """The text of report.md: the result, in all and by class, the mistakes, and the run.
 
     Args:
-      drawn: which of `PICTURES` there are.
-      kept: the record of the epoch that the model is of; None: the last.
+      config: of the run.
+      model: trained.
+      dataset: that it was trained on.
+      history: one record an epoch, as in `metrics.jsonl`.
+      predictions: on the held-out pictures.
+      drawn: those of `PICTURES` that were drawn.
+      kept: the record of the epoch whose weights the model has; None: the last.
     """
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
     result = _result(history, predictions, kept or history[-1], config.own_loss)
@@ -201,7 +208,7 @@ def report(
 
 
 def command(config: TrainConfig) -> str:
-    """The command line of a run, or in Python its call: what differs from the defaults."""
+    """The command of a run, or its Python call if it has objects, without default settings."""
     defaults = TrainConfig().to_dict()
     if config.objects:
         given = {item.partition("=")[0] for item in config.objects.split(", ")} | {"objects"}
@@ -225,11 +232,6 @@ def command(config: TrainConfig) -> str:
 
 def _command(config: TrainConfig) -> str:
     return block(command(config), "python" if config.objects else "sh")
-
-
-def cut(text: str, length: int) -> str:
-    """The text, or as much of its beginning as `length` characters hold, with an ellipsis."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _result(
@@ -308,7 +310,7 @@ def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
         ]
         return _table(("class", "pictures", "average precision"), each)
     labels, answers = predictions.labels, predictions.classes
-    right, counts, said = (
+    right, counts, predicted = (
         np.bincount(x, minlength=len(classes))
         for x in (labels[answers == labels], labels, answers[answers >= 0])
     )
@@ -316,7 +318,7 @@ def _by_class(predictions: Predictions, classes: Sequence[str]) -> str:
     for i in np.argsort(right / np.maximum(counts, 1), kind="stable").tolist():
         low, high = interval(int(right[i]), int(counts[i]))
         recall = f"{right[i] / counts[i]:.1%} ({low:.1%} to {high:.1%})" if counts[i] else ""
-        precision = f"{right[i] / said[i]:.1%}" if said[i] else ""
+        precision = f"{right[i] / predicted[i]:.1%}" if predicted[i] else ""
         rows.append((markdown(classes[i]), f"{counts[i]:,}", f"{right[i]:,}", recall, precision))
     return _table(("class", "pictures", "right", "recall (95% interval)", "precision"), rows)
 
@@ -341,7 +343,7 @@ def _confused(predictions: Predictions, classes: Sequence[str]) -> str:
 
 
 def _settings(config: TrainConfig) -> str:
-    """All settings as a table, those that were set first."""
+    """All settings as a table, first those that differ from the defaults."""
     defaults = TrainConfig().to_dict()
     rows = [
         (key, markdown(f"{value}"), "" if value == defaults[key] else f"{defaults[key]}")
@@ -352,7 +354,7 @@ def _settings(config: TrainConfig) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """A Markdown table of cells that are Markdown already."""
 
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -406,11 +408,12 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions, dataset: Dataset) -> None:
-    """CSV, a line a picture of `dataset.val`: its file or number, label, prediction, probability.
+    """Write a CSV file with a line for each picture of `dataset.val`.
 
-    The prediction is empty where the network gives NaN. Names that a spreadsheet would take for a
-    formula have ' before them. Where pictures may show several classes their names have | between
-    them, those of a probability above 1/2 are the prediction, and the probability is the highest.
+    Its columns are the file or number of the picture, its label, the predicted class (empty if the
+    network gives NaN) and the probability of that. A name that a spreadsheet would take for a
+    formula begins with '. If a picture may show several classes, their names have | between them,
+    all classes of a probability above 1/2 are predicted, and the highest probability is given.
     """
     names = [cell(name) for name in dataset.classes]
     columns = predictions.labels, predictions.classes, predictions.probabilities
@@ -431,95 +434,6 @@ def write_predictions(path: Path, predictions: Predictions, dataset: Dataset) ->
             rows.writerow((picture, true, answer, f"{probability:.6f}"))
 
 
-def picture_name(source: Source, index: int) -> str:
-    """The path of a picture, or its number where it is no file; nothing is decoded."""
-    return source.examples[index][0] if isinstance(source, Files | Tagged) else f"{index}"
-
-
-def mistakes(predictions: Predictions, dataset: Dataset, model: Network) -> Image.Image:
-    """A contact sheet in two parts, `EACH` pictures each, as the network sees them.
-
-    The mistakes that it is surest of, which show wrong labels; then the highest losses among all
-    other pictures, right or wrong.
-    """
-    surest, worst, count = select(predictions)
-    parts = [
-        (title, _contact_sheet(chosen.tolist(), predictions, dataset, model))
-        for title, chosen in (
-            (f"The most confident of {count:,} mistakes", surest),
-            ("The highest losses among the other pictures", worst),
-        )
-        if len(chosen)
-    ]
-    font = ImageFont.load_default(TITLE_SIZE)
-    width, line = COLUMNS * (WIDTH + 2 * MARGIN), TITLE_SIZE + 2 * MARGIN
-    height = sum(line + pictures.height for _, pictures in parts)
-    whole = Image.new("RGB", (width, height), "white")
-    draw, top = ImageDraw.Draw(whole), 0
-    for title, pictures in parts:
-        draw.text((MARGIN, top + MARGIN), title, fill="black", font=font)
-        whole.paste(pictures, (0, top + line))
-        top += line + pictures.height
-    return whole
-
-
-def select(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, int]:
-    """(the most confident mistakes, the highest losses among the other pictures, all mistakes).
-
-    Indices of pictures, the worst first, `EACH` at most. NaN is no mistake, but the highest loss.
-    """
-    answers = predictions.classes
-    wrong = np.flatnonzero(~predictions.right & (answers >= 0))
-    surest = wrong[np.argsort(-predictions.probabilities[wrong], kind="stable")][:EACH]
-    order = np.argsort(-np.nan_to_num(predictions.losses, nan=np.inf), kind="stable")
-    return surest, order[~np.isin(order, surest)][:EACH], len(wrong)
-
-
-def _contact_sheet(
-    chosen: Sequence[int], predictions: Predictions, dataset: Dataset, model: Network
-) -> Image.Image:
-    pictures = []
-    for i in chosen:
-        pixels = model.preprocess.image(dataset.val[i]["image"])
-        picture = read_picture(pixels, pixels.shape[-1])
-        if picture.width < WIDTH:  # the sheet makes none larger
-            picture = picture.resize((WIDTH, WIDTH), Image.Resampling.NEAREST)
-        pictures.append(np.atleast_3d(np.asarray(picture)))
-    captions = [_caption(i, predictions, dataset) for i in chosen]
-    return contact_sheet(pictures, captions, columns=COLUMNS, width=WIDTH)
-
-
-def _caption(i: int, predictions: Predictions, dataset: Dataset) -> list[str]:
-    """Its name, the true class, and what it was taken for or the network thought of next."""
-    name = picture_name(dataset.val, i)
-    name = Path(name).name if isinstance(dataset.val, Files | Tagged) else f"picture {name}"
-    font = ImageFont.load_default(FONT_SIZE)
-    name = fit(plain(name)[::-1], font, WIDTH)[::-1]  # its end tells it from others
-    if predictions.multilabel:
-        shown = [dataset.classes[k] for k in np.flatnonzero(predictions.labels[i])]
-        said, share = predictions.classes[i], predictions.probabilities[i]
-        first = _answer("first", dataset.classes[said], share) if said >= 0 else "first: NaN"
-        return [name, fit(f"true: {', '.join(map(plain, shown)) or 'none'}", font, WIDTH), first]
-    label, said = int(predictions.labels[i]), int(predictions.classes[i])
-    true = np.exp(-predictions.losses[i])
-    lines = [name, _answer("true", dataset.classes[label], true)]
-    if said < 0:
-        return [*lines, "said: NaN"]
-    if said != label:
-        return [*lines, _answer("said", dataset.classes[said], predictions.probabilities[i])]
-    logits = predictions.logits[i].astype(np.float64)
-    other = int(np.where(np.arange(len(logits)) == label, -np.inf, logits).argmax())
-    share = true * np.exp(logits[other] - logits[label])
-    return [*lines, _answer("next", dataset.classes[other], share)]
-
-
-def _answer(what: str, name: str, share: float) -> str:
-    """A line of a caption: of what is too long for it, the name gives way."""
-    font = ImageFont.load_default(FONT_SIZE)
-    around = font.getlength(f"{what}: , {share:.1%}")
-    return f"{what}: {fit(name, font, int(WIDTH - around))}, {share:.1%}"
-
-
 # --- the confusion matrix ------------------------------------------------------------------------
 
 
@@ -527,66 +441,10 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
     """How many pictures of each class (row) were taken for each class (column), int [K, K].
 
     Args:
-      labels, predictions: int [N]; pictures with a prediction below 0 are left out.
+      labels: the true classes, int [N].
+      predictions: int [N]; pictures with one below 0 are left out.
+      classes: K.
     """
     answered = predictions >= 0
     cells = labels[answered].astype(np.int64) * classes + predictions[answered]
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-
-
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str) -> bool:
-    """The confusion matrix [K, K] as a picture; False without matplotlib.
-
-    The colour is the share of the true class, its square root to be exact, so that a few mistakes
-    are seen among many hits. Up to 30 classes the cells say how many and which share.
-    """
-    try:
-        from matplotlib.colors import PowerNorm
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter
-    except ImportError:
-        return False
-    k = len(matrix)
-    names = [cut(plain(name), 24) for name in classes] if k <= NAMED else []
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = min(max(0.45 * k, 3.0), 11.0)  # inches, as all below; 72 points are one
-    cell = 72 * side / k
-    small = min(9.0, 0.75 * cell)  # points of the names: lines of text must not touch
-    longest = max(map(len, names), default=4)
-    margin = 0.6 * small / 72 * longest + 0.5
-    upright = longest * 0.6 * small > 0.9 * cell  # names below the columns would run into another
-    below = margin if upright else 0.6
-    figure = Figure(figsize=(margin + side + 1.2, 0.5 + side + below), dpi=150)
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots()
-    norm = PowerNorm(0.5, 0, 1)
-    drawn = axes.imshow(shares, cmap="Blues", norm=norm)  # its lightness falls steadily
-    if names:
-        axes.set_xticks(
-            range(k), names, rotation=90 if upright else 0, fontsize=small, parse_math=False
-        )
-        axes.set_yticks(range(k), names, fontsize=small, parse_math=False)
-    if k <= NUMBERED:
-        for row, column in np.argwhere(matrix).tolist():
-            share = shares[row, column]
-            digits = 0 if 0.01 <= share <= 0.99 or share == 1 else 1  # 999 of 1000 are not 100%
-            axes.text(
-                column,
-                row,
-                f"{matrix[row, column]:,}\n{share:.{digits}%}",
-                ha="center",
-                va="center",
-                fontsize=min(9.0, 0.26 * cell),
-                color="white" if norm(share) > 0.6 else "black",
-                clip_on=True,  # which spares the layout from measuring it
-            )
-    axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(textwrap.fill(plain(title), int(12 * side)), fontsize=10, parse_math=False)
-    # a fifth of an inch wide, whatever the matrix
-    bar = figure.colorbar(
-        drawn, ax=axes, shrink=0.8, aspect=4 * side, pad=0.02, format=PercentFormatter(1)
-    )
-    bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
-    bar.set_label("share of the true class")
-    plotting.save(figure, path, bbox_inches="tight")
-    return True

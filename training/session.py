@@ -41,7 +41,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
     """
     if objects.model is None:
-        find(config.model)  # a wrong name is told before the pictures are read
+        find(config.model)  # an unknown name is an error before any picture is read
     if objects.data is not None:
         dataset = own_dataset(objects.data, config.val_fraction)
     else:
@@ -109,6 +109,8 @@ def outline(config: TrainConfig, num_classes: int, image_size: int | None = None
     """The network of `build` with shapes in place of arrays: nothing is read or allocated.
 
     Args:
+      config: of the run.
+      num_classes: of the dataset.
       image_size: the dataset's own, see `Dataset.image_size`.
     """
     variant = find(config.model)

@@ -28,6 +28,7 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
     its share.
 
     Args:
+      config: of the run.
       path: of the PNG; its folder must exist.
       count: pictures to show, of the batch's at most.
 

@@ -124,6 +124,7 @@ def take_apart(
     """(program, parameters, BN statistics) of a network; the arrays under dotted paths.
 
     Args:
+      model: in inference mode; it is left as it is.
       freeze_bn: normalise with the running statistics in training too, and do not update them, in
         the whole network or in the stages of these names.
       bn_axis: the axis of devices to take batch statistics over; None: per device.

@@ -38,15 +38,15 @@ class Stop:
     """
 
     def __init__(self, leave: Callable[[], None]):
-        self.told = threading.Event()
+        self.requested = threading.Event()
         self.unsaved = False  # whether steps were taken that no checkpoint has
         self.several = False  # processes: JAX tells all of them of a SIGTERM to one
         self._leave = leave
 
     def handle(self, number: int, _: object) -> None:
         """The signal handler."""
-        again = self.told.is_set()
-        self.told.set()
+        again = self.requested.is_set()
+        self.requested.set()
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.several:
@@ -61,7 +61,7 @@ class Stop:
         Raises:
           Interrupted: the process was told to stop, and has nothing to lose.
         """
-        if self.told.is_set() and not self.several:
+        if self.requested.is_set() and not self.several:
             raise Interrupted(AT_ONCE)
 
 

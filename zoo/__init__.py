@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from training import register_dataset as register_dataset
     from training import register_loss as register_loss
 
-    from .cache import enable_compilation_cache as enable_compilation_cache
     from .context import KERAS as KERAS
     from .context import TF as TF
     from .context import TORCH as TORCH
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
     from .pretrained.catalogue import weights as weights
     from .pretrained.export import export as export
     from .pretrained.layouts import register_layout as register_layout
+    from .pretrained.saving import restore as restore
+    from .pretrained.saving import save as save
     from .pretrained.store import load as load
-    from .pretrained.store import restore as restore
-    from .pretrained.store import save as save
     from .registry import create as create
     from .registry import list_models as list_models
     from .registry import register as register
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from .report.diff import Diff as Diff
     from .report.diff import diff as diff
     from .report.peers import against as against
+    from .runtime.cache import enable_compilation_cache as enable_compilation_cache
     from .variant import Paper as Paper
     from .variant import Variant as Variant
 
@@ -77,7 +77,7 @@ _HOME = {
     "count": "report.count",
     "diff": "report.diff",
     "info": "report.card",
-    "enable_compilation_cache": "cache",
+    "enable_compilation_cache": "runtime.cache",
     "fold": "folding",
     "Weights": "pretrained.catalogue",
     "list_weights": "pretrained.catalogue",
@@ -86,8 +86,8 @@ _HOME = {
     "export": "pretrained.export",
     "register_layout": "pretrained.layouts",
     "load": "pretrained.store",
-    "restore": "pretrained.store",
-    "save": "pretrained.store",
+    "restore": "pretrained.saving",
+    "save": "pretrained.saving",
 }
 
 # The public face of the package `training`, which stands beside this one
@@ -118,8 +118,8 @@ def _training() -> Any:
 
     ours = Path(__file__).resolve().parents[1] / "training"
     try:
-        found = importlib.import_module("training")
-        where = Path(found.__file__ or next(iter(found.__path__)))
+        package = importlib.import_module("training")
+        where = Path(package.__file__ or next(iter(package.__path__)))
     except ImportError as error:
         if error.name != "training":
             raise
@@ -129,7 +129,7 @@ def _training() -> Any:
             f"import training: got {where}, expected {ours}, which it hides: rename it, or start "
             "Python from another folder"
         )
-    return found
+    return package
 
 
 def __dir__() -> list[str]:

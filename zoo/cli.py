@@ -61,11 +61,11 @@ class Commands:
 
 def commands() -> Commands:
     """The command with the subcommands that need no training."""
-    found = Commands()
-    parser = found.add("list", _list, "list the networks", "zoo list 'resnet*'")
+    command = Commands()
+    parser = command.add("list", _list, "list the networks", "zoo list 'resnet*'")
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
 
-    parser = found.add(
+    parser = command.add(
         "params",
         _params,
         "count the parameters and costs of networks",
@@ -91,7 +91,7 @@ def commands() -> Commands:
     parser.add_argument("--claims", action="store_true", help="the article's arithmetic, checked")
     _add_format(parser)
 
-    parser = found.add(
+    parser = command.add(
         "info",
         _info,
         "tell what a network is: its paper, stages, costs and published weights",
@@ -101,7 +101,7 @@ def commands() -> Commands:
     _add_channels(parser)
     _add_format(parser, ("text", "md", "json"))
 
-    parser = found.add(
+    parser = command.add(
         "compare",
         _compare,
         "set networks beside each other, as a table, as pictures and as a page",
@@ -115,7 +115,7 @@ def commands() -> Commands:
     )
     _add_format(parser)
 
-    parser = found.add(
+    parser = command.add(
         "diff",
         _diff,
         "tell what differs between two networks, stage by stage",
@@ -124,7 +124,7 @@ def commands() -> Commands:
     parser.add_argument("names", nargs=2, metavar="NAME", help=_NAME)
     _add_format(parser)
 
-    parser = found.add(
+    parser = command.add(
         "weights",
         _weights,
         "list published weights: licence, what they are checked against, size, accuracy, "
@@ -133,7 +133,7 @@ def commands() -> Commands:
     )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
 
-    parser = found.add(
+    parser = command.add(
         "convert",
         _convert,
         "turn a published file into one of ours, every tensor checked",
@@ -148,7 +148,7 @@ def commands() -> Commands:
     parser.add_argument("--num-classes", type=int, help="0: without the classifier")
     _add_channels(parser, default=None)
 
-    parser = found.add(
+    parser = command.add(
         "export",
         _export,
         "write a network for other programs",
@@ -165,7 +165,7 @@ def commands() -> Commands:
         "--preprocess", action="store_true", help="take uint8 pictures (stablehlo, onnx)"
     )
 
-    parser = found.add(
+    parser = command.add(
         "predict",
         _predict,
         "name what is in pictures",
@@ -181,14 +181,14 @@ def commands() -> Commands:
     parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
     _add_format(parser, ("text", "csv", "json"))
 
-    parser = found.add(
+    parser = command.add(
         "env",
         _env,
         "tell what is installed and what JAX sees, for bug reports too",
         "zoo env --format md",
     )
     _add_format(parser)
-    return found
+    return command
 
 
 def _add_channels(parser: argparse.ArgumentParser, default: int | None = 3) -> None:
@@ -218,11 +218,12 @@ def _load(args: argparse.Namespace, **options: Any) -> "Network":
     for name in ("layout", "like", "numerics", "preprocess", "head"):
         options[name] = getattr(args, name)
     model = load(args.model, file=args.file, **options)
-    _tell(args, *model.notes)
+    _note(args, *model.notes)
     return model
 
 
-def _tell(args: argparse.Namespace, *lines: str) -> None:
+def _note(args: argparse.Namespace, *lines: str) -> None:
+    """Print notes to stderr."""
     for line in lines:
         print(plain(f"zoo {args.command}: {line}"), file=sys.stderr)
 
@@ -238,15 +239,15 @@ def _add_format(
 def _list(args: argparse.Namespace) -> None:
     from .registry import list_models, variants
 
-    found = [variants()[name] for name in list_models(args.pattern)]
-    if not found:
+    matching = [variants()[name] for name in list_models(args.pattern)]
+    if not matching:
         raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
-    rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in found]
+    rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in matching]
     print(table(("network", "also called", "paper"), rows, left=range(3)))
 
 
 def _env(args: argparse.Namespace) -> None:
-    from .environment import environment
+    from .runtime.environment import environment
 
     report = environment()
     # whole lines, however long: they are to be read by others
@@ -276,7 +277,7 @@ def _params(args: argparse.Namespace) -> None:
         raise ZooError(f"--against: peers have the whole network, got --without {args.without}")
     if args.against is not None:
         peers = args.against.split(",")
-        found = [table for name in names for table in against(name, peers)]
+        reports = [table for name in names for table in against(name, peers)]
     else:
         with _progress(len(names)) as bar:
             counts = count_many(
@@ -286,8 +287,10 @@ def _params(args: argparse.Namespace) -> None:
                 without=args.without,
                 on_done=bar.update,
             )
-        found = [c.table() for c in counts] if args.layers else [networks(counts, args.batch_size)]
-    print(_rendered(found, args.format))
+        reports = (
+            [c.table() for c in counts] if args.layers else [networks(counts, args.batch_size)]
+        )
+    print(_rendered(reports, args.format))
 
 
 def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
@@ -313,7 +316,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from .registry import find, list_models, variants
-    from .report.compare import compare, ready
+    from .report.compare import compare, writable_folder
 
     names = list_models() if args.all else []
     if args.family:
@@ -325,13 +328,13 @@ def _compare(args: argparse.Namespace) -> None:
         names += list_models(name) or [find(name).name]
     if not names:
         raise ZooError("expected names of networks, --family or --all")
-    folder = ready(args.out) if args.out else None
+    folder = writable_folder(args.out) if args.out else None
     with _progress(len(set(names))) as bar:
-        found = compare(names, on_done=bar.update)
+        comparison = compare(names, on_done=bar.update)
     if folder is None:
-        print(found.table().render(args.format))
+        print(comparison.table().render(args.format))
     else:
-        print("\n".join(map(str, found.save(folder))))
+        print("\n".join(map(str, comparison.save(folder))))
 
 
 def _diff(args: argparse.Namespace) -> None:
@@ -344,8 +347,8 @@ def _weights(args: argparse.Namespace) -> None:
     from .pretrained.catalogue import list_weights, weights
     from .pretrained.store import in_cache
 
-    found = [weights(name) for name in list_weights(args.pattern)]
-    if not found:
+    matching = [weights(name) for name in list_weights(args.pattern)]
+    if not matching:
         raise ZooError(f"no weights match {args.pattern!r}; `zoo weights` shows all")
     rows = [
         (
@@ -355,14 +358,14 @@ def _weights(args: argparse.Namespace) -> None:
             "yes" if in_cache(w) else "",
             *("" if value is None else f"{value:.1f}" for value in (w.size_mb, w.top1, w.top5)),
         )
-        for w in found
+        for w in matching
     ]
     head = ("weights", "licence", "check", "cached", "MB", "top-1", "top-5")
     print(table(head, rows, left=range(4)))
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .pretrained.store import save
+    from .pretrained.saving import save
 
     model = _load(args, num_classes=args.num_classes, in_chans=args.in_chans, aux=True)
     save(model, _writable(args.out))
@@ -373,12 +376,12 @@ def _export(args: argparse.Namespace) -> None:
     from .pretrained.store import load
 
     model = load(args.model)
-    _tell(args, *model.notes)
+    _note(args, *model.notes)
     export_model(model, args)
 
 
 def export_model(model: "Network", args: argparse.Namespace) -> None:
-    """Write a network as `zoo export` was told to."""
+    """Write a network as the options of `zoo export` say."""
     from .pretrained.export import export
 
     export(model, _writable(args.out), args.format, preprocess=args.preprocess)
@@ -393,8 +396,8 @@ def _writable(out: str) -> Path:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .cache import enable_compilation_cache
     from .predicting import FORMS, SHEET, Answer, pictures_in, predict
+    from .runtime.cache import enable_compilation_cache
 
     enable_compilation_cache()
     if args.top < 1:
@@ -402,7 +405,7 @@ def _predict(args: argparse.Namespace) -> None:
     sheet = _writable(args.png) if args.png else None
     images, others = pictures_in(args.images)
     if others:
-        _tell(args, f"files left out that are no pictures by their names: {others}")
+        _note(args, f"files left out that are no pictures by their names: {others}")
     model = _load(args, fold=True)
     if not model.spec.num_classes:
         raise ZooError(f"{args.model} has no classifier: expected a network that has one")
@@ -413,7 +416,7 @@ def _predict(args: argparse.Namespace) -> None:
         bad.append(line)
         if len(images) > 1:
             with bar.external_write_mode(file=sys.stderr):
-                _tell(args, line)
+                _note(args, line)
 
     with _progress(len(images), "picture") as bar:
 
@@ -430,12 +433,12 @@ def _predict(args: argparse.Namespace) -> None:
     if len(bad) == len(images):
         raise ZooError(bad[0] if len(bad) == 1 else f"none of {len(bad)} pictures could be read")
     if bad:
-        _tell(args, f"{len(bad)} of {len(images)} pictures could not be read")
+        _note(args, f"{len(bad)} of {len(images)} pictures could not be read")
     if sheet:
         from .sheet import contact_sheet
 
         if len(shown) < len(images) - len(bad):
-            _tell(args, f"the contact sheet shows the first {len(shown)} pictures")
+            _note(args, f"the contact sheet shows the first {len(shown)} pictures")
         captions = [[plain(Path(a.image).name), *a.lines()] for a in shown]
         contact_sheet([answer.pixels for answer in shown], captions).save(sheet)
         print(sheet, file=sys.stdout if args.format == "text" else sys.stderr)

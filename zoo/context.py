@@ -1,4 +1,4 @@
-"""The settings of a network beside its architecture.
+"""How a network computes, apart from its architecture.
 
 `Numerics` says how a source of weights computes what papers leave open, such as padding. `Context`
 adds precision and switches (initialiser, normaliser, activation, dropout). Layers read both;
@@ -109,8 +109,8 @@ KERAS = Numerics(
 )
 
 
-# Functions of our own, because a network is pickled and copied with its activations, and pickle
-# cannot find most of those in jax.nn again.
+# Defined here, because a network is pickled and copied together with its activations, and pickle
+# cannot find most functions of jax.nn by name.
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -250,15 +250,15 @@ def _rate(name: str, value: Any) -> float:
     return rate
 
 
-# In place of `nnx.Rngs` where Flax asks for a key to draw parameters with, which zoo/init.py does.
-# A stream of `nnx.Rngs` counts its keys in a traced variable, and the time that this takes grows
-# with everything traced before: it would be most of the time to build a deep network.
+# Passed where Flax asks for `nnx.Rngs` to initialise parameters, which zoo/init.py does instead. A
+# stream of `nnx.Rngs` counts its keys in a traced variable, which takes longer the more has been
+# traced before: that would be most of the time needed to build a deep network.
 NO_DRAWS: Any = SimpleNamespace(params=lambda: None)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every row of a table is built with: a `Spec`, and the random streams to draw from.
+    """What every row of a table is built with: a `Spec` and random streams.
 
     `rngs` has the stream `dropout`. Parameters are not drawn while layers are built (`NO_DRAWS`).
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class ZooError(ValueError):
-    """A mistake in what was asked for, told in one line: got, expected, nearest valid choice.
+    """A user's mistake, in one line: what was got, what was expected, the nearest valid choice.
 
     The command line prints the line and exits with code 2; in Python it is a `ValueError`.
     """

@@ -115,7 +115,7 @@ def materialize(
       model: a network from `zoo.registry.abstract`.
       init: the initialiser of kernels, see `initializer`.
       seed: of the random values.
-      values: arrays by dotted path ("body.stem.conv.kernel"), of the right shapes.
+      values: arrays by dotted path ("body.stem.conv.kernel"), with the shapes of the model's.
     """
     values, draw = values or {}, initializer(init)
     graphdef, state = nnx.split(model)

@@ -2,7 +2,7 @@
 
 An entry point is a function without arguments, which registers what its package has
 (`zoo.register`, `zoo.register_layout`, `zoo.register_weights`), or a module that does so where it
-is imported. They are loaded in every process, the first time that it looks up a name; importing
+is imported. Every process loads them when it first looks up a name; importing
 `zoo` loads none.
 """
 

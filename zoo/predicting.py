@@ -22,7 +22,7 @@ from .errors import ZooError
 from .layers import Network
 from .preprocess import Preprocess
 from .reading import is_hidden, is_picture
-from .text import plain
+from .text import cell, plain
 
 BATCH = 16  # pictures
 SHEET = 64  # pictures of a contact sheet, at most
@@ -42,18 +42,18 @@ class Answer:
 
 
 def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
-    """The paths, with folders replaced by the pictures anywhere in them; and how many other files.
+    """The paths, with each folder replaced by all pictures below it; and the number of other files.
 
     In a folder, pictures are the files with a suffix that Pillow reads. Hidden files are skipped.
 
     Raises:
       ZooError: a folder without a picture.
     """
-    found: list[str] = []
+    pictures: list[str] = []
     others = 0
     for path in paths:
         if not Path(path).is_dir():
-            found.append(path)
+            pictures.append(path)
             continue
         inside = [
             file
@@ -61,12 +61,12 @@ def pictures_in(paths: Sequence[str]) -> tuple[list[str], int]:
             if not any(is_hidden(part) for part in file.relative_to(path).parts)
             and not file.is_dir()
         ]
-        pictures = [str(file) for file in inside if is_picture(file.name)]
-        if not pictures:
+        own = [str(file) for file in inside if is_picture(file.name)]
+        if not own:
             raise ZooError(f"no pictures in the folder {path}, which has {len(inside)} files")
-        found += pictures
-        others += len(inside) - len(pictures)
-    return found, others
+        pictures += own
+        others += len(inside) - len(own)
+    return pictures, others
 
 
 def predict(
@@ -132,13 +132,8 @@ def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
     yield row("image", "rank", "index", "class", "probability")
     for answer in answers:
         for rank, (index, name, share) in enumerate(answer.best, 1):
-            yield row(_cell(answer.image), rank, index, _cell(name), f"{share:.6g}")
-
-
-def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    text = plain(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+            image, label = cell(plain(answer.image)), cell(plain(name))
+            yield row(image, rank, index, label, f"{share:.6g}")
 
 
 def as_json(answers: Iterator[Answer]) -> Iterator[str]:

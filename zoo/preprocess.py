@@ -168,7 +168,7 @@ class Preprocess:
         return Image.Resampling[self.interpolation.removeprefix("tf_").upper()]
 
     def image(self, source: "Source") -> np.ndarray:
-        """The host's part: decode, resize, crop.
+        """The part that the host does: decode, resize, crop.
 
         Args:
             source: a path, a PIL image, or an array [H, W, 3], [H, W, 1] or [H, W], uint8 or float
@@ -202,7 +202,7 @@ class Preprocess:
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) of a picture of `size` (width, height) before its centre is cut out.
 
-        Where `central` is cut out first, of the whole picture all the same, to the nearest pixel.
+        Where only the share `central` is used, it is still that of the whole picture, rounded.
         """
         if self.resize is None:
             width = height = self.size
@@ -224,9 +224,10 @@ class Preprocess:
         return left, top, right, bottom
 
     def _centre(self, picture: "Image.Image") -> "Image.Image":
-        """What `image` cuts out of the resized picture, to a grey level, without resizing the rest.
+        """What `image` cuts out of the resized picture, without resizing the rest.
 
-        For a picture like a thread: one of 1 x 60,000 pixels would become 256 x 15,360,000.
+        It agrees within a grey level. For very long pictures: one of 1 x 60,000 pixels would
+        become 256 x 15,360,000.
         """
         left, top, right, bottom = self.box(picture.size)
         reach = 4 * max((bottom - top) / self.size, 1)  # rows; a filter's is 3 at most
@@ -239,7 +240,9 @@ class Preprocess:
         return rows.resize((self.size, self.size), self.filter, box=down)
 
     def normalize(self, images: "jax.Array | np.ndarray") -> "jax.Array":
-        """The device's part: images [..., C] to float32 [..., C], R, G, B in the order `channels`.
+        """The part that the device does: images [..., C] to the network's input, float32 [..., C].
+
+        The first three channels are R, G, B in `images`, and in the order `channels` in the result.
 
         `(x / 255 - mean) / std`: with `INCEPTION` that is Keras' `x / 127.5 - 1`.
 
@@ -252,6 +255,7 @@ class Preprocess:
         """
         import jax
         import jax.numpy as jnp
+        from jax import lax
 
         floats = images.dtype.kind == "f" and not isinstance(images, jax.core.Tracer)
         typed = floats or images.dtype == np.uint8
@@ -271,7 +275,12 @@ class Preprocess:
         )
         x = jnp.asarray(images, jnp.float32)
         if bgr and self.in_chans > 3:
-            x = jnp.concatenate([jnp.flip(x[..., :3], -1), x[..., 3:]], -1)
+            # slices of lax, because indexing gathers where the batch is symbolic, in exports
+            colours, others = (
+                lax.slice_in_dim(x, start, stop, axis=-1)
+                for start, stop in ((0, 3), (3, self.in_chans))
+            )
+            x = jnp.concatenate([jnp.flip(colours, -1), others], -1)
         elif bgr:
             x = jnp.flip(x, -1)
         return ((x if floats else x / 255) - mean) / std

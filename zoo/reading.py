@@ -57,7 +57,7 @@ FORMATS = {
     "MSP": 1 / 16,
     "XPM": 1 / 64,
 }
-# How those begin that are told by it, where a name has no suffix.
+# The first bytes of common formats, for files whose names have no suffix.
 STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]|\0\0\0\x0cjP  ",
     re.DOTALL,
@@ -150,6 +150,8 @@ def too_much(
     """Why a picture would take too much time or memory to decode; None if it would not.
 
     Args:
+        width: pixels.
+        height: pixels.
         kind: one of `FORMATS`.
         mode: Pillow's, of its pixels.
         scans: how many times a JPEG goes over all of its pixels.
@@ -221,7 +223,10 @@ def read_file(
     """As `read_rgb`, from the path of a file that is there or from its bytes.
 
     Args:
+        file: the path, or the bytes.
         name: what errors call it.
+        draft: as in `read_rgb`.
+        mode: as in `read_rgb`.
     """
     from PIL import Image
 
@@ -242,8 +247,8 @@ def read_file(
             return _upright_rgb(picture, in_place=True, mode=mode)
     except Exception as error:  # Pillow's many readers raise nearly every kind there is
         if isinstance(error, Image.DecompressionBombError):
-            found = re.search(r"\d+", str(error))
-            pixels = int(found[0]) if found else 0
+            number = re.search(r"\d+", str(error))
+            pixels = int(number[0]) if number else 0
             why = f"{pixels:,} pixels, more than {int(most):,}"
             why += f"; where it can be trusted, set ZOO_MAX_PIXELS={pixels}"
         else:

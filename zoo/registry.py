@@ -10,12 +10,13 @@ from functools import cache, partial
 import jax
 from flax import nnx
 
-from . import backend, models, plugins
+from . import models, plugins
 from .context import Context, Numerics, Spec, dtype_name
 from .errors import ZooError, unknown
 from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
+from .runtime import backend
 from .settings import shown, whole
 from .switches import WITHOUT
 from .variant import Variant
@@ -37,31 +38,35 @@ def _known() -> dict[str, Variant]:
 @cache
 def ours() -> Mapping[str, Variant]:
     """The variants of `models/`, each family in its file's order, without those of plugins."""
-    found: dict[str, Variant] = {}
+    declared: dict[str, Variant] = {}
     for module in sorted(pkgutil.iter_modules(models.__path__), key=lambda m: m.name):
         for variant in importlib.import_module(f"{models.__name__}.{module.name}").VARIANTS:
-            add(found, replace(variant, family=module.name))
-    return found
+            add(declared, replace(variant, family=module.name))
+    return declared
 
 
-def add(found: dict[str, Variant], variant: Variant) -> None:
-    """Enter a variant, refusing a name or alias that another one has."""
-    taken = {name: v for v in found.values() for name in (v.name, *v.aliases)}
+def add(known: dict[str, Variant], variant: Variant) -> None:
+    """Add a variant to `known`.
+
+    Raises:
+      ZooError: its name, or an alias, is taken.
+    """
+    taken = {name: v for v in known.values() for name in (v.name, *v.aliases)}
     for name in (variant.name, *variant.aliases):
         if name in taken:
             raise ZooError(f"model name {name!r} is taken by {taken[name].name!r}")
-    found[variant.name] = variant
+    known[variant.name] = variant
 
 
 def register(variant: Variant) -> None:
     """Add a network from outside, for this process: from now on its name works as ours do.
 
     A package calls it in every process through the entry points `zoo.plugins`: docs/extending.md.
-    A variant without a family gets the name of the module that its `build` stands in, with its
-    packages where we have such a family ourselves; a script's gets its own name.
+    A variant without a family gets one: the name of the module that defines its `build`, in full if
+    zoo has a family of that name; for a script, the variant's own name.
 
     Raises:
-      ZooError: no variant, or its name or one of its aliases is taken.
+      ZooError: not a variant, or its name or one of its aliases is taken.
 
     >>> zoo.register(zoo.Variant("resnet50", build, PAPER))  # doctest: +SKIP
     ZooError: model name 'resnet50' is taken by 'resnet50'
@@ -87,7 +92,7 @@ def find(name: str) -> Variant:
     """The variant called `name`, or known by that alias.
 
     Raises:
-      ZooError: no such network; the line offers the nearest names.
+      ZooError: no such network; the message suggests the nearest names.
     """
     names = {n: v for v in variants().values() for n in (v.name, *v.aliases)}
     if not isinstance(name, str) or name not in names:
@@ -129,31 +134,31 @@ def create(
       num_classes: outputs of the classifier; 0 leaves it out, and the pooled features come out.
       in_chans: channels of the pictures: 1 for grey ones, 4 for RGBA, any number for arrays.
       seed: of the initial weights.
-      dtype: of the computation; logits and BN statistics are float32 always.
+      dtype: of the computation; logits and BN statistics are always float32.
       param_dtype: of the stored parameters.
-      numerics: padding and batch-norm constants (`zoo.context`); None takes the variant's own.
+      numerics: padding and batch-norm constants, such as `zoo.TF`; None takes the variant's own.
       init: initialiser of every kernel: "he_normal", "glorot_uniform", "lecun_normal", "zeros", or
-        "truncated_normal" and "normal" with the deviation that is given, 0.01 without:
-        "truncated_normal(0.1)".
+        "truncated_normal" and "normal" with a standard deviation, "truncated_normal(0.1)", which is
+        0.01 unless given.
       norm: "batch", or "none" to build the network as before batch norm, with biases instead.
       act: activation to use wherever the paper has one; None keeps the paper's.
-      without: what to build the network without, as it was before (`zoo/without.py`): "residual"
-        connections, "depthwise" convolutions (full ones instead), "asymmetric" ones (nxn for 1xn
-        and nx1), "small_kernels" (5x5 for two 3x3), the "reduction" by 1x1 before larger kernels,
-        "avgpool" before the classifier (which sees each pixel instead), "fully_connected" layers
-        before the classifier (a global average pool instead); several with commas between them.
-      dropout: rate to use wherever the paper has dropout, or else before the classifier; None keeps
-        the paper's.
-      drop_path: stochastic depth (arXiv:1603.09382): the chance that training skips the last
-        residual block, in proportion to their place for the others.
-      aux: with the auxiliary classifiers of networks that have some; only training runs them.
+      without: parts to leave out, with commas between them: "residual" connections, "depthwise"
+        convolutions (full ones instead), "asymmetric" ones (nxn for 1xn and nx1), "small_kernels"
+        (5x5 for two 3x3), the "reduction" by a 1x1 before a larger kernel, "avgpool" before the
+        classifier (which sees up to 7x7 cells instead), "fully_connected" layers before it (a
+        global average pool instead). See `zoo/without.py`.
+      dropout: rate to use wherever the paper has dropout, or before the classifier where it has
+        none; None keeps the paper's.
+      drop_path: stochastic depth (arXiv:1603.09382): the probability that training skips the
+        last residual block; it rises linearly from the first one.
+      aux: whether to add the paper's auxiliary classifiers, if any; only training runs them.
       remat: recompute activations in the backward pass: less memory, a third more time.
 
     Returns:
       A callable: preprocessed images [N, H, W, in_chans] -> logits [N, num_classes] float32.
 
     Raises:
-      ZooError: an unknown name or switch; the line offers the nearest.
+      ZooError: an unknown name or switch; the message suggests the nearest.
 
     >>> model = zoo.create("resnet50", num_classes=10)       # doctest: +SKIP
     """

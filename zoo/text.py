@@ -1,4 +1,4 @@
-"""Make foreign text, such as names of files and classes, safe to print, in every format."""
+"""Make text from outside, such as names of files and classes, safe to print in every format."""
 
 import re
 from typing import Any
@@ -19,6 +19,7 @@ def plain(text: str, keep: str = "") -> str:
     r"""The text on one line, with escapes for what cannot be printed or controls a terminal.
 
     Args:
+      text: any text.
       keep: characters to leave as they are.
 
     >>> plain("cat\nor \x1b[31mdog")

@@ -1,4 +1,4 @@
-"""What a model file declares: its networks, and where they were published."""
+"""What a file of networks declares: each network, and where it was published."""
 
 import re
 from collections.abc import Callable

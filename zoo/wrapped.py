@@ -67,7 +67,9 @@ def wrapped(module: nnx.Module, size: int | None, in_chans: int | None = None) -
     """A module as a network, preprocessed as its attribute `preprocess` says, or else as ImageNet.
 
     Args:
-      size, in_chans: of the images; None: as that preprocessing has them.
+      module: maps images [N, H, W, C] float to logits [N, K].
+      size: side of the images, pixels; None: what the preprocessing says.
+      in_chans: channels of the images; None: what the preprocessing says.
 
     Raises:
       ZooError: as `Wrapped`.

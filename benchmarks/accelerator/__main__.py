@@ -83,7 +83,8 @@ def main() -> None:
     import jax
 
     from training.sources import open_dataset
-    from zoo import ZooError, backend, enable_compilation_cache
+    from zoo import ZooError, enable_compilation_cache
+    from zoo.runtime import backend
 
     try:
         if args.data:

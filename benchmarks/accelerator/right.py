@@ -16,7 +16,8 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from zoo import backend, ops
+from zoo import ops
+from zoo.runtime import backend
 
 from ..contenders import zoo as contender
 from ..harness import Row

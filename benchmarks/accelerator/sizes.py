@@ -23,7 +23,7 @@ class Sizes:
     families: tuple[str, ...]  # whose logits are compared
     side: int  # pixels of their pictures
     stepped: str  # the network whose training step is compared
-    trained: str  # the network that learns the digits
+    trained: tuple[str, ...]  # the network that learns the digits, and its options of `zoo train`
     epochs: int  # of it
     accuracy: float  # that those must come to
     networks: tuple[str, ...]  # whose speed is measured, the first of them looked into
@@ -42,7 +42,7 @@ ACCELERATOR = Sizes(
     families=FAMILIES,
     side=64,
     stepped="mobilenet_v1_025",
-    trained="mobilenet_v1_025",
+    trained=("mobilenet_v1_025",),
     epochs=30,
     accuracy=0.97,
     networks=("resnet50", "mobilenet_v2_100"),
@@ -64,11 +64,11 @@ CPU = replace(
 TINY = Sizes(
     matrix=256,
     copied=2**20,
-    families=("mobilenet_v1_025", "resnet8_mlperf"),
+    families=("resnet8_mlperf", "mobilenet_v1_025"),
     side=32,
     # not ResNet-8: biases before batch norm have gradients of rounding alone, which compare badly
     stepped="resnet20_cifar",
-    trained="resnet8_mlperf",
+    trained=("resnet8_mlperf", "--image-size", "16"),
     epochs=2,
     accuracy=0.2,  # of ten classes; the bound of a whole run is 97 %
     networks=("resnet8_mlperf",),

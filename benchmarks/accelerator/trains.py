@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ Command = Callable[[list[str], Path, int | None], int]  # arguments, folder, epo
 
 def digits(bench: Bench) -> None:
     sizes = bench.sizes
-    accuracy = ACCURACY.format(sizes.trained, sizes.accuracy)
-    network = sizes.trained
+    trained = sizes.trained
+    accuracy = ACCURACY.format(trained[0], sizes.accuracy)
     bench.expect(accuracy, CONTINUED)
     with tempfile.TemporaryDirectory() as folder:
         whole, broken = Path(folder) / "whole", Path(folder) / "broken"
         begun = time.perf_counter()
-        train(in_this_process, network, whole, sizes.epochs)
+        train(in_this_process, trained, whole, sizes.epochs)
         seconds = time.perf_counter() - begun
         last = records(whole)[-1]
         bench.check(
@@ -56,13 +56,13 @@ def digits(bench: Bench) -> None:
         )
         bench.add("the whole command", figure=seconds, unit="s")
         bench.add("its last epoch", figure=last["images_per_second"], unit="images/s")
-        train_with_a_break(in_this_process, network, broken, sizes.epochs)
+        train_with_a_break(in_this_process, trained, broken, sizes.epochs)
         differs = differences(whole, broken)
         if differs and bench.device.platform == "gpu":
             bench.note(f"without {SWITCH}, a run and a continued one differ in {differs}")
             whole, broken = Path(folder) / "whole again", Path(folder) / "broken again"
-            train(in_a_child, network, whole, sizes.epochs)
-            train_with_a_break(in_a_child, network, broken, sizes.epochs)
+            train(in_a_child, trained, whole, sizes.epochs)
+            train_with_a_break(in_a_child, trained, broken, sizes.epochs)
             differs = differences(whole, broken)
             told = f"with XLA_FLAGS={SWITCH}"
         else:
@@ -98,22 +98,22 @@ def recipe(bench: Bench, data: str) -> None:
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def train(command: Command, network: str, out: Path, epochs: int) -> None:
-    _succeed(command(_digits(network, epochs), out, None), out)
+def train(command: Command, trained: Sequence[str], out: Path, epochs: int) -> None:
+    _succeed(command(_digits(trained, epochs), out, None), out)
 
 
-def train_with_a_break(command: Command, network: str, out: Path, epochs: int) -> None:
+def train_with_a_break(command: Command, trained: Sequence[str], out: Path, epochs: int) -> None:
     """Stopped after half of the epochs, in the middle of one, and continued to the end."""
-    code = command(_digits(network, epochs), out, epochs // 2)
+    code = command(_digits(trained, epochs), out, epochs // 2)
     if code != EXIT_INTERRUPTED:
         raise RuntimeError(
             f"SIGTERM: got exit code {code}, expected {EXIT_INTERRUPTED}: {_log(out)}"
         )
-    train(command, network, out, epochs)
+    train(command, trained, out, epochs)
 
 
-def _digits(network: str, epochs: int) -> list[str]:
-    return [network, "--data", "digits", "--epochs", str(epochs)]
+def _digits(trained: Sequence[str], epochs: int) -> list[str]:
+    return [*trained, "--data", "digits", "--epochs", str(epochs)]
 
 
 def in_this_process(arguments: list[str], out: Path, stop_after: int | None) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo import backend, ops
+from zoo import ops
 from zoo.context import ACTIVATIONS
+from zoo.runtime import backend
 
 from ..contenders import ops as contender
 from ..harness import Row

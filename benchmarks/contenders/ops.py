@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from zoo import backend, ops
+from zoo import ops
+from zoo.runtime import backend
 
 from .zoo import versions
 

@@ -93,7 +93,7 @@ def training(work: dict[str, Any], on: Sequence[jax.Device] | None = None) -> tu
 
 def plain_jit(work: dict[str, Any]) -> Callable[[], Any]:
     """The same network trained by a jitted step that knows of no devices."""
-    from zoo.backend import jit
+    from zoo.runtime.backend import jit
 
     from . import flax
 

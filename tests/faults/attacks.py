@@ -19,7 +19,7 @@ import test_files as torch
 import test_formats as formats
 from test_formats import field, varint
 
-from zoo.pretrained import tf_files
+from zoo.pretrained.readers import leveldb
 
 Attack = Callable[[int], bytes]
 
@@ -374,7 +374,7 @@ KERAS: dict[str, Attack] = {
 
 
 def checksum(data: bytes) -> bytes:
-    crc = tf_files.crc32c(data)
+    crc = leveldb.crc32c(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
@@ -392,7 +392,7 @@ def table(blocks: list[tuple[int, bytes]]) -> bytes:
     meta = add(0, end)
     index = b"".join(varint(0) + varint(1) + varint(len(h)) + b"~" + h for h in handles) + end
     footer = (meta + add(0, index)).ljust(40, b"\0")
-    return bytes(out) + footer + tf_files.MAGIC
+    return bytes(out) + footer + leveldb.MAGIC
 
 
 def entries(values: list[bytes]) -> bytes:

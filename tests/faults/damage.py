@@ -82,10 +82,10 @@ def work(count: int, first: int, seed: int) -> None:
     """Try the places from `first` to `count`, and print a line of JSON for each."""
     from runs import register_tiny
 
-    from training import TrainConfig, fit, loop
+    from training import TrainConfig, fit, fitting
 
     register_tiny()
-    loop.report.write = lambda *_: None  # so that no run is ever over
+    fitting.report.write = lambda *_: None  # so that no run is ever over
     with tempfile.TemporaryDirectory() as folder:
         whole, out = Path(folder) / "whole", Path(folder) / "run"
         settings = {"model": "tiny", "image_size": 16, "batch_size": 128, "epochs": 3}

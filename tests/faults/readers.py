@@ -26,7 +26,7 @@ def mutants(task: tuple[str, int, int]) -> Tally:
     import test_files
     import test_formats
 
-    from zoo.pretrained import files
+    from zoo.pretrained.readers import files
 
     kind, start, stop = task
     total = Tally()
@@ -68,7 +68,7 @@ def mutants(task: tuple[str, int, int]) -> Tally:
 
 def targeted(task: tuple[str, str, int]) -> Tally:
     """One attack at one size."""
-    from zoo.pretrained import files
+    from zoo.pretrained.readers import files
 
     reader, name, size = task
     suffix, known = attacks.ATTACKS[reader]

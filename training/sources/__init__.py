@@ -16,9 +16,7 @@ from .base import Dataset as Dataset
 from .base import Files as Files
 from .base import Request
 from .base import Source as Source
-from .base import data_record as data_record
 from .base import labels_of as labels_of
-from .base import record_differences as record_differences
 from .folders import open_folder, open_tar
 from .lists import open_list
 from .originals import CIFAR10, CIFAR100, FASHION, open_cifar, open_mnist
@@ -40,8 +38,9 @@ def open_dataset(
 
             - "digits": scikit-learn's 8x8 digits, with a split of their own.
             - "folder:PATH": a folder of class folders of pictures, or of `train/` and `val/` that
-              hold those. Other names of splits (`SPLITS` in base.py) do too, in any case; of `val`
-              and `test` the first is used. Pictures are what Pillow reads, told by their suffix.
+              hold those. Splits may have other names (`SPLITS` in splits.py), in upper or lower
+              case; of `val` and `test`, `val` is used. Pictures are files with a suffix that
+              Pillow reads.
             - "tar:FILE": the same inside a tar file. An uncompressed one is read where it lies, a
               compressed one unpacked in memory, up to 4 GiB.
             - "list:FILE": FILE.csv, with a header, or FILE.jsonl: a row has an `image` (or `path`,
@@ -66,7 +65,7 @@ def open_dataset(
 
     Raises:
         ZooError: an unknown spec, or one that leads to no such dataset. The pictures of "folder",
-            "tar" and "list" are decoded once, so that a damaged file is told now and not an hour
+            "tar" and "list" are decoded once, so that a damaged file is reported now, not an hour
             into training.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:

@@ -14,7 +14,9 @@ from zoo.reading import begins_as_picture, is_hidden, is_picture, no_file, suffi
 from zoo.text import plain, reason
 
 from ..decode import Encoded
-from .base import Dataset, Part, Request, assemble, beside, split_folders, used_splits
+from .base import Dataset, Request
+from .classes import Part, assemble
+from .splits import beside, split_folders, used_splits
 
 UNPACKED = 4 << 30  # bytes of pictures that a compressed archive may unpack to in memory
 
@@ -35,15 +37,15 @@ def open_folder(request: Request, path: str) -> Dataset:
         if not splits:
             return assemble(request, {"train": _in_folder(root)})
         used = used_splits(request, splits)
-        found = {split: _in_folder(root / splits[split]) for split in used}
-        _count_loose(found["train"], root)
+        parts = {split: _in_folder(root / splits[split]) for split in used}
+        _count_loose(parts["train"], root)
     except (OSError, ValueError) as error:  # ValueError: no name that a folder can have
         if isinstance(error, ZooError):
             raise
         raise ZooError(
             f"cannot read folder {shown}: {getattr(error, 'strerror', None) or error}"
         ) from error
-    return assemble(request, found, left_out=beside(splits, names, used))
+    return assemble(request, parts, left_out=beside(splits, names, used))
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -117,7 +119,7 @@ def _images(root: Path, above: set[tuple[int, int]], part: Part) -> Iterator[str
 
 
 def begins_like(path: str) -> bool:
-    """Whether a file without a suffix is a picture, by its first bytes."""
+    """Whether a file without a suffix is a picture, judged by its first bytes."""
     if no_file(path):
         return False
     try:
@@ -244,8 +246,8 @@ def open_tar(request: Request, path: str) -> Dataset:
     if not splits:
         return assemble(request, {"train": _in_archive(archive, tree, others)}, archive)
     used = used_splits(request, splits)
-    found = {split: _in_archive(archive, tree, others, splits[split]) for split in used}
-    return assemble(request, found, archive, beside(splits, names, used))
+    by_split = {split: _in_archive(archive, tree, others, splits[split]) for split in used}
+    return assemble(request, by_split, archive, beside(splits, names, used))
 
 
 def _in_archive(
@@ -257,8 +259,10 @@ def _in_archive(
     """The members below the folder `top`, by class.
 
     Args:
+        archive: what the members are in.
         tree: the path of each member, taken apart.
         others: the paths of those that are no pictures.
+        top: None: the archive itself holds the class folders.
     """
     part = Part("archive", f"{archive.path}/{top}" if top else str(archive.path), {})
     for name, parts in tree.items():

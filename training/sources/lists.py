@@ -10,7 +10,9 @@ from zoo.errors import ZooError, unknown
 from zoo.reading import no_file
 from zoo.text import plain
 
-from .base import SPLIT_NAMES, Dataset, Part, Request, assemble, split_of, used_splits
+from .base import Dataset, Request
+from .classes import Part, assemble
+from .splits import SPLIT_NAMES, split_of, used_splits
 
 LABEL_COLUMNS = ("label", "class")
 SEVERAL = "labels"  # the column of pictures that may show several classes, or none
@@ -64,7 +66,7 @@ def open_list(request: Request, path: str) -> Dataset:
     names = sorted(given, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))
     names = names if numbers else sorted(given)
     used = used_splits(request, splits) or [""]
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     for split in used:
         for label in splits[split]:
             if label not in given:
@@ -73,7 +75,7 @@ def open_list(request: Request, path: str) -> Dataset:
                     " in train"
                 )
         by_class = {name: splits[split].get(name, []) for name in names}
-        found[split or "train"] = Part(
+        parts[split or "train"] = Part(
             "list", str(file), by_class, several=shown[split] if several else None
         )
     left = [
@@ -81,7 +83,7 @@ def open_list(request: Request, path: str) -> Dataset:
         for split in splits
         if split not in used
     ]
-    return assemble(request, found, left_out=left)
+    return assemble(request, parts, left_out=left)
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -161,5 +163,5 @@ def _labels(file: Path, number: int, value: Any) -> list[str]:
 
 
 def _at(file: Path, number: int) -> str:
-    """How errors call a row."""
+    """The name of a row in error messages."""
     return f"list {plain(str(file))}, row {number}"

@@ -3,17 +3,17 @@
 import gzip
 import io
 import math
-import pickle
-import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.pretrained.readers.budget import Budget
+from zoo.pretrained.readers.pickles import Machine, Object, Refused
 from zoo.reading import is_picture, no_file
 from zoo.text import reason
 
@@ -67,6 +67,7 @@ CIFAR100 = Cifar(
     2,
     ("cifar-100-python", "cifar-100-binary"),
 )
+LONGEST = 1000  # characters of a class name; a pickle can list a long one again and again
 PLENTY = 1 << 29  # bytes; the largest of the original files, CIFAR-100's training data, has 155 MB
 
 
@@ -132,7 +133,9 @@ def _originals(place: Path, folders: tuple[str, ...], wanted: tuple[str, ...]) -
     """The bytes of what there is of the wanted files, by name.
 
     Args:
-        place: a tar file, or the folder that has them or one of `folders` that has.
+        place: a tar file, or a folder that holds them, perhaps within one of `folders`.
+        folders: names of folders in which they may lie.
+        wanted: names of files; those that are not there are left out.
     """
     if not place.exists():
         raise ZooError(f"{place} does not exist")
@@ -173,7 +176,9 @@ def _cifar_names(name: str, data: bytes, key: str | None) -> tuple[str, ...]:
     if key is None:
         return tuple(line.strip() for line in data.decode("latin1").splitlines() if line.strip())
     names = _unpickled(name, data).get(key)
-    if not isinstance(names, list) or not all(isinstance(n, bytes | str) for n in names):
+    if not isinstance(names, list) or not all(
+        isinstance(n, bytes | str) and len(n) <= LONGEST for n in names
+    ):
         raise ZooError(f"{name}: expected a list {key} of names")
     return tuple(n.decode("latin1") if isinstance(n, bytes) else n for n in names)
 
@@ -190,74 +195,59 @@ def _cifar_binary(name: str, data: bytes, label_bytes: int) -> tuple[np.ndarray,
 def _cifar_pickle(name: str, data: bytes, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 [N, 3072] and labels int64 [N]."""
     entries = _unpickled(name, data)
-    pixels, labels = getattr(entries.get("data"), "pixels", None), entries.get(key)
+    pixels, labels = getattr(entries.get("data"), "array", None), entries.get(key)
     if (
         pixels is None
         or pixels.ndim != 2
         or pixels.shape[1] != 3072
         or not isinstance(labels, list)
         or len(labels) != len(pixels)
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and label.bit_length() < 64 for label in labels)
     ):
         raise ZooError(f"{name}: expected data uint8 [N, 3072] and a list {key} of N numbers")
     return pixels, np.array(labels, np.int64)
 
 
-class _Dtype:
-    """Stands for `numpy.dtype` in a pickle."""
+@dataclass(eq=False)
+class _Dtype(Object):
+    """Stands for a `numpy.dtype` in a pickle."""
 
-    def __init__(self, name: object = None, *_: object):
-        self.is_byte = name in ("u1", b"u1")
+    name: object = None
 
-    def __setstate__(self, state: object) -> None:
-        """Byte order and the like: a byte has none."""
+    def set_state(self, state: Any) -> None:
+        """Nothing is kept: byte order and the like, of which a byte has none."""
 
 
-class _Pixels:
-    """Stands for `numpy.ndarray` in a pickle: an array of bytes, or nothing."""
+@dataclass(eq=False)
+class _Pixels(Object):
+    """Stands for a `numpy.ndarray` in a pickle: an array of bytes, or nothing yet."""
 
-    pixels: np.ndarray | None = None
+    array: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or not dtype.is_byte or fortran:
+    def set_state(self, state: Any) -> None:
+        """Take NumPy's state of an array: version, shape, dtype, whether in columns, bytes."""
+        _, shape, dtype, in_columns, data = state
+        if not isinstance(dtype, _Dtype) or dtype.name != "u1" or in_columns:
             raise ValueError("an array that is not uint8 in rows")
-        self.pixels = np.frombuffer(data, np.uint8).reshape(shape)
+        raw = data.encode("latin-1") if isinstance(data, str) else data  # Python 2 wrote a text
+        self.array = np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-def _new_pixels(*_: object) -> _Pixels:
-    return _Pixels()
+def _encoded(text: Any, *_: object) -> bytes:
+    """Bytes, as Python 3 writes them in protocol 2: a text and the name of its encoding."""
+    if not isinstance(text, str):
+        raise TypeError
+    return text.encode("latin-1")
 
 
-def _latin1(text: str, _: object = None) -> bytes:
-    return text.encode("latin1")
-
-
-# Python's own: a pickle cannot make its memo a huge array
-class _Unpickler(pickle._Unpickler):  # noqa: SLF001
-    """Reads plain containers and arrays of bytes; imports nothing, calls only what stands here."""
-
-    known: ClassVar[Mapping[str, Callable[..., Any]]] = {
-        "numpy.core.multiarray._reconstruct": _new_pixels,
-        "numpy._core.multiarray._reconstruct": _new_pixels,
-        "numpy.ndarray": _Pixels,
-        "numpy.dtype": _Dtype,
-        "_codecs.encode": _latin1,  # how Python 3 writes bytes for Python 2
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.known[f"{module}.{name}"]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no array of numbers") from None
-
-    def _load_bytearray(self) -> None:
-        raise pickle.UnpicklingError("a bytearray, which would be made before its bytes are there")
-
-    dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,  # noqa: SLF001
-        pickle.BYTEARRAY8[0]: _load_bytearray,
-    }
+# All that the pickles of CIFAR name, with what stands for it here
+CALLS: dict[str, Callable[..., Any]] = {
+    "numpy.core.multiarray._reconstruct": lambda *_: _Pixels(),
+    "numpy._core.multiarray._reconstruct": lambda *_: _Pixels(),
+    "numpy.dtype": lambda name, *_: _Dtype(name),
+    "_codecs.encode": _encoded,
+}
+NAMES = ("numpy.ndarray",)
 
 
 def _unpickled(name: str, data: bytes) -> dict[str, Any]:
@@ -267,24 +257,17 @@ def _unpickled(name: str, data: bytes) -> dict[str, Any]:
         ZooError: damaged bytes, or anything but plain containers and arrays of bytes.
     """
     try:
-        entries = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        entries = Machine(data, Budget(len(data)), CALLS, NAMES).load()
         if not isinstance(entries, dict):
-            raise pickle.UnpicklingError(f"a {type(entries).__name__}, expected a dict")
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        EOFError,
-        MemoryError,
-        struct.error,
-    ) as error:
+            raise TypeError(f"a {type(entries).__name__}, expected a dict")
+    except Refused as error:
+        why = f"{error.name} is no array of numbers"
+        raise ZooError(f"{name} is not a file of CIFAR's Python version: {why}") from error
+    except (ValueError, TypeError, OverflowError) as error:
         raise ZooError(
             f"{name} is not a file of CIFAR's Python version: {reason(error)}"
         ) from error
-    return {k.decode("latin1") if isinstance(k, bytes) else str(k): v for k, v in entries.items()}
+    return entries
 
 
 # --- fashion_mnist:PATH, mnist:PATH ---------------------------------------------------------------

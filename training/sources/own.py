@@ -9,7 +9,8 @@ import numpy as np
 
 from zoo.errors import ZooError
 
-from .base import Arrays, Dataset, Request, Source, split_off
+from .base import Arrays, Dataset, Request, Source
+from .splits import split_off
 
 EXPECTED = (
     "a training.Dataset, (images, labels), ((images, labels), (images, labels)) or (train, val), "

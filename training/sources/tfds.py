@@ -18,7 +18,8 @@ from zoo.errors import ZooError
 from zoo.text import reason
 
 from ..decode import Encoded
-from .base import Content, Dataset, Request, Source, digest, split_of, split_off, used_splits
+from .base import Content, Dataset, Request, Source, digest
+from .splits import split_of, split_off, used_splits
 
 # Writing and signs: mirrored, they are others or none.
 UNMIRRORED = ("mnist", "emnist", "kmnist", "mnist_corrupted", "omniglot", "svhn_cropped", "digits")
@@ -59,7 +60,7 @@ class Records:
         return np.fromiter(found, np.int64, len(self))
 
     def contents(self, _classes: int) -> list[Content]:
-        """Of all classes together: to count each would take reading all of it."""
+        """One content for all classes: those of each would take reading every record."""
         return [(len(self), digest((self._made_of.encode(),)), 0)]
 
     @staticmethod
@@ -161,7 +162,7 @@ def _prepared(data_dir: Path, name: str, config: str | None, version: str | None
 
 
 def _prepare(request: Request, name: str, data_dir: Path) -> Any:
-    """The builder of a dataset that was not prepared yet, once it is."""
+    """Prepare a dataset, and return its builder."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.extractor import ExtractError, UnsafeArchiveError
@@ -200,7 +201,7 @@ def _prepare(request: Request, name: str, data_dir: Path) -> Any:
 
 
 def _prepared_meanwhile(data_dir: Path, name: str, error: Exception) -> Path | None:
-    """Another process may have put its copy in place first, which fails our rename."""
+    """The dataset's folder, if another process has meanwhile made it; our rename fails then."""
     if not isinstance(error, OSError):
         return None
     plain, _, version = name.partition(":")
@@ -222,7 +223,7 @@ def _why_not(error: BaseException, name: str, data_dir: Path) -> str:
 
 
 def _keep_tensorflow_off_the_gpu() -> None:
-    """TensorFlow would take all of the memory that JAX is to have."""
+    """Hide the GPUs from TensorFlow, which would take all of their memory from JAX."""
     try:
         tensorflow = importlib.import_module("tensorflow")
     except ImportError:

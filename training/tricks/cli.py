@@ -69,7 +69,7 @@ def _list(_args: argparse.Namespace, _out: Path) -> None:
 
 
 def _run(args: argparse.Namespace, out: Path) -> None:
-    from zoo.cache import enable_compilation_cache
+    from zoo.runtime.cache import enable_compilation_cache
 
     from . import NAMES
     from .run import run

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .. import calling
 from ..context import Context, Spec
 from ..errors import ZooError
 from ..preprocess import IMAGENET
+from ..runtime import calling
 from .modules import Layer, Skippable, Stack, Table, last, walk
 from .observing import is_observed, observed, scope
 from .rows import Dense, Dropout

@@ -97,7 +97,7 @@ SLIM: Table = dict(
 
 
 def fully_connected(size: int) -> Table:
-    """Section 4.2: dropout on what fc6 and fc7 give."""
+    """Section 4.2: dropout after fc6 and fc7."""
     return dict(
         flatten=FlattenAt(size),
         fc6=Dense(4096),
@@ -107,7 +107,7 @@ def fully_connected(size: int) -> Table:
     )
 
 
-# torchvision drops what fc6 and fc7 get instead.
+# torchvision has the dropout before fc6 and fc7 instead.
 DROPOUT_FIRST: Table = dict(
     flatten=FlattenAt(6),
     drop6=Dropout(0.5),

@@ -88,7 +88,7 @@ def stage(depth: int) -> Row:
 
 
 def patches(size: int, features: int) -> Row:
-    """A convolution of patches that do not overlap."""
+    """A convolution over patches that do not overlap."""
     return Conv(size, features, stride=size, norm=False, act=None, padding="valid")
 
 

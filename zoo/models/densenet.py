@@ -35,12 +35,12 @@ PAPER = Paper(
 )
 
 
-# Convolution alone: its outputs are normalised by whoever reads them, in a `PreAct`.
+# A convolution alone: the layers that read its output normalise it, in a `PreAct`.
 bare = partial(Conv, norm=False, act=None, bias=False)
 
 
 class Grown(Stack):
-    """The layer that `Growth` builds: its input with `table(x)` behind it."""
+    """The layer that `Growth` builds: its input and `table(x)`, joined along the channels."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate((x, super().__call__(x)), -1)

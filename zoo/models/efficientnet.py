@@ -92,7 +92,7 @@ def efficientnet(ctx: Context, scale: Scale) -> Network:
     return Network(table_1(scale.width, scale.depth), head, ctx, min_size=32)
 
 
-# torchvision's constants: b5 and up are TensorFlow's weights, the others its own.
+# torchvision's constants: its b5 to b7 are TensorFlow's weights, the others its own.
 _NUMERICS = dict.fromkeys(("b5", "b6", "b7"), replace(TORCH, bn_epsilon=1e-3, bn_momentum=0.99))
 VARIANTS = [
     Variant(

@@ -38,7 +38,7 @@ class FusedBlock:
             expand=Conv(self.kernel, self.expanded, self.stride, act="silu"),
             project=Conv(1, self.features, act=None),
         )
-        if self.expanded == channels:  # nothing to project from
+        if self.expanded == channels:  # no expansion, so no projection
             table = dict(conv=Conv(self.kernel, self.features, self.stride, act="silu"))
         return shortcut(channels, table, ctx, stride=self.stride)
 
@@ -66,7 +66,7 @@ TABLE_4: Table = dict(                                   # S
     stage7=Conv(1, 1280, act="silu"),
 )
 
-# The paper says of the others only that they are scaled up; their tables are the authors' code's,
+# The paper only says that the others are scaled up; their tables are those of the authors' code,
 # https://github.com/google/automl/tree/master/efficientnetv2.
 M: Table = dict(
     stage0=Conv(3, 24, stride=2, act="silu"),
@@ -96,10 +96,10 @@ L: Table = dict(
 
 
 def base(width: float, depth: float) -> Table:
-    """B0 to B3, which the authors' code scales as the first EfficientNet's."""
+    """B0 to B3, which the authors' code scales like those of the first EfficientNet."""
 
     def c(channels: int) -> int:
-        return int(channels * width + 4) // 8 * 8  # the nearest multiple, be it a tenth less
+        return int(channels * width + 4) // 8 * 8  # the nearest multiple, even if much smaller
 
     def n(layers: int) -> int:
         return math.ceil(layers * depth)

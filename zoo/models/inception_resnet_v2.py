@@ -1,7 +1,7 @@
 """Inception-ResNet v2 (Szegedy et al., 2016), https://arxiv.org/abs/1602.07261.
 
-The network is the one all published weights have. It differs from figures 3 and 15 to 19: its stem
-is Inception v3's, and an Inception module follows it; there are 10, 20 and 10 residual blocks (not
+This is the network of all published weights. It differs from figures 3 and 15 to 19: its stem is
+Inception v3's, and an Inception module follows it; there are 10, 20 and 10 residual blocks (not
 5, 10 and 5), on 320, 1088 and 2080 channels (not 384, 1154 and 2048); a 1x1 convolution ends it.
 """
 
@@ -113,7 +113,7 @@ FIGURE_15: Table = dict(
     resnet_b=blocks(*[RESNET_B] * 20),
     #                         r   1st  2nd  3rd
     reduction_b=reduction_b(256, 384, 288, 320),         # 8x8x2080
-    # the weights want the last residual whole, and no ReLU after it
+    # in the weights the last residual is not scaled, and no ReLU follows
     resnet_c=blocks(*[RESNET_C] * 9, replace(RESNET_C, scale=1.0, act=None)),
     conv7b=Conv(1, 1536),
 )

@@ -114,8 +114,8 @@ LRN_STEM: Table = dict(
 )
 # fmt: on
 
-# The published weights, torchvision's as slim's, have 3x3 for 5x5 (pytorch/vision#906), pool 2x2
-# before mixed5a, and drop 20 % where the paper drops 40 %.
+# The published weights, torchvision's and slim's alike, have 3x3 in place of 5x5
+# (pytorch/vision#906) and a 2x2 pool before mixed5a, and drop 20 % where the paper drops 40 %.
 BN_TABLE = table_1(BN_STEM, partial(Mixed, k5=3), pool4=MaxPool(2, 2, padding="ceil"))
 BN_HEAD: Table = dict(avgpool=GlobalAvgPool(), drop=Dropout(0.2))
 

@@ -1,7 +1,7 @@
 """Inception v2, "BN-Inception" (Ioffe and Szegedy, 2015), https://arxiv.org/abs/1502.03167.
 
-As slim publishes it, the only source of weights; its names count one letter on from the paper's:
-Mixed_3b is mixed3a, Mixed_4a is mixed3c, Mixed_5a is mixed4e.
+As in slim, the only source of weights, whose names are shifted by one letter: Mixed_3b is mixed3a,
+Mixed_4a is mixed3c, Mixed_5a is mixed4e.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class Stem:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A row of figure 5: Inception with two 3x3 in place of 5x5. Here no 1x1 means stride 2."""
+    """A row of figure 5: Inception with two 3x3 in place of 5x5. Without a 1x1 the stride is 2."""
 
     conv1: int
     reduce3: int
@@ -56,7 +56,7 @@ class Mixed:
     reduce33: int  # "double 3x3"
     conv33: int
     pool: Row
-    proj: int  # 0: pass through
+    proj: int  # 0: the pool's output passes through
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         stride = 1 if self.conv1 else 2

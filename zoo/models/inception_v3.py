@@ -1,7 +1,7 @@
 """Inception v3 (Szegedy et al., 2015), https://arxiv.org/abs/1512.00567.
 
-The network is the one all published weights have, which is not quite the paper's: the second branch
-of figure 5 keeps its 5x5 convolution, and the stem is not that of table 1 (`STEM`). Stages bear the
+This is the network of all published weights, which is not quite the paper's: the second branch of
+figure 5 keeps its 5x5 convolution, and the stem is not that of table 1 (`STEM`). Stages bear the
 names of the authors' code, as the paper gives them none.
 """
 
@@ -130,8 +130,8 @@ TABLE_1: Table = dict(
     mixed7c=figure_7(320, 384, 448, 192),
 )
 
-# Figure 8. From 17x17 the peers' pool and 5x5 convolution leave 5x5 and 1x1 without padding, and
-# so does "ceil", which also leaves something of a smaller image.
+# Figure 8. The peers' pool and 5x5 convolution, without padding, turn 17x17 into 5x5 and 1x1. So
+# does "ceil", which also leaves at least a pixel of a smaller image.
 AUX: Table = dict(
     pool=AvgPool(5, 3, padding="ceil"),                  # 5x5x768
     reduce=Conv(1, 128),                                 # 5x5x128

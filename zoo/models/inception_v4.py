@@ -30,7 +30,7 @@ PAPER = Paper(
     "keep training stable.",
 )
 
-# Figure 3: its three joins. All that halves or trims the image is unpadded ("V").
+# Figure 3: its three joins. Layers that shrink the image are unpadded ("V").
 STEM_3A = branches(
     pool=dict(pool=MaxPool(3, 2, padding="valid")),
     conv3x3=dict(conv=Conv(3, 96, stride=2, padding="valid")),
@@ -106,7 +106,7 @@ def reduction_b(conv3: int, reduce: int, conv7: int) -> Row:
 
 
 def repeat(times: int, row: Row) -> Row:
-    """The same row so many times, one after the other."""
+    """The same row `times` times, one after the other."""
     return Sequence({f"block{i}": row for i in range(times)})
 
 

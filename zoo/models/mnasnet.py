@@ -73,7 +73,7 @@ def b1(c: Callable[[int], int]) -> Table:
 
 def mnasnet(ctx: Context, table: Callable[[Callable[[int], int]], Table], width: float) -> Network:
     """MnasNet by the table `a1` or `b1`, with `width` times the channels."""
-    # No dropout is named in the paper; torchvision and timm have this one.
+    # The paper names no dropout; torchvision and timm have this one.
     head: Table = dict(pool=GlobalAvgPool(), drop=Dropout(0.2))
     return Network(table(lambda channels: divisible(channels * width)), head, ctx, min_size=32)
 

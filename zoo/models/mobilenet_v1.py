@@ -43,7 +43,7 @@ def table_1(width: float) -> Table:
     # fmt: on
 
 
-# The paper names no dropout; slim and Keras keep all but one in a thousand.
+# The paper names no dropout; slim and Keras drop one value in a thousand.
 HEAD: Table = dict(pool=GlobalAvgPool(), drop=Dropout(0.001))
 
 

@@ -32,14 +32,14 @@ PAPER = Paper(
 def divisible(channels: float, by: int = 8) -> int:
     """The nearest multiple of `by`, unless that takes away more than a tenth: then the next one.
 
-    The paper does not round; its code and all that came after do.
+    The paper does not round; its code and all later networks do.
     """
     nearest = max(by, int(channels + by / 2) // by * by)
     return nearest if nearest >= 0.9 * channels else nearest + by
 
 
 def shortcut(channels: int, table: Table, ctx: Context, *, stride: int) -> tuple[Layer, int]:
-    """The rows of `table`, and their input added where they keep its shape; no activation after."""
+    """The rows of `table`, plus their input where they keep its shape; no activation follows."""
     stack = Stack(channels, table, ctx)
     if stride == 1 and channels == stack.channels:
         stack = Residual(channels, table, ctx, shortcut=None, act=None)
@@ -50,7 +50,7 @@ def shortcut(channels: int, table: Table, ctx: Context, *, stride: int) -> tuple
 class InvertedResidual:
     """1x1 expansion, depthwise convolution, linear 1x1 projection (table 1 and figure 4d)."""
 
-    expanded: int  # channels inside; an expansion to the channels there already are is left out
+    expanded: int  # channels inside; if the input has as many, there is no expansion
     features: int
     stride: int = 1
     kernel: int = 3

@@ -37,8 +37,8 @@ class Bneck:
     def at(self, width: float, before: int) -> Row:
         """The line at a width multiplier; `before` is the `out` of the line above it.
 
-        The block's input is expanded as many times as in the paper, so that `exp` itself is rounded
-        only then: slim, Keras and timm do so (torchvision multiplies `exp`).
+        The block expands its input as many times as in the paper, and only the result is rounded:
+        so do slim, Keras and timm (torchvision multiplies `exp` by the width).
         """
         expanded = divisible(divisible(before * width) * self.exp / before)
         squeeze = None
@@ -87,9 +87,11 @@ TABLE_2 = dict(                                          # Small
 
 
 def minimal(table: Mapping[str, Bneck]) -> dict[str, Bneck]:
-    """The table for hardware that wants neither 5x5, squeeze-excite nor hard-swish: "minimalistic".
+    """The table without 5x5, squeeze-excite and hard-swish, for hardware that lacks them.
 
-    Not in the paper: https://github.com/tensorflow/models/tree/master/research/slim/nets/mobilenet
+    Slim calls it "minimalistic".
+
+    It is not in the paper: https://github.com/tensorflow/models/tree/master/research/slim/nets/mobilenet
     """
     return {name: replace(row, k=3, se=False, nl=RE) for name, row in table.items()}
 
@@ -105,7 +107,7 @@ def mobilenet_v3(
         body[name] = row.at(width, before)
         before = row.out
     body["last"] = Conv(1, 6 * divisible(before * width), act=act)
-    # The paper's last-but-one line is the Dense; its dropout (section 6.1) is 0.8 kept.
+    # The paper's last line but one is the Dense. Section 6.1: dropout keeps 0.8 of the values.
     head: Table = dict(pool=GlobalAvgPool(), fc=Dense(features, act=act), drop=Dropout(0.2))
     return Network(body, head, ctx, min_size=32)
 

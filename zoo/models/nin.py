@@ -54,7 +54,7 @@ class Mlpconv:
 
 
 class PixelClassifier(LinearAct):
-    """Section 3.2: a 1x1 convolution gives each class its map, the map's mean is the logit.
+    """Section 3.2: a 1x1 convolution gives each class a map, whose mean is the logit.
 
     Between the two stands the ReLU of every convolution, so the mean cannot be taken first.
     """
@@ -64,7 +64,7 @@ class PixelClassifier(LinearAct):
 
 
 def network(body: Table, head: Table, ctx: Context, *, min_size: int) -> Network:
-    """A network with a `PixelClassifier`; without classes, the means of the head's maps."""
+    """A network with a `PixelClassifier`; without classes it gives the means of the head's maps."""
     pool = {} if ctx.spec.num_classes else dict(pool=GlobalAvgPool())
     net = Network(body, {**head, **pool}, ctx, min_size=min_size)
     if isinstance(net.classifier, LinearAct):
@@ -106,7 +106,7 @@ def nin_imagenet(ctx: Context) -> Network:
 
 
 def nin_cifar(ctx: Context) -> Network:
-    """For CIFAR-10 ask for `num_classes=10`: like all, it has 1000 by default."""
+    """Network in Network for CIFAR-10: with `num_classes=10`, for its default is 1000 too."""
     return network(CIFAR, CIFAR_HEAD, ctx, min_size=4)
 
 

@@ -44,7 +44,7 @@ class Block:
         table: Table = dict(
             conv1=Conv(1, self.width),
             conv2=Conv(3, self.width, self.stride, groups=self.width // self.group),
-            # a quarter of the block's input, not of what is squeezed
+            # a quarter of the block's input channels, not of those it gates
             squeeze=SqueezeExcite(channels // 4),
             conv3=Conv(1, self.width, act=None),
         )
@@ -54,7 +54,7 @@ class Block:
 
 
 def stage(width: int, depth: int, group: int) -> Row:
-    """The stride stands in the first block."""
+    """A stage of `depth` blocks, the first of which has the stride."""
     first, rest = Block(width, group, stride=2), Block(width, group)
     return Sequence({f"block{i}": rest if i else first for i in range(depth)})
 

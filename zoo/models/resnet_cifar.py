@@ -25,9 +25,9 @@ MLPERF_TINY = Paper(
 
 @dataclass(frozen=True)
 class ZeroPadded:
-    """Option A: every second pixel, and zeros for the channels there are not; no parameters.
+    """Option A, without parameters: every second pixel, and zeros for the missing channels.
 
-    The paper does not say where the zeros go: half of them on each side, as published weights need.
+    The paper does not say where the zeros go; published weights need half of them on each side.
     """
 
     features: int

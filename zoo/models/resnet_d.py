@@ -1,7 +1,7 @@
 """ResNet-D (He et al., 2018, "Bag of Tricks"), https://arxiv.org/abs/1812.01187, section 4.
 
 Figure 2: tweak B is `resnet.py`'s stride in the 3x3, tweak C a stem of three 3x3 convolutions,
-tweak D a shortcut that averages where it had skipped three pixels in four.
+tweak D a shortcut that averages pixels instead of skipping three in four.
 """
 
 from functools import partial

@@ -60,7 +60,7 @@ class PreAct:
 
 
 class PreActResidual(Skippable):
-    """`table(x) + x`; a projection takes, in place of x, what the table's first row made of it.
+    """`table(x) + x`; a projection reads the output of the table's first row in place of x.
 
     The appendix has one activation serve both paths in the network's first unit; the published
     weights need that in every unit with a projection.

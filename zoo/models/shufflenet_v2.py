@@ -34,7 +34,7 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class Shuffle:
-    """The channels of both halves in turns, for the next unit to split them otherwise."""
+    """Interleave the two halves of the channels, so that the next unit splits them differently."""
 
     def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
         return self, channels
@@ -45,7 +45,7 @@ class Shuffle:
 
 
 class Half(Stack):
-    """The first half of the channels as it is, then `table` of the second."""
+    """The first half of the channels unchanged, then `table` of the second."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kept, changed = jnp.split(x, 2, -1)
@@ -53,7 +53,7 @@ class Half(Stack):
 
 
 def branch(features: int, stride: int) -> Table:
-    """The right hand of figures 3c and 3d."""
+    """The right-hand branch of figures 3c and 3d."""
     return dict(
         conv1=Conv(1, features),
         depthwise=Conv(3, features, stride, groups=features, act=None),
@@ -71,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Down:
-    """The branches of figure 3d: nothing is split, both halve the image."""
+    """The branches of figure 3d: both read all channels and halve the image."""
 
     features: int
 

@@ -61,7 +61,7 @@ HEAD: Table = dict(drop9=Dropout(0.5))  # then the classifier: conv10, its ReLU,
 
 
 def table_1(stem: Row, pools: tuple[int, ...]) -> Table:
-    """The stem and the fire modules, those of the numbers `pools` with a max pool after them."""
+    """The stem (number 1) and the fire modules, with a max pool after those numbered in `pools`."""
     table: dict[str, Row] = {}
     for number, (name, row) in enumerate([("conv1", stem), *FIRES.items()], 1):
         table[name] = row
@@ -72,7 +72,7 @@ def table_1(stem: Row, pools: tuple[int, ...]) -> Table:
 
 def squeezenet(ctx: Context, stem: Row, pools: tuple[int, ...], min_size: int) -> Network:
     """SqueezeNet with that stem, and a pool after the modules in `pools`."""
-    # Images below `min_size` leave the last pool not one pixel in torchvision and Caffe.
+    # In torchvision and Caffe, images below `min_size` leave no pixel after the last pool.
     return network(table_1(stem, pools), HEAD, ctx, min_size=min_size)
 
 

@@ -50,7 +50,7 @@ HEAD: Table = dict(
 
 
 def vgg(ctx: Context, depths: tuple[int, ...], norm: bool) -> Network:
-    """VGG with so many convolutions in each of its five stages."""
+    """VGG with these numbers of convolutions in its five stages."""
     return Network(table_1(depths, norm), HEAD, ctx, min_size=32)
 
 

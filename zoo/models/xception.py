@@ -38,7 +38,7 @@ class ReLU:
 
 @dataclass(frozen=True)
 class SeparableConv:
-    """Depthwise 3x3, nothing between (section 4.7), 1x1 with batch norm: figure 5."""
+    """Depthwise 3x3, no activation (section 4.7), then 1x1 with batch norm: figure 5."""
 
     features: int
     act: str | None = None

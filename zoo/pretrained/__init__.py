@@ -1,5 +1,7 @@
-"""Published weights: a file's bytes -> named arrays -> the strict conversion -> a network.
+"""Published weights: a file's bytes -> named arrays -> a strict conversion -> a network.
 
-`files` reads, `layouts` says what each source calls a tensor and how it lays it out, `convert`
-holds the one loop that matches both sides, `store` loads and saves.
+`catalogue` lists files and `fetch` gets them; `readers/` turns their bytes into named arrays;
+`layouts/` says how each source names our tensors and orders their axes; `convert` holds the one
+loop that matches both sides. `store` puts it together in `load`, with `infer` for what a file does
+not say. `saving` writes and describes our own files, `export` those for other libraries.
 """

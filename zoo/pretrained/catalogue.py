@@ -1,7 +1,7 @@
-"""The catalogue of published weights: `catalogue.csv`, a row a file, and what reads it.
+"""The catalogue of published weights: `catalogue.csv`, one row for each file.
 
-Collected from the sources' own metadata by `tools/catalogue.py`, which also says what each column
-holds. Reading it imports neither jax nor a network.
+`tools/catalogue.py` collected it from the sources' own metadata; the fields of `Weights` say what
+the columns hold. Reading it imports neither jax nor a network.
 """
 
 import csv
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 OWN = HERE.parent / "checkpoints"  # weights that this project trained, each beside its card
 
 PRESETS = ("TORCH", "TF", "KERAS")  # of `zoo.context`, which is slow to import
-HUB, FIRST = "sha256 of the Hub", "first download"  # of `Weights.check`: no hash was published
+HUB, FIRST = "sha256 of the Hub", "first download"  # `Weights.check` where no hash was published
 
 # fmt: off
 CIFAR10 = (
@@ -39,7 +39,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Weights:
-    """One published file of weights: where it is, what reads it, and what it is good for."""
+    """One published file of weights: where it is, how to read it, and how accurate it is."""
 
     model: str  # one of `zoo.list_models()`
     tag: str  # who trained it, and on what: "tv2_in1k", "a1_in1k", "keras_in1k"
@@ -67,13 +67,13 @@ class Weights:
 
     @property
     def check(self) -> str:
-        """What a download is checked against, and a cached file whenever it is read.
+        """What a download is compared with, and the cached file whenever it is read.
 
-        "sha256", "md5" or "sha1": the published hash, "sha256, 8 digits" the beginning of one.
-        "sha256 of the Hub": the one that the Hub declares at the download. "first download": what
-        it is about in size, where `size_mb` is known, and an MD5, where the host declares one. A
-        cached file of these two is checked against the digest noted at its download. "shipped":
-        it is part of this package. "by hand": there is no download.
+        "sha256", "md5", "sha1": the published hash; "sha256, 8 digits": its published beginning.
+        "sha256 of the Hub": the hash that the Hub declares at the download. "first download": the
+        approximate size, if `size_mb` is known, and the MD5, if the host declares one. After these
+        two the cached file is compared with the digest that was recorded at the download.
+        "shipped": the file is part of this package. "by hand": there is no download.
         """
         if self.source == "zoo":
             return "shipped"
@@ -132,7 +132,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def class_names(weights: Weights) -> tuple[str, ...]:
-    """What the outputs stand for, in order; empty where the source does not say (ImageNet-21k)."""
+    """The classes of the outputs, in order; () where the source names none (ImageNet-21k)."""
     if weights.source == "zoo":
         return tuple(about(OWN / weights.file)["classes"])
     imagenet = _imagenet_classes()
@@ -144,7 +144,7 @@ def class_names(weights: Weights) -> tuple[str, ...]:
 
 
 def about(file: Path) -> dict[str, Any]:
-    """What `zoo.save` wrote into a file beside the tensors: spec, preprocessing, classes."""
+    """The description that `zoo.save` wrote into a file: spec, preprocessing, classes."""
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened:
@@ -153,24 +153,24 @@ def about(file: Path) -> dict[str, Any]:
 
 
 def _rows() -> dict[str, dict[str, Row]]:
-    """Rows by network and tag: ours, then those of others."""
+    """Rows by network and tag: ours, then those that plugins registered."""
     plugins.load()
     return _known()
 
 
 @cache
 def _known() -> dict[str, dict[str, Row]]:
-    """Rows of our file, and what was registered so far."""
-    found: dict[str, dict[str, Row]] = {}
+    """Rows of our file and those that were registered so far."""
+    rows: dict[str, dict[str, Row]] = {}
     with (HERE / "catalogue.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             model, _, tag = row["name"].partition(".")
-            found.setdefault(model, {})[tag] = row
-    return found
+            rows.setdefault(model, {})[tag] = row
+    return rows
 
 
 def register_weights(file: str | Path) -> None:
-    """Add rows of a CSV file from outside to the catalogue, for this process.
+    """Add the rows of a CSV file of your own to the catalogue, for this process.
 
     Args:
       file: with the columns of `catalogue.csv`, in any order; the fields of `Weights` say what
@@ -215,14 +215,14 @@ def _check_head(columns: Sequence[str]) -> None:
 
 
 def _check(row: Row, before: dict[str, dict[str, Row]]) -> None:
-    """Refuse a row from outside that has no place in the catalogue after those `before`."""
+    """Refuse a row from outside that is wrong, or clashes with the catalogue or rows `before`."""
     from ..registry import find  # slow to import, as are the layouts
     from .layouts import layouts
 
     if None in row or None in row.values():
         raise ZooError(f"got more or fewer cells than {len(COLUMNS)}, one a column")
     record = _record(row)
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.tag):  # a part of names in the cache
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.tag):  # part of a file's name in the cache
         raise ZooError(f"name: got {shown(row['name'])}, expected NETWORK.TAG")
     try:
         network = find(record.model).name
@@ -313,7 +313,7 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda cell: parse(cell) if cell else None
 
 
-# The columns of the file, in order, and what reads a cell of each; those of preprocessing last.
+# The columns of the file, in order, with the function that parses a cell of each.
 CELLS: dict[str, Callable[[str], Any]] = {
     "name": _text,
     "source": _text,
@@ -332,7 +332,7 @@ CELLS: dict[str, Callable[[str], Any]] = {
     "default": _yes,
     "notes": _text,
 }
-# The same of the columns that make a `Preprocess`: some of its fields.
+# The same for the columns of the preprocessing: a cell gives some fields of a `Preprocess`.
 PICTURES: dict[str, Callable[[str], dict[str, Any]]] = {
     "input_size": lambda cell: {"size": _whole(cell), "resize": None},
     "resize": lambda cell: (
@@ -357,7 +357,7 @@ def _cell(row: Row, column: str, parse: Callable[[str], Any]) -> Any:
 
 
 def _first_wrong(row: Row) -> str:
-    """The first column with which the preprocessing of a row cannot be made."""
+    """The first column whose value no `Preprocess` can have."""
     pictures: dict[str, Any] = {}
     for column, part in PICTURES.items():
         pictures |= part(row[column])

@@ -1,7 +1,7 @@
-"""Convert the tensors of a source into ours: all of them, each exactly once, or it is an error.
+"""Convert the tensors of a file to our names and axes: each of them once, or it is an error.
 
-Before that, prefixes that a trainer added to names are removed, and classifiers with other names
-are found.
+The functions that prepare this come after it: they remove prefixes that a training loop added to
+the names, and find classifiers that were given other names.
 """
 
 import difflib
@@ -17,18 +17,18 @@ from flax.traverse_util import flatten_dict
 from ..errors import ZooError, unknown
 from ..layers import Network
 from ..text import plain
-from .files import Arrays
 from .layouts import LAYOUTS, Layout
 from .layouts.base import Rules
+from .readers.base import Arrays
 
-# What torch.compile and PyTorch's sharding and checkpointing put into names, anywhere in them.
+# What torch.compile, and PyTorch's sharding and checkpointing, insert anywhere into names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 COUNTER = "n_averaged"  # how many states torch.optim.swa_utils has averaged
-LISTED = 10  # problems of a kind, at most
+LISTED = 10  # problems of one kind that an error lists, at most
 
 
 def expected(model: Network) -> dict[str, tuple[int, ...]]:
-    """The path and shape of everything in a weight file: parameters and BN statistics."""
+    """The paths and shapes of all parameters and batch-norm statistics of a network."""
     state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     leaves = flatten_dict(nnx.to_pure_dict(state), sep=".")
     return {path: leaf.shape for path, leaf in leaves.items()}
@@ -37,7 +37,7 @@ def expected(model: Network) -> dict[str, tuple[int, ...]]:
 def convert(
     model: Network, arrays: Arrays, layout: Layout, *, new_head: bool, aux: bool = True
 ) -> Arrays:
-    """Our paths -> arrays in our layout, every one of the source's tensors used once.
+    """The source's tensors by our paths and in our order of axes, each of them used once.
 
     Args:
       model: the (abstract) network to fill.
@@ -108,20 +108,20 @@ def _listed(problems: dict[str, list[str]]) -> Iterable[str]:
 
 
 def _nearest(missing: dict[str, tuple[int, ...]], rest: Arrays) -> dict[str, str]:
-    """For each missing name, the most similar of the names left with as many elements."""
-    found: dict[str, str] = {}
+    """For each missing name, the most similar unexpected name with as many elements."""
+    nearest: dict[str, str] = {}
     for name in list(missing)[:LISTED]:
         size = math.prod(missing[name])
         alike = [other for other, array in rest.items() if array.size == size]
         if near := difflib.get_close_matches(name, alike[:1000], n=1, cutoff=0.4):
-            found[name] = near[0]
-    return found
+            nearest[name] = near[0]
+    return nearest
 
 
 def _advice(
     model: Network, arrays: Arrays, layout: Layout, filled: Arrays, problems: dict[str, list[str]]
 ) -> Iterable[str]:
-    """A hint at what else the file could be, or what it lacks."""
+    """A hint, if there is one: what else the file could be, or what it should lack."""
     if problems.keys() == {"unexpected"}:
         yield f"all of {model.spec.name} is there: expected a file without the unexpected ones"
     most = len(expected(model)) / 2
@@ -143,7 +143,7 @@ def _advice(
 
 
 def _names(model: Network, layout: Layout) -> list[str]:
-    """The source's names for the tensors of a network, as far as it has them."""
+    """The source's names for the tensors of a network, without those that it has no name for."""
     rules = layout.rules_for(model)
     names = []
     for path in expected(model):
@@ -155,7 +155,7 @@ def _names(model: Network, layout: Layout) -> list[str]:
 
 
 def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tuple[str, ...]]:
-    """The arrays without the prefixes that a trainer added to their names; and those prefixes.
+    """The arrays without the prefixes that training loops add to names, and notes on those.
 
     `module.` (DataParallel, averaged weights), `_orig_mod.` (torch.compile), `model.` (Lightning),
     `backbone.` or any other beginning that most of the network's names share.
@@ -180,13 +180,13 @@ def unwrap(model: Network, arrays: Arrays, layout: Layout) -> tuple[Arrays, tupl
         if name.rpartition(layout.join)[2] != COUNTER or array.size != 1
     }
     wanted = set(_names(model, layout))
-    found = Counter(
+    counts = Counter(
         prefix
         for name in layout.rename(model, bare)
         for prefix, rest in _splits(name, layout.join)
         if rest in wanted
     )
-    whole = sorted(prefix for prefix, count in found.items() if count > len(wanted) / 2)
+    whole = sorted(prefix for prefix, count in counts.items() if count > len(wanted) / 2)
     if len(whole) > 1:
         listed = ", ".join(repr(plain(prefix[:80])) for prefix in whole[:LISTED])
         raise ZooError(
@@ -212,7 +212,7 @@ def _without_wrappers(name: str) -> str:
 
 
 def _splits(name: str, join: str) -> Iterable[tuple[str, str]]:
-    """("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")."""
+    """All ways to part a name: ("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")."""
     at = 0
     while True:
         yield name[:at], name[at:]
@@ -225,9 +225,9 @@ def _splits(name: str, join: str) -> Iterable[tuple[str, str]]:
 
 
 def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
-    """The number of channels of the source's pictures, by its first convolution.
+    """The number of channels of the source's pictures, read off its first convolution.
 
-    The model's own number if that cannot be found out: `convert` then reports the error.
+    The model's own number if no convolution shows it: `convert` then reports the error.
     """
     first, channels = f"body.{model.body.order[0]}.", model.spec.in_chans
     rules, named = layout.rules_for(model), layout.rename(model, arrays)
@@ -245,12 +245,13 @@ def channels_in(model: Network, arrays: Arrays, layout: Layout) -> int:
 def adapt_channels(model: Network, values: Arrays, channels: int) -> Arrays:
     """Adapt the kernels that read the pictures to the model's number of channels.
 
-    As timm does it: summed over R, G and B for one channel, else repeated and scaled so that the
+    They are summed over R, G and B for one channel, and otherwise repeated and scaled, so that the
     sum over all channels stays the same.
 
     Args:
       model: the (abstract) network to fill.
       values: by our paths, of the same network for pictures of `channels` channels.
+      channels: of the pictures that the values are for.
 
     Raises:
       ZooError: `values` are not for three channels, or the first layer is not a convolution over
@@ -305,10 +306,12 @@ def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
 
 
 def other_heads(model: Network, arrays: Arrays, layout: Layout) -> dict[str, int]:
-    """Fully connected layers that may be a classifier but are not in the layout.
+    """Fully connected layers of the file that may be classifiers but are not those of the layout.
 
     Args:
       model: the (abstract) network, with a classifier and all its auxiliary ones.
+      arrays: the source's tensors by its own names.
+      layout: how the source names them.
 
     Returns:
       By name ("fc.1"), how many outputs each has.
@@ -316,17 +319,17 @@ def other_heads(model: Network, arrays: Arrays, layout: Layout) -> dict[str, int
     named = layout.rename(model, arrays)
     rules = layout.rules_for(model)
     _, kernel_leaf, _ = _head_names(layout, rules)
-    found = {}
+    heads = {}
     for name in _other_heads(model, named, layout, rules):
         module, _, leaf = name.rpartition(layout.join)
         if leaf == kernel_leaf and named[name].ndim >= 2:
             shape = named[name].shape
-            found[module] = shape[0] if layout.join == "." else shape[-1]
-    return found
+            heads[module] = shape[0] if layout.join == "." else shape[-1]
+    return heads
 
 
 def take_head(model: Network, arrays: Arrays, layout: Layout, head: str) -> Arrays:
-    """The arrays with the layer `head` in the place of the classifier.
+    """The arrays with the layer `head` under the name of the classifier.
 
     A layer without a bias gets a zero bias. The classifier that was there is left out.
 
@@ -351,7 +354,7 @@ def take_head(model: Network, arrays: Arrays, layout: Layout, head: str) -> Arra
 
 
 def _inside(name: str, modules: Sequence[str], layout: Layout) -> bool:
-    """Whether a tensor is one of these modules' own."""
+    """Whether a tensor belongs to one of these modules itself, not to a part of it."""
     return name.rpartition(layout.join)[0] in modules
 
 
@@ -364,10 +367,10 @@ def _head_names(layout: Layout, rules: Rules) -> tuple[str, str, str]:
 
 
 def _other_heads(model: Network, named: Arrays, layout: Layout, rules: Rules) -> set[str]:
-    """Names of tensors that are no part of the network, but of a classifier of the user's own.
+    """Names of tensors that belong to a classifier which somebody added to the network.
 
-    They lie within the layout's classifier ("fc.1.weight" where "fc.weight" is expected), or are a
-    part of their own that holds nothing but matrices and vectors.
+    Their modules lie within the layout's classifier ("fc.1.weight" where "fc.weight" is expected),
+    or beside the network, and hold nothing but matrices and vectors.
     """
     known = set(_names(model, layout))
     module, *_ = _head_names(layout, rules)
@@ -385,7 +388,7 @@ def _other_heads(model: Network, named: Arrays, layout: Layout, rules: Rules) ->
 
 
 def _rank(array: np.ndarray) -> int:
-    """The number of dimensions, not counting a convolution's 1 x 1."""
+    """The number of dimensions, not counting those of a 1 x 1 convolution's kernel."""
     if array.ndim == 4 and (array.shape[:2] == (1, 1) or array.shape[2:] == (1, 1)):
         return 2
     return array.ndim

@@ -1,4 +1,4 @@
-"""A digest of the values in each of our files, kept in the file, to detect damage."""
+"""The digest that our files hold of their own values, so that damage is detected."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ _KEY = "sha256"
 
 def digest(arrays: Mapping[str, np.ndarray], text: str = "") -> str:
     """sha256 over a text and the names, types, shapes and bytes of arrays, sorted by name."""
-    found = hashlib.sha256(text.encode())
+    sha256 = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
-        if array.dtype.name == "bfloat16":  # our reader gives it as float32, exactly
+        if array.dtype.name == "bfloat16":  # our reader makes it float32, which is exact
             array = array.astype(np.float32)
-        found.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        sha256.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        sha256.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return sha256.hexdigest()
 
 
 def sealed(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -29,17 +29,18 @@ def sealed(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def check(source: str, text: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse arrays or a description that are not those that were sealed.
+    """Refuse arrays or a description that changed since they were sealed.
 
-    Files from before there were digests pass, and descriptions that cannot be read at all, which
-    whoever reads them refuses.
+    Files that are older than the digest pass. So do descriptions that are no JSON: whoever needs
+    them refuses them.
 
     Args:
-      source: how the error calls the file.
-      text: what `sealed` gave.
+      source: what the error calls the file.
+      text: the description, which `sealed` made.
+      arrays: by name, as the file has them.
 
     Raises:
-      ZooError: one of them was damaged, or changed.
+      ZooError: the digest does not fit.
     """
     try:
         about = json.loads(text)

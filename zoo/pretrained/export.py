@@ -1,4 +1,4 @@
-"""A network as a file that others read: PyTorch's names, StableHLO, ONNX."""
+"""Write a network as a file for other libraries: by PyTorch's names, as StableHLO, as ONNX."""
 
 import importlib
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from ..layers import Network
 from ..paths import write
 from ..registry import abstract, find
 from . import convert
-from .files import Arrays
 from .layouts import LAYOUTS
-from .store import EXPORTED, check_built, describe, save, write_checked
+from .readers.base import Arrays
+from .saving import EXPORTED, check_built, describe, save, write_checked
 
-PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO file is for
-TOLERANCE = 1e-4  # of a file's outputs, relative to the largest of the model's
+PLATFORMS = ("cpu", "cuda", "tpu")  # on which a StableHLO file runs
+TOLERANCE = 1e-4  # of the outputs of a file, relative to the largest output of the model
 
 Run = Callable[[np.ndarray], Any]  # images -> logits
 
@@ -37,6 +37,7 @@ def export(
     outputs for a random batch (an ONNX one where `onnxruntime` is installed).
 
     Args:
+      model: the network; it is not changed.
       path: the file; one that exists is replaced.
       format:
         "safetensors": what `zoo.save` writes and `zoo.load` reads back whole.
@@ -89,7 +90,7 @@ def export(
 
 
 def _torch_names(model: Network, name: str, path: Path) -> None:
-    """Write a network's tensors as `name`, torchvision or timm, calls them."""
+    """Write the tensors of a network by the names of `name`, torchvision or timm."""
     from safetensors.numpy import save as serialize
 
     check_built(model, "export")
@@ -126,7 +127,7 @@ def _torch_names(model: Network, name: str, path: Path) -> None:
         raise ZooError(f"export: layout {name!r} does not restore {variant.name}")
     # serialize() writes strided arrays wrongly, without a word
     dense = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-    # What names and shapes do not show, for `zoo.load`; others do not look at it.
+    # for `zoo.load`, because names and shapes do not show it; other libraries ignore it
     metadata = {"format": "pt", EXPORTED: describe(model)}
     write_checked(path, serialize(dense, metadata=metadata), dense)
 
@@ -135,7 +136,7 @@ def _torch_names(model: Network, name: str, path: Path) -> None:
 
 
 def _function(model: Network, preprocess: bool) -> Callable[[jax.Array], jax.Array]:
-    """Images to logits, to be traced."""
+    """The function from images to logits that is traced."""
     if preprocess:
         return lambda images: model.logits(model.preprocess.normalize(images))
     return model.logits
@@ -166,7 +167,7 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     )
     try:
         import onnxruntime
-    except ImportError:  # it can be checked where it is used
+    except ImportError:  # then the file is written without this check
         return data
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     with jax.default_matmul_precision("highest"):  # accelerators round products in float32 networks
@@ -185,7 +186,7 @@ def _needs(package: str, format: str) -> None:
 
 
 def _check(format: str, run: Run, model: Network, preprocess: bool) -> None:
-    """Refuse a program whose outputs for two random pictures are not the model's."""
+    """Refuse a program whose outputs for two random pictures differ from the model's."""
     size = model.preprocess.size
     shape = (2, size, size, model.spec.in_chans)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -193,8 +194,8 @@ def _check(format: str, run: Run, model: Network, preprocess: bool) -> None:
     want = np.asarray(model(normalized))
     got = np.asarray(run(images if preprocess else np.asarray(normalized)))
     error = np.abs(got - want).max() if got.shape == want.shape else np.inf
-    # Random weights can make chaos of rounding (EfficientNet v2's do): no file can be closer to the
-    # model than the model is to itself for pictures that differ by a millionth.
+    # Random weights can amplify rounding (EfficientNet v2's do): no file can be closer to the model
+    # than the model is to itself for pictures that differ by a millionth.
     shaken = np.abs(np.asarray(model(normalized * np.float32(1 + 1e-6))) - want).max()
     limit = max(TOLERANCE * max(1.0, np.abs(want).max()), 4 * shaken)
     if not error <= limit:

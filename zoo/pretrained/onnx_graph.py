@@ -1,4 +1,4 @@
-"""A traced function as an ONNX graph: one row of a table for each of JAX's primitives.
+"""Turn a traced function into an ONNX graph: a table has one row for each of JAX's primitives.
 
 Networks are a few dozen primitives. What depends on weights alone is computed at once, so that the
 graph has only what images go through. Where a platform has its own lowering, the default one is
@@ -49,7 +49,7 @@ class _Builder:
         self.names: dict[tuple[Any, ...], str] = {}  # of small constants, each kept once
 
     def walk(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
-        """The values of a jaxpr's outputs."""
+        """Add the nodes of a jaxpr, and return its outputs."""
         env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
         env |= {v: np.asarray(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
 
@@ -80,19 +80,19 @@ class _Builder:
         return out if isinstance(out, list) else [out]
 
     def name(self, value: Value) -> str:
-        """The name of a tensor in the graph: a constant is entered."""
+        """The name of a tensor in the graph; a constant is added to it first."""
         if isinstance(value, str):
             return value
         value = np.asarray(value)
         key = (value.dtype, value.shape, value.tobytes()) if value.size <= 16 else (id(value),)
         if key not in self.names:
             self.names[key] = f"c{len(self.constants)}"
-            # kept beside its name: its id is not given to another
+            # keeping the array keeps its id from being reused
             self.constants[self.names[key]] = value
         return self.names[key]
 
     def add(self, op: str, *inputs: Value, **attributes: Any) -> str:
-        """One node of one output, whose name is returned."""
+        """Add a node with one output, and return the name of that."""
         return self.add_many(op, 1, *inputs, **attributes)[0]
 
     def add_many(self, op: str, count: int, *inputs: Value, **attributes: Any) -> list[str]:
@@ -134,7 +134,7 @@ def _plain(op: str) -> Row:
 
 
 def _reshape(b: _Builder, eqn: Any, x: Value) -> Value:
-    # Only what the number of images enters is symbolic, and that is one dimension.
+    # Only a dimension that depends on the number of images is symbolic; there is at most one.
     sizes = [d if isinstance(d, int) else -1 for d in eqn.outvars[0].aval.shape]
     return b.add("Reshape", x, _ints(sizes))
 
@@ -238,7 +238,7 @@ def _slice(b: _Builder, eqn: Any, x: Value) -> Value:
     p = eqn.params
     steps = p["strides"] or [1] * len(p["start_indices"])
     rows = zip(p["start_indices"], p["limit_indices"], steps, range(len(steps)), strict=True)
-    # the number of images is no constant, and all of them are taken
+    # the number of images is not known, and a slice always takes all of them
     cut = [(s, e, step, axis) for s, e, step, axis in rows if isinstance(e, int)]
     starts, ends, steps, axes = zip(*cut, strict=True)
     return b.add("Slice", x, _ints(starts), _ints(ends), _ints(axes), _ints(steps))

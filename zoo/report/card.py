@@ -40,7 +40,7 @@ def quantity(value: float, unit: str = "") -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share to the tenth: "8.0 %"; what rounds to nothing is "<0.1 %"."""
+    """A share to the tenth: "8.0 %"; what would round to zero is "<0.1 %"."""
     share = 100 * part / whole
     return "<0.1 %" if 0 < share < 0.05 else f"{share:.1f} %"
 
@@ -71,14 +71,14 @@ WEIGHTS = (
 
 
 def cited(paper: Paper) -> str:
-    """A paper in Markdown: its title, which leads to it, authors and year."""
+    """A paper in Markdown: its title as a link, authors and year."""
     title = markdown_link(paper.title, paper.url)
     return f"{title}, {markdown(paper.authors)}, {paper.year}"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What `zoo info` prints of a network, for a terminal, a notebook, a file or a program."""
+    """What `zoo info` prints about a network, for a terminal, a notebook, a file or a program."""
 
     variant: Variant
     count: Count
@@ -230,14 +230,14 @@ def info(name: str, *, in_chans: int = 3) -> Card:
       in_chans: channels of the pictures.
 
     Raises:
-      ZooError: an unknown name; the line offers the nearest.
+      ZooError: an unknown name; the message suggests the nearest.
 
     >>> info("resnet50").count.params
     25557032
     """
     variant = find(name)
     counted = count(variant.name, in_chans=in_chans)
-    records = [weights(found) for found in list_weights(f"{variant.name}.*")]
+    records = [weights(each) for each in list_weights(f"{variant.name}.*")]
     return Card(
         variant,
         counted,
@@ -258,7 +258,7 @@ def stage_table(counted: Count) -> Table:
 
 
 def weights_table(name: str, records: list[Weights]) -> Table:
-    """The weights published for a network; `use` says which is its default, or not for all uses."""
+    """The weights published for a network; `use` marks the default and the non-commercial ones."""
     rows = [
         (
             w.name,

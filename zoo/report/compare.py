@@ -107,7 +107,7 @@ class Comparison:
         Raises:
           ZooError: a folder that cannot be made or written, or matplotlib is not installed.
         """
-        folder = ready(folder)
+        folder = writable_folder(folder)
         files: dict[str, bytes] = {}
         for name, figure in self.figures().items():
             for suffix in ("png", "svg"):
@@ -143,28 +143,28 @@ def compare(
     'inception_v1'
     """
     names = [names] if isinstance(names, str) else list_models() if names is None else names
-    found = {variant.name: variant for variant in map(find, names)}
-    if not found:
+    chosen = {variant.name: variant for variant in map(find, names)}
+    if not chosen:
         raise ZooError("nothing to compare: expected the name of a network, got none")
-    counts = count_many(list(found), on_done=on_done)
+    counts = count_many(list(chosen), on_done=on_done)
     return Comparison(
         tuple(
             Entry(variant, count, default_weights(variant.name))
-            for variant, count in zip(found.values(), counts, strict=True)
+            for variant, count in zip(chosen.values(), counts, strict=True)
         )
     )
 
 
 def default_weights(name: str) -> Weights | None:
-    """What `zoo.load(name)` gives; None where there is none."""
+    """The weights that `zoo.load(name)` loads; None where there are none."""
     try:
         return weights(name)
-    except ZooError:  # the name is a network's: no weights are known, or none may be a default
+    except ZooError:  # the network exists: it has no known weights, or none that may be a default
         return None
 
 
-def ready(folder: str | Path) -> Path:
-    """The folder, made and tried, before work is spent on what goes there.
+def writable_folder(folder: str | Path) -> Path:
+    """Create a folder and check that it can be written, before work is spent on its files.
 
     Raises:
       ZooError: it cannot be made or written, or matplotlib is not installed.

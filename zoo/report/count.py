@@ -73,7 +73,7 @@ class Count:
     name: str
     input_size: int
     params: int  # trainable parameters, head included
-    batch_stats: int  # BatchNorm running statistics; peers that say "total" add them
+    batch_stats: int  # BatchNorm's running statistics; counts called "total" elsewhere add them
     head: int  # parameters after the last feature map; "no top" weights lack them
     aux: int  # parameters of auxiliary heads, not in `params`
     macs: int
@@ -126,9 +126,9 @@ def count(
     Args:
       model: a name of `zoo.list_models()`, or a network.
       input_size: side of the square input; None takes the published one.
-      num_classes: of a name; None counts the 1000 ImageNet classes.
-      in_chans: of a name: channels of the pictures; None counts the 3 of RGB.
-      without: of a name: what to leave out of the network, see `zoo.create`.
+      num_classes: where `model` is a name; None counts the 1000 ImageNet classes.
+      in_chans: where `model` is a name: channels of the pictures; None counts the 3 of RGB.
+      without: where `model` is a name: parts to leave out of the network, see `zoo.create`.
 
     Raises:
       ZooError: an unknown name, or an input below the network's minimum.
@@ -161,7 +161,7 @@ def count(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Tracing makes many objects and little garbage: to look for it takes a fifth of the time."""
+    """Tracing makes many objects and little garbage: searching for it takes a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -27,7 +27,7 @@ def notes(*names: str) -> tuple[str, ...]:
     """Lines to print under a report: the definitions of these figures, or of all of them.
 
     Raises:
-      ZooError: an unknown figure; the line offers the nearest.
+      ZooError: an unknown figure; the message suggests the nearest.
 
     >>> notes("head")
     ('head: the parameters after the last feature map, which weights without a top lack',)

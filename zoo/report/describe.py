@@ -107,7 +107,7 @@ def _stride(stride: int) -> str:
 
 
 def _other(layer: Any) -> str:
-    """A layer of a family's own: its class' name and what it is made of."""
+    """A layer that one family defines: the name of its class and what it consists of."""
     if is_dataclass(layer):
         values = (f"{f.name} {getattr(layer, f.name)}" for f in fields(layer))
         return " ".join([_words(layer), *values])
@@ -128,7 +128,7 @@ def _activation(layer: Any) -> str | None:
 
 
 def _joined(between: str, layers: Iterable[Any]) -> str:
-    """Layers or words one after the other; what is not there and what does nothing is left out."""
+    """Layers or words one after the other; None and the identity are left out."""
     words = (x if isinstance(x, str) else describe(x) for x in layers if x is not None)
     return between.join(word for word in words if word != "identity")
 

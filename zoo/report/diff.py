@@ -162,11 +162,11 @@ def _stages(c: Count) -> dict[str, Stage]:
 
 
 def _by_stride(c: Count) -> dict[int | None, tuple[int, int]]:
-    """(parameters, MACs) by the stride of a stage's output; None where it is no image."""
-    found: dict[int | None, tuple[int, int]] = {}
+    """(parameters, MACs) by the stride of a stage's output; None where it is not an image."""
+    costs: dict[int | None, tuple[int, int]] = {}
     for stage in c.stages:
         image = len(stage.output) == 3
         stride = 2 ** round(math.log2(c.input_size / stage.output[0])) if image else None
-        params, macs = found.get(stride, (0, 0))
-        found[stride] = params + stage.params, macs + stage.macs
-    return found
+        params, macs = costs.get(stride, (0, 0))
+        costs[stride] = params + stage.params, macs + stage.macs
+    return costs

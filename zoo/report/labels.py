@@ -1,4 +1,4 @@
-"""Where labels stand in a picture, so that none lies on another. Lengths are in pixels."""
+"""Where labels are placed in a plot, so that none overlaps another. Lengths are in pixels."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Where a label stands, and the line from its mark where it stands apart from it."""
+    """Where a label is placed, and the line that leads to it from a mark further away."""
 
     box: Box
     leader: tuple[Point, Point] | None
@@ -55,14 +55,15 @@ def place(
     *,
     all_of_them: bool = False,
 ) -> list[Placed | None]:
-    """Stand labels beside their marks, the first ones first, so that none lies on another.
+    """Place labels beside their marks, in order of priority, so that none overlaps another.
 
     Args:
-      anchors: for each label the marks that it may stand beside, the best first.
+      anchors: for each label the marks that it may be placed beside, the best first.
       sizes: width and height of each.
-      bounds: where labels may stand.
-      blocked: what labels must not cover, and leaders not seem to start from.
-      all_of_them: where there is no room so, a leader may pass what is blocked, then the label.
+      bounds: where labels may be placed.
+      blocked: what labels must not cover, and leaders must not seem to start from.
+      all_of_them: where there is no room, let a leader, then the label itself, lie on what is
+        blocked.
 
     Returns:
       For each label its place; None where there is no room.
@@ -70,16 +71,16 @@ def place(
     circles = np.array(blocked, dtype=float).reshape(-1, 3)
     none = circles[:0]
     taken: list[Placed] = []
-    found: list[Placed | None] = []
+    places: list[Placed | None] = []
     for marks, size in zip(anchors, sizes, strict=True):
         spot = _spot(marks, size, bounds, circles, circles, taken)
         if spot is None and all_of_them:
             spot = _spot(marks, size, bounds, circles, none, taken)
             spot = spot or _spot(marks, size, bounds, none, none, taken)
-        found.append(spot)
+        places.append(spot)
         if spot is not None:
             taken.append(spot)
-    return found
+    return places
 
 
 def _spot(
@@ -131,7 +132,7 @@ def _tangled(box: Box, leader: tuple[Point, Point] | None, taken: Sequence[Place
 
 
 def _passes(line: tuple[Point, Point], circles: np.ndarray) -> bool:
-    """Whether a leader comes so near to another mark's middle that it seems to be that one's."""
+    """Whether a leader comes so close to another mark's centre that it seems to belong to it."""
     (x0, y0), (x1, y1) = line
     steps = np.linspace(0, 1, 24)[:, None]
     x, y = x0 + steps * (x1 - x0), y0 + steps * (y1 - y0)
@@ -168,7 +169,7 @@ def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[
         moved = [min(max(y, low), high) for y in moved]
     for k in range(1, len(moved)):  # what is left of it, upwards
         moved[k] = max(moved[k], moved[k - 1] + gap)
-    found = [0.0] * len(places)
+    result = [0.0] * len(places)
     for i, y in zip(order, moved, strict=True):
-        found[i] = y
-    return found
+        result[i] = y
+    return result

@@ -16,7 +16,7 @@ from ..errors import ZooError
 from ..registry import find, list_models
 from .count import Count, count
 
-FEW = 8  # networks that are counted sooner than a process has started
+FEW = 8  # networks that are counted in less time than it takes to start a process
 
 
 def count_many(
@@ -44,13 +44,13 @@ def count_many(
     """
     variants = [find(name) for name in names]
     settings: dict[str, Any] = dict(input_size=input_size, in_chans=in_chans, without=without)
-    tell = on_done or (lambda: None)
+    report = on_done or (lambda: None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(names) <= FEW or cores == 1:
         counts = []
         for name in names:
             counts.append(count(name, **settings))
-            tell()
+            report()
         return counts
     # larger networks read larger pictures: they go first, so that all cores end together
     todo = deque(sorted(range(len(names)), key=lambda i: -variants[i].input_size))
@@ -75,7 +75,7 @@ def count_many(
                     raise answer
                 if answer is not None:
                     done[i] = answer
-                    tell()
+                    report()
 
     workers = min(cores or 1, len(names))
     with ThreadPoolExecutor(workers) as pool:
@@ -88,12 +88,12 @@ def count_many(
     for i, name in enumerate(names):
         if i not in done:  # a network that was registered in this process alone
             done[i] = count(name, **settings)
-            tell()
+            report()
     return [done[i] for i in range(len(names))]
 
 
 def _process() -> "subprocess.Popen[bytes]":
-    """One that runs `main`. Unlike `multiprocessing`'s it does not import a user's script anew."""
+    """A process that runs `main`. `multiprocessing`'s would import the user's script again."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
         [sys.executable, "-c", f"from {__name__} import main; main()"],
@@ -107,10 +107,10 @@ def _process() -> "subprocess.Popen[bytes]":
 def main() -> None:
     """Answer each (name, settings of `count`) on stdin, until stdin ends.
 
-    An answer on stdout is a `Count`, or a `ZooError`; None to a name that this process has not.
+    Each answer on stdout is a `Count`, or a `ZooError`, or None for a name not known here.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that stdin
-    logging.getLogger("zoo").setLevel(logging.ERROR)  # the parent has told of plugins that fail
+    logging.getLogger("zoo").setLevel(logging.ERROR)  # the parent has reported plugins that fail
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a plugin may print
     while True:

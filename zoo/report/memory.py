@@ -18,7 +18,7 @@ VIEWS = ("broadcast_in_dim", "pad", "reshape", "slice", "split", "squeeze")
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Memory that is taken at one step of a program and free after another."""
+    """Memory that is allocated at one step of a program and freed after another."""
 
     bytes: int
     last: int = 0  # the step that reads it last
@@ -33,7 +33,7 @@ class Result:
     written: Buffer | None = None
 
     def reads(self) -> set[Buffer]:
-        """The buffers that whoever uses the value has to read."""
+        """The buffers that are read wherever the value is used."""
         return self.sources if self.written is None else {self.written}
 
 
@@ -107,14 +107,16 @@ def peak(operations: Sequence[Operation], image: Value, output: Value) -> int:
 def kept(
     graphdef: nnx.GraphDef[Network], state: nnx.State[Any, Any], image: jax.ShapeDtypeStruct
 ) -> int:
-    """Bytes that training keeps from the forward for the backward pass.
+    """Bytes that training keeps from the forward pass for the backward pass.
 
     What `jax.vjp` of a network in training mode gives its backward function, each array once, the
     image among them. Left out are parameters, in any precision; constants, as XLA leaves them out
     (the zeros of a ReLU's derivative, in JAX as large as its input); and auxiliary classifiers.
 
     Args:
-      graphdef, state: of the network, in any mode.
+      graphdef: of the network, in any mode.
+      state: of the network.
+      image: the shape and dtype of one picture, [1, H, W, C].
     """
 
     def residuals(
@@ -143,8 +145,10 @@ def held(
     """Bytes of what `residuals(params, rest, image)` gives, as `kept` counts them.
 
     Args:
+      residuals: a function of the next three.
       params: of the network, in any tree.
       rest: statistics, random keys and the like.
+      image: the input.
       axis: the name of the devices, and how many share a batch.
     """
     program = jax.make_jaxpr(residuals, axis_env=[axis])(params, rest, image).jaxpr
@@ -153,5 +157,5 @@ def held(
     for eqn in program.eqns:
         if any(v in computed for v in eqn.invars if isinstance(v, core.Var)):
             computed.update(eqn.outvars)
-    found = computed.intersection(v for v in program.outvars if isinstance(v, core.Var))
-    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in found - set(given[:-1]))
+    kept = computed.intersection(v for v in program.outvars if isinstance(v, core.Var))
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in kept - set(given[:-1]))

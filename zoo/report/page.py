@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(entries: "Sequence[Entry]", notes: Sequence[str] = ()) -> str:
-    """The page: a picture to turn about, a table to sort and filter, and bars by kind of layer.
+    """The page: a plot to rotate, a table to sort and filter, and bars by kind of layer.
 
     Args:
       entries: the networks, in the order that the table has at first.

@@ -30,7 +30,7 @@ from .walk import value_of, walk
 
 FILE = Path(__file__).with_name("peers.csv")
 
-# What each peer means by "params", and where it stands.
+# What each peer means by "params", and where it says so (`SOURCES`).
 MEANS = {
     "torchvision": "torchvision: num_params, the elements of parameters(), so without batch-norm "
     "statistics; of Inception v3 with the auxiliary head, of GoogLeNet without. Its GFLOPS are "
@@ -57,7 +57,7 @@ SOURCES = {
     "transformers": "https://huggingface.co/docs/transformers/main_classes/model",
 }
 
-# What a peer's model has that our variant's own has not.
+# What a peer's model has that ours has not.
 NUMERICS = {
     "conv bias": replace(TORCH, conv_bias=True),
     "no scale": replace(TF, bn_scale=False),
@@ -76,7 +76,7 @@ class Peer:
     classes: int
     built: str  # a key of `NUMERICS`; empty: as our variant is
     note: str
-    elsewhere: bool  # its strides stand elsewhere: the same parameters, other products
+    elsewhere: bool  # its strides are in other layers: the same parameters, other MACs
     # of models that were built and counted; None and 0 of KerasHub's
     input_size: int | None
     gmacs: float | None  # at `input_size`
@@ -146,7 +146,7 @@ def peers() -> tuple[Peer, ...]:
 
 def peers_of(network: str, peer: str) -> list[Peer]:
     """The peer's models of a network."""
-    return [found for found in peers() if (found.network, found.peer) == (network, peer)]
+    return [each for each in peers() if (each.network, each.peer) == (network, peer)]
 
 
 @cache
@@ -182,7 +182,7 @@ Lines = list[tuple[str, int]]
 
 
 def reconcile(peer: Peer) -> Lines:
-    """What makes the peer's number of zoo's: labels and parameters, zoo's count first.
+    """How zoo's number becomes the peer's: labels and parameters, zoo's count first.
 
     They add up to `peer.params`: a last line `UNEXPLAINED` holds what no other does, if anything.
     """
@@ -331,14 +331,14 @@ def _of_peer(network: str, peer: str) -> tuple[list[Cells], list[Table]]:
     """Rows of the summary and tables: one each for each of the peer's models of the network."""
     rows: list[Cells] = []
     tables: list[Table] = []
-    for found in peers_of(network, peer):
-        lines = reconcile(found)
+    for model in peers_of(network, peer):
+        lines = reconcile(model)
         because = (
             f"no {label}" if number < 0 and label != UNEXPLAINED else label
             for label, number in lines[1:]
         )
-        rows.append((found.name, found.params, found.gmacs, ", ".join(because) or "nothing"))
-        tables.append(_addition(found, lines))
+        rows.append((model.name, model.params, model.gmacs, ", ".join(because) or "nothing"))
+        tables.append(_addition(model, lines))
     return rows, tables
 
 
@@ -373,25 +373,25 @@ def _of_papers(network: str) -> tuple[list[Cells], list[Table]]:
     summary: list[Cells] = []
     rows: list[Cells] = []
     remarks = [MEANS["paper"]]
-    for found in printed():
-        if found.network != network:
+    for figure in printed():
+        if figure.network != network:
             continue
-        spec = replace(_own(network), num_classes=found.classes)
+        spec = replace(_own(network), num_classes=figure.classes)
         products = macs(spec, find(network).input_size)
-        place = f"{found.where}: {found.model}"
+        place = f"{figure.where}: {figure.model}"
         for what, text, ours in (
-            ("params", found.params, _trainable(spec)),
-            ("MACs", found.macs, products),
+            ("params", figure.params, _trainable(spec)),
+            ("MACs", figure.macs, products),
         ):
             if text:
                 rows.append((what, text, ours, verdict(ours, text), place))
-        agrees = f"zoo's {verdict(_trainable(spec), found.params)}" if found.params else None
-        gmacs = str(_parse(found.macs)[1] / 10**9) if found.macs else None
-        summary.append((f"paper {found.model}", found.params or None, gmacs, agrees))
-        if found.classes != 1000:
-            remarks.append(f"The paper's has {found.classes} classes, and so zoo's here.")
-        if found.note:
-            remarks.append(f"{found.model}, {found.where}: {found.note}.")
+        agrees = f"zoo's {verdict(_trainable(spec), figure.params)}" if figure.params else None
+        gmacs = str(_parse(figure.macs)[1] / 10**9) if figure.macs else None
+        summary.append((f"paper {figure.model}", figure.params or None, gmacs, agrees))
+        if figure.classes != 1000:
+            remarks.append(f"The paper's has {figure.classes} classes, and so zoo's here.")
+        if figure.note:
+            remarks.append(f"{figure.model}, {figure.where}: {figure.note}.")
     table = Table(
         title=f"{network} against the paper",
         columns=(

@@ -1,9 +1,9 @@
-"""A network's program read one operation after the other, as XLA would run it.
+"""A network's program, read operation by operation as XLA would run it.
 
-Calls are entered, and of what `zoo.ops` lowers in several ways the native one is taken. Every value
-carries what it sees of the image: along each axis that is still one of the image, how many pixels
-enter one position (its receptive field), and how many lie between two neighbours (the jump). An
-axis that was averaged, flattened or multiplied away is gone, so a squeeze-and-excite gate, which
+Nested calls are followed, and where `zoo.ops` has several lowerings the native one is read. Every
+value carries what it sees of the image: along each axis that is still one of the image, how many
+pixels enter one position (its receptive field), and how many lie between two neighbours (the jump).
+An axis that was averaged, flattened or multiplied away is gone, so a squeeze-and-excite gate, which
 has none left, adds nothing where it meets a feature map: gates are left out of receptive fields.
 """
 
@@ -23,7 +23,7 @@ class Sight(NamedTuple):
     jump: Fraction
 
     def through(self, window: int, stride: int = 1, dilation: int = 1, spread: int = 1) -> "Sight":
-        """After a window, over this axis spread out `spread` times (transposed convolutions)."""
+        """The sight after a window; `spread` is the input dilation of transposed convolutions."""
         taps = -(-((window - 1) * dilation + 1) // spread)  # of the window that meet no zero
         return Sight(self.field + (taps - 1) * self.jump, self.jump * stride / spread)
 
@@ -33,7 +33,7 @@ PIXEL = Sight(Fraction(1), Fraction(1))
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """A value of a program: equal to itself alone."""
+    """A value of a program, compared by identity."""
 
     shape: tuple[int, ...]
     itemsize: int
@@ -64,15 +64,15 @@ class Operation(NamedTuple):
 
     @property
     def row(self) -> str:
-        """The dotted path of the layer that it is part of."""
+        """The dotted path of the layer that it belongs to."""
         return self.scope.replace("/", ".")
 
     @property
     def products(self) -> int:
         """Multiply-accumulates of a convolution or a matrix product; 0 of anything else.
 
-        One for each product that enters an output, padding counted. A transposed convolution counts
-        what the convolution counts whose transpose it is, so the zeros between its inputs do not.
+        One for each product that enters an output, padding included. A transposed convolution
+        counts like the convolution that it transposes: the zeros between its inputs do not count.
         """
         if self.name == "conv_general_dilated":
             x, kernel = (value.shape for value in self.inputs)
@@ -98,7 +98,8 @@ def walk(program: core.ClosedJaxpr, inputs: Sequence[Value]) -> tuple[list[Opera
     """The operations of a program in order, and its results.
 
     Args:
-      inputs: one for each of the program's.
+      program: the traced network.
+      inputs: a value for each input of the program.
     """
     operations: list[Operation] = []
     return operations, _walk(program.jaxpr, inputs, "", operations)
@@ -129,14 +130,14 @@ def _walk(
             outputs = _walk(called, arguments, here, operations)
         else:
             outputs = [value_of(variable.aval) for variable in eqn.outvars]
-            _look(eqn.primitive.name, eqn.params, operands, outputs)
+            _propagate(eqn.primitive.name, eqn.params, operands, outputs)
             operations.append(Operation(eqn.primitive.name, here, eqn.params, operands, outputs))
         values.update(zip(eqn.outvars, outputs, strict=True))
     return read(jaxpr.outvars)
 
 
 def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
-    """What an equation runs once, in place of itself."""
+    """The program that an equation calls once; None if it is an operation itself."""
     name, settings = eqn.primitive.name, eqn.params
     if name in ("scan", "while"):
         raise NotImplementedError(f"{name}: the products of a loop are not counted")
@@ -153,10 +154,10 @@ def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
 # --- what outputs see ----------------------------------------------------------------------------
 
 
-def _look(
+def _propagate(
     name: str, settings: Mapping[str, Any], inputs: Sequence[Value], outputs: Sequence[Value]
 ) -> None:
-    """Enter what an operation's outputs know."""
+    """Set what each output of an operation sees of the image."""
     seen = [value for value in inputs if value.sight is not None]
     if not seen:
         return
@@ -180,7 +181,7 @@ PRODUCTS = ("conv_general_dilated", "dot_general")
 def _widened(
     name: str, settings: Mapping[str, Any], inputs: Sequence[Value], axis: int, view: Sight
 ) -> Sight:
-    """What is seen along an axis of an input, after windows and strides."""
+    """What an output sees along an axis of its input, given windows and strides."""
     if name == "conv_general_dilated":
         numbers = settings["dimension_numbers"]
         place = numbers.lhs_spec[2:].index(axis)
@@ -210,7 +211,7 @@ def _moved(
     axis: int,
     shape: tuple[int, ...],
 ) -> int | None:
-    """Where an axis of an input is in the output of that shape; None: nowhere."""
+    """The axis of the output that an axis of an input becomes; None: it is gone."""
     before = inputs[operand].shape
     if name == "conv_general_dilated":
         numbers = settings["dimension_numbers"]

@@ -1,4 +1,4 @@
-"""The layouts by name: one file for the names of a source or of several alike."""
+"""The layouts by name: how each source of weights calls and orders its tensors."""
 
 from dataclasses import replace
 
@@ -10,7 +10,8 @@ from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
 from .keras import KERAS_APPLICATIONS
 from .slim import SLIM
-from .torch import TIMM, TORCHVISION
+from .timm import TIMM
+from .torchvision import TORCHVISION
 from .transformers import TRANSFORMERS
 
 # what `zoo.save` writes
@@ -40,16 +41,17 @@ LAYOUTS = {
 
 
 def layouts() -> dict[str, Layout]:
-    """All layouts by name: `LAYOUTS`, once others have added theirs."""
+    """All layouts by name: `LAYOUTS`, after plugins have added theirs."""
     plugins.load()
     return LAYOUTS
 
 
 def register_layout(name: str, layout: Layout) -> None:
-    """Add a source's names from outside, for this process: `zoo.load(..., layout=name)` reads them.
+    """Add the names of another source, for this process: `zoo.load(..., layout=name)` uses them.
 
     Args:
-      layout: whatever name it bears itself, so that one made from ours will do:
+      name: the name to give it, one that is not taken.
+      layout: its own `name` is ignored, so that one made from ours will do:
         `dataclasses.replace(LAYOUTS["torchvision"], rules={"mynet": rules})`.
 
     Raises:

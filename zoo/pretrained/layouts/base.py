@@ -1,8 +1,8 @@
-"""What a source calls our tensors, and how it lays them out.
+"""How a source names our tensors, and in which order of axes it stores them.
 
 A `Layout` translates one of our paths ("body.stem.conv.kernel") into the source's name
 ("conv1.weight") and turns the source's array into ours. Network-specific parts are regular
-expressions on our paths, one table a family.
+expressions on our paths, one table for each family.
 """
 
 import re
@@ -18,7 +18,7 @@ from ...layers import Network
 from ...preprocess import IMAGENET, Preprocess
 from ...registry import find
 from ...variant import Variant
-from ..files import Arrays
+from ..readers.base import Arrays
 
 # (pattern of our module path, or of a whole path; the source's module name, or whole name). A name
 # is a template of `re.Match.expand`, or a function of the match where that cannot say it.
@@ -53,14 +53,14 @@ class Layout:
         """The source's name for one of our paths.
 
         Raises:
-          KeyError: no rule speaks of it, or the function of the one that does finds nothing.
+          KeyError: no rule matches it, or the function of the rule has no name for it.
         """
         module, kind, leaf = path.rsplit(".", 2)
         for pattern, name in rules:
             for whole, subject in ((True, path), (False, f"{module}.{kind}")):
                 if match := re.fullmatch(pattern, subject):
-                    found = match.expand(name) if isinstance(name, str) else name(match)
-                    return found if whole else found + self.join + self._leaf(module, kind, leaf)
+                    theirs = match.expand(name) if isinstance(name, str) else name(match)
+                    return theirs if whole else theirs + self.join + self._leaf(module, kind, leaf)
         raise KeyError(path)
 
     def _leaf(self, module: str, kind: str, leaf: str) -> str:
@@ -68,7 +68,11 @@ class Layout:
         return self.leaves.get(special) or self.leaves.get(f"{kind}.{leaf}", leaf)
 
     def rules_for(self, model: Network) -> Rules:
-        """The rules for a network's names; a `ZooError` if the layout has none."""
+        """The rules for a network's names.
+
+        Raises:
+          ZooError: the layout has no names for it.
+        """
         rules = _of(self.rules, find(model.spec.name))
         if rules is None:
             raise ZooError(
@@ -78,18 +82,18 @@ class Layout:
         return rules(model)
 
     def numerics_for(self, variant: Variant) -> Numerics:
-        """How the source computes a network."""
+        """The numerics of the source's own network."""
         return _of(self.numerics, variant) or variant.numerics
 
     def preprocess_for(self, variant: Variant, arrays: Arrays | None = None) -> Preprocess:
-        """How pictures become input, at the variant's size; `arrays` are the file's, if at hand."""
-        found = _of(self.preprocess, variant) or IMAGENET
-        if not isinstance(found, Preprocess):
-            found = found(arrays or {})
-        return found.at_size(variant.input_size)
+        """The preprocessing at the variant's size; `arrays` are the file's, if there is one."""
+        preprocess = _of(self.preprocess, variant) or IMAGENET
+        if not isinstance(preprocess, Preprocess):
+            preprocess = preprocess(arrays or {})
+        return preprocess.at_size(variant.input_size)
 
 
 def _of(by_name: Mapping[str, Value], variant: Variant) -> Value | None:
-    """What holds for a variant: by its own name, by its family's, or for all."""
+    """The value for a variant: under its own name, its family's, or "*"."""
     names = (variant.name, variant.family, "*")
     return next((by_name[name] for name in names if name in by_name), None)

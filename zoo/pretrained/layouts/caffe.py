@@ -9,7 +9,7 @@ import numpy as np
 from ...layers import Network
 from ...preprocess import Preprocess
 from .base import Layout, Rules
-from .torch import TORCHVISION
+from .torchvision import TORCHVISION
 
 
 def _googlenet(_model: Network) -> Rules:
@@ -54,7 +54,7 @@ def _nin_imagenet(_model: Network) -> Rules:
 
 
 def _to_caffe(path: str, array: np.ndarray, model: Network) -> np.ndarray:
-    """As to torch, but for NiN's classifier, which is a convolution."""
+    """As for PyTorch, except for NiN's classifier, which is a convolution."""
     array = TORCHVISION.restore(path, array, model)
     if path == "classifier.linear.kernel" and model.spec.name == "nin_imagenet":
         return array[:, :, None, None]

@@ -3,7 +3,7 @@
 from ...layers import Network
 from ...preprocess import Preprocess
 from .base import Layout, Rules
-from .torch import TORCHVISION
+from .torchvision import TORCHVISION
 
 
 def _akamaster(_model: Network) -> Rules:

@@ -16,12 +16,12 @@ from ...context import KERAS, TORCH, Numerics
 from ...layers import ConvNormAct, Network
 from ...preprocess import KERAS_CAFFE, KERAS_TF, KERAS_TORCH, Preprocess
 from ...registry import find
-from ..files import Arrays
+from ..readers.base import Arrays
 from .base import Layout, Rules
 
 Match = re.Match[str]
 
-# --- names: one function a family ----------------------------------------------------------------
+# --- names: one function for each family ----------------------------------------------------------
 
 _PREDICTIONS = (r"classifier\.linear", "predictions")
 _SUFFIX = dict(conv="_conv", norm="_bn")
@@ -37,7 +37,7 @@ def _vgg(_model: Network) -> Rules:
 
 
 def _resnet(_model: Network) -> Rules:
-    """Both versions."""
+    """ResNet, both versions."""
     rows = dict(shortcut="0", projection="0", preact="preact", conv1="1", conv2="2", conv3="3")
 
     def unit(m: Match) -> str:
@@ -78,7 +78,7 @@ def _units(layer: Any, path: str) -> Iterator[str]:
 
 
 def _unnamed(paths: list[str]) -> Callable[[Match], str]:
-    """The names that Keras gives the layers at these paths itself, in the order of creation."""
+    """The names that Keras itself gives to the layers at these paths, in the order of creation."""
     numbers = {path: f"_{i}" if i else "" for i, path in enumerate(paths)}
     kinds = dict(conv="conv2d", norm="batch_normalization")
     return lambda m: kinds[m[2]] + numbers[m[1]]
@@ -106,7 +106,7 @@ def _inception_resnet_v2(model: Network) -> Rules:
 
 
 def _xception(_model: Network) -> Rules:
-    """A `SeparableConv2D` holds both its kernels."""
+    """Xception, where one `SeparableConv2D` has both kernels of ours."""
     blocks = {"entry1": 2, "entry2": 3, "entry3": 4, "exit": 13}
     shortcuts = [f"body.{block}.shortcut" for block in blocks]
     blocks |= {f"middle.block{i}": i + 5 for i in range(8)}
@@ -203,7 +203,7 @@ def _efficientnet_v2(model: Network) -> Rules:
 
 
 def _convnext(model: Network) -> Rules:
-    """Its depthwise convolution is a `Conv2D` of as many groups as channels."""
+    """ConvNeXt, whose depthwise convolution is a `Conv2D` of as many groups as channels."""
     name = model.spec.name
     parts = {
         "depthwise.conv": "depthwise_conv",
@@ -346,13 +346,13 @@ def _normalization(arrays: Arrays) -> Preprocess:
     for those files only.
     """
     matches = {name: re.fullmatch(_NORMALIZATION, name) for name in arrays}
-    found = {m[1]: arrays[name].ravel() for name, m in matches.items() if m}
-    if not {"mean", "variance"} <= found.keys():
+    stored = {m[1]: arrays[name].ravel() for name, m in matches.items() if m}
+    if not {"mean", "variance"} <= stored.keys():
         return KERAS_TORCH
-    variance = np.maximum(found["variance"], 0)
+    variance = np.maximum(stored["variance"], 0)
     if variance.shape == (3,) and np.allclose(variance, KERAS_TORCH.std, rtol=1e-3):
         return KERAS_TORCH
-    about = dict(mean=found["mean"].tolist(), std=np.sqrt(variance).tolist())
+    about = dict(mean=stored["mean"].tolist(), std=np.sqrt(variance).tolist())
     return Preprocess.from_dict(KERAS_TORCH.to_dict() | about)
 
 

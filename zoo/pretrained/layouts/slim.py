@@ -282,7 +282,7 @@ FC6 = ("head.fc1.linear.kernel", "head.fc6.linear.kernel")  # of VGG and AlexNet
 
 
 def _layer(model: Network, path: str) -> Any:
-    """What a path leads to."""
+    """The layer at a path."""
     return reduce(getattr, path.split("."), model)
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from ...context import TORCH
 from ...layers import Network
 from ...preprocess import IMAGENET
-from ..files import Arrays
+from ..readers.base import Arrays
 from .base import Layout, Rules
-from .torch import TORCHVISION
+from .torchvision import TORCHVISION
 
 
 def _resnet(_model: Network) -> Rules:

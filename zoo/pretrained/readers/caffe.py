@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ZooError
-from ..text import reason
+from ...errors import ZooError
+from ...text import reason
+from .base import Arrays
 from .budget import Budget
-from .files import Arrays
 from .protobuf import fields, message, number, shape_of, text, varints
 
 

@@ -60,7 +60,7 @@ class Bytes:
 
 
 class Hdf5:
-    """Objects are known by their addresses; `root` is the first group's.
+    """A file. Its objects are given by their addresses; `root` is that of the first group.
 
     Args:
       data: of the file.
@@ -131,7 +131,7 @@ class Hdf5:
         if self.bytes.number(place, 1) != 1:
             raise ValueError(f"no object of the kind that Keras writes at byte {place}")
         blocks = [(place + 16, self.bytes.number(place + 8, 4))]
-        found: dict[int, list[Bytes]] = {}
+        messages: dict[int, list[Bytes]] = {}
         for at, size in blocks:
             self.spend(size)
             block = Bytes(self.bytes.cut(at, size))
@@ -145,9 +145,9 @@ class Hdf5:
                 elif flags & 2 and kind in (SPACE, TYPE, FILTERS, ATTRIBUTE):
                     raise ValueError("an object shares its header, which Keras does not write")
                 else:
-                    found.setdefault(kind, []).append(data)
+                    messages.setdefault(kind, []).append(data)
                 at += 8 + length
-        return found
+        return messages
 
     # Groups.
 
@@ -226,8 +226,8 @@ class Hdf5:
         return texts[0] if texts else None
 
     def _attributes(self, place: int) -> dict[str, tuple[Type, int, Bytes]]:
-        """Name -> type, number of elements, their bytes."""
-        found = {}
+        """The attributes of an object by name: type, number of elements, their bytes."""
+        attributes = {}
         messages = self.messages(place)
         for data in messages.get(ATTRIBUTES, ()):
             if data.number(2 + 2 * (data.number(1, 1) & 1), 8) != NOWHERE:
@@ -245,8 +245,12 @@ class Hdf5:
             name, kind_of, space = pieces
             shape = _shape(space)
             rest = Bytes(data.cut(at, len(data.data) - at))
-            found[bytes(name.data).rstrip(b"\0").decode()] = _type(kind_of), math.prod(shape), rest
-        return found
+            attributes[bytes(name.data).rstrip(b"\0").decode()] = (
+                _type(kind_of),
+                math.prod(shape),
+                rest,
+            )
+        return attributes
 
     def _text(self, attribute: tuple[Type, int, Bytes]) -> list[str]:
         kind, count, data = attribute
@@ -276,14 +280,14 @@ class Hdf5:
         size = self.bytes.number(place + 8, 8)
         self.spend(size)
         heap = Bytes(self.bytes.cut(place, size))
-        found = {}
+        objects = {}
         at = 16
         while at + 16 <= size and (index := heap.number(at, 2)):
             self.spend(steps=2)
             length = heap.number(at + 8, 8)
-            found[index] = Bytes(heap.cut(at + 16, length))
+            objects[index] = Bytes(heap.cut(at + 16, length))
             at += 16 + -(-length // 8) * 8
-        return found
+        return objects
 
     # Datasets.
 
@@ -398,7 +402,7 @@ def _type(data: Bytes) -> Type:
 
 
 def _filters(data: Bytes) -> list[int]:
-    """What was done to chunks, in order; only gzip and shuffle are known."""
+    """The filters that chunks went through, in order; only gzip and shuffle are known."""
     version, count = data.number(0, 1), data.number(1, 1)
     at = 8 if version == 1 else 2
     filters = []
@@ -417,7 +421,7 @@ def _filters(data: Bytes) -> list[int]:
 def _unpacked(
     raw: memoryview, filters: list[int], skipped: int, size: int, item: int
 ) -> memoryview | bytes:
-    """A chunk of so many bytes; bit i of `skipped` says that filter i was not applied."""
+    """A chunk with its filters undone; bit i of `skipped` says that filter i was not applied."""
     out: memoryview | bytes = raw
     for i, kind in reversed(list(enumerate(filters))):
         if skipped >> i & 1:

@@ -1,18 +1,14 @@
 """PyTorch's checkpoints, zip and legacy, read without PyTorch; nothing in them is executed.
 
-Both formats hold a pickle that says how to build the tensors, and their bytes apart from it. Here
-a machine of our own runs the pickle. It knows the few instructions that PyTorch writes, imports
-nothing, and calls nothing but the functions of `CALLS`, which describe tensors; numbers are read
-once it is through. (Python's own `Unpickler` can be told what to import, but not to leave alone
-the state of what it was given, nor how much memory a pickle's memo may take.)
+Both formats hold a pickle that says how to build the tensors, and their bytes apart from it. The
+machine of `pickles` runs it and calls nothing but the functions of `CALLS`, which describe tensors;
+the numbers are read after that.
 
 https://docs.pytorch.org/docs/stable/notes/serialization.html
-https://github.com/python/cpython/blob/main/Lib/pickletools.py
 https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
 """
 
 import math
-import pickle
 import re
 import struct
 import zipfile
@@ -23,11 +19,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import ZooError
+from ...errors import ZooError
+from .base import Arrays, open_zip, whole
 from .budget import RANK, Budget
-from .files import Arrays, open_zip, whole
+from .pickles import Ignored, Machine, Name, Object, Refused
 
-ARGUMENTS = 16  # of a call, or parts of a reference to a storage, at most
 PICKLES = 4 << 20  # bytes that the pickles of a file may take; ResNet-152's takes 0.1 MB
 CHUNK = 1 << 17  # elements read at once: a piece stays in the cache
 PROTOCOL = 1001  # of the legacy format
@@ -62,19 +58,19 @@ _STORAGES = {
     "Bool": "bool",
     "Untyped": "uint8",
 }
-# The names by which a pickle says a dtype
+# The names by which pickles give a dtype
 STORAGES = {
     f"{module}.{name}Storage": dtype
     for module in ("torch", "torch.cuda", "torch.storage")
     for name, dtype in _STORAGES.items()
 } | {f"torch.{name}": name for name in DTYPES}
 
-# In which entry of a checkpoint the weights are, in this order
+# The entries of a checkpoint that may hold its weights; the first that does counts
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The tensors of the dict that has them, by its names.
+    """The tensors of a checkpoint, by their names in the dict that has them.
 
     Of a checkpoint only its weights are taken: those of an entry in `ENTRIES`, or of the one entry
     that has tensors. Tensors that share memory in the file do so here. bfloat16 becomes float32.
@@ -87,10 +83,16 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     with whole(path, "PyTorch"):
         with path.open("rb") as file:
             head = file.read(512)
-        if head.startswith(b"PK"):
-            return _zip(path), {}
-        if MAGIC in head[:16]:
-            return _legacy(path), {}
+        try:
+            if head.startswith(b"PK"):
+                return _zip(path), {}
+            if MAGIC in head[:16]:
+                return _legacy(path), {}
+        except Refused as error:
+            raise ZooError(
+                f"weights: {path} asks for {error.name!r}, which is refused: expected tensors "
+                "and plain values, as of torch.save(model.state_dict(), 'new.pth')"
+            ) from error
         if head[257:262] == b"ustar":
             raise ZooError(f"weights: {path} is a tar archive, expected a file of torch.save")
         raise ValueError(f"it starts with {head[:8]!r}")
@@ -100,15 +102,8 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Name:
-    """A class or function that the pickle names."""
-
-    name: str
-
-
-@dataclass(frozen=True)
 class _Storage:
-    """Elements in the file, flat."""
+    """A flat run of elements in the file."""
 
     key: str
     dtype: str
@@ -126,14 +121,14 @@ class _Tensor:
 
 
 @dataclass(eq=False)
-class _Parameter:
-    """What PyTorch wrote before 0.4: made empty, filled from its state."""
+class _Parameter(Object):
+    """A parameter or variable as PyTorch wrote it before 0.4: made empty, filled from its state."""
 
     tensor: _Tensor | None = None
 
-
-class _Ignored:
-    """A value that is no weight."""
+    def set_state(self, state: Any) -> None:
+        """Of a variable: its data and 4 flags. Of a tensor: storage, offset, shape, strides."""
+        self.tensor = state[0] if len(state) == 5 else _tensor(*state)
 
 
 def _is_natural(value: object) -> bool:
@@ -141,7 +136,7 @@ def _is_natural(value: object) -> bool:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> _Tensor:
-    """`_rebuild_tensor` and `_rebuild_tensor_v2`: the rest is whether it needs a gradient."""
+    """`_rebuild_tensor`, `_rebuild_tensor_v2`: what follows is whether it needs a gradient."""
     if not (
         isinstance(storage, _Storage)
         and isinstance(shape, tuple)
@@ -161,12 +156,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> 
 
 
 def _tensor_of_bytes(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    """`_rebuild_tensor_v3`: the storage is of bytes, the dtype stands apart."""
+    """`_rebuild_tensor_v3`, whose storage is of bytes and whose dtype is an argument."""
     _, _, name, *_ = rest
     if not (
         isinstance(storage, _Storage)
         and storage.dtype == "uint8"
-        and isinstance(name, _Name)
+        and isinstance(name, Name)
         and name.name in STORAGES
     ):
         raise ValueError("a tensor without storage of bytes, or without dtype")
@@ -204,8 +199,8 @@ def _parameter(data: Any = None, *_: object) -> _Parameter:
     return _Parameter(data)
 
 
-def _ignored(*_: object) -> _Ignored:
-    return _Ignored()
+def _ignore(*_: object) -> Ignored:
+    return Ignored()
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -217,204 +212,36 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch.nn.parameter.Parameter": _parameter,
     "torch.Size": _size,
     "collections.OrderedDict": _ordered,
-    # What stands beside weights: the best accuracy so far, the arguments, where tensors were.
-    "numpy.core.multiarray.scalar": _ignored,
-    "numpy._core.multiarray.scalar": _ignored,
-    "numpy.dtype": _ignored,
-    "_codecs.encode": _ignored,
-    "argparse.Namespace": _ignored,
-    "collections.Counter": _ignored,
-    "torch.device": _ignored,
+    # what checkpoints hold beside weights: accuracies, arguments of a script, devices
+    "numpy.core.multiarray.scalar": _ignore,
+    "numpy._core.multiarray.scalar": _ignore,
+    "numpy.dtype": _ignore,
+    "_codecs.encode": _ignore,
+    "argparse.Namespace": _ignore,
+    "collections.Counter": _ignore,
+    "torch.device": _ignore,
 }
-
-# --- the machine ----------------------------------------------------------------------------------
-
-_NUMBERS = {
-    pickle.BININT1: "<B",
-    pickle.BININT2: "<H",
-    pickle.BININT: "<i",
-    pickle.BINFLOAT: ">d",
-}
-# The format of the length, and the encoding; None for bytes. Python 2's strings are the SHORT ones.
-_TEXTS = {
-    pickle.BINUNICODE: ("<I", "utf-8"),
-    pickle.SHORT_BINUNICODE: ("<B", "utf-8"),
-    pickle.BINUNICODE8: ("<Q", "utf-8"),
-    pickle.SHORT_BINSTRING: ("<B", "latin-1"),
-    pickle.BINSTRING: ("<I", "latin-1"),
-    pickle.SHORT_BINBYTES: ("<B", None),
-    pickle.BINBYTES: ("<I", None),
-    pickle.BINBYTES8: ("<Q", None),
-}
-_GETS = {pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"}
-_PUTS = {pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"}
-_TUPLES = {pickle.EMPTY_TUPLE: 0, pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3}
-_CONSTANTS = {pickle.NONE: None, pickle.NEWTRUE: True, pickle.NEWFALSE: False}
-_SKIPPED = {pickle.PROTO: 1, pickle.FRAME: 8}  # bytes of the argument
-
-
-def _few(values: Any) -> None:
-    """A pickle may hand on one tuple of a million values as often as it likes."""
-    if len(values) > ARGUMENTS:
-        raise ValueError(f"{len(values)} arguments, expected {ARGUMENTS} at most")
 
 
 @dataclass
-class _Machine:
-    """Runs the pickles at the start of some bytes, one after the other."""
+class _Storages:
+    """The storages that a file's pickles refer to, by their keys.
 
-    path: Path
-    data: bytes
-    budget: Budget
-    records: dict[str, int] | None = None  # the bytes of each storage; None where not known yet
-    at: int = 0
-    storages: dict[str, _Storage] = field(default_factory=dict)
+    Args:
+      records: bytes of each storage in the file; None where that is not known yet.
+    """
 
-    def load(self) -> Any:
-        """What the next pickle holds."""
-        try:
-            return self._run()
-        except (LookupError, TypeError) as error:  # an empty stack, the wrong number of arguments
-            raise ValueError(f"a damaged pickle before byte {self.at}") from error
+    records: dict[str, int] | None = None
+    known: dict[str, _Storage] = field(default_factory=dict)
 
-    def _take(self, count: int) -> bytes:
-        taken = self.data[self.at : self.at + count]
-        if len(taken) < count:
-            full = len(self.data) == PICKLES
-            raise ValueError(f"pickles of more than {PICKLES} bytes" if full else "it ends early")
-        self.at += count
-        return taken
+    def refer(self, identity: Any) -> _Storage:
+        """The storage that a persistent id of a pickle stands for.
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
-
-    def _line(self) -> str:
-        end = self.data.index(b"\n", self.at, self.at + 1000)
-        line = self._take(end - self.at)
-        self.at += 1
-        return line.decode()
-
-    def _run(self) -> Any:
-        stack: list[Any] = []
-        marks: list[int] = []
-        memo: dict[int, Any] = {}
-
-        def since_mark() -> list[Any]:
-            mark = marks.pop()
-            items = stack[mark:]
-            del stack[mark:]
-            return items
-
-        while True:
-            self.budget.spend(steps=2)
-            code = self._take(1)
-            if code in _PUTS:
-                memo[self._number(_PUTS[code])] = stack[-1]
-            elif code in _GETS:
-                stack.append(memo[self._number(_GETS[code])])
-            elif code in _NUMBERS:
-                stack.append(self._number(_NUMBERS[code]))
-            elif code in _TEXTS:
-                form, encoding = _TEXTS[code]
-                text = self._take(self._number(form))
-                stack.append(text.decode(encoding) if encoding else text)
-            elif code in _TUPLES:
-                start = len(stack) - _TUPLES[code]
-                if start < 0:
-                    raise IndexError
-                stack[start:] = [tuple(stack[start:])]
-            elif code in _CONSTANTS:
-                stack.append(_CONSTANTS[code])
-            elif code in _SKIPPED:
-                self._take(_SKIPPED[code])
-            else:
-                match code:
-                    case pickle.MARK:
-                        marks.append(len(stack))
-                    case pickle.TUPLE:
-                        stack.append(tuple(since_mark()))
-                    case pickle.REDUCE | pickle.NEWOBJ:
-                        arguments = stack.pop()
-                        stack.append(self._call(stack.pop(), arguments))
-                    case pickle.BINPERSID:
-                        stack.append(self._storage(stack.pop()))
-                    case pickle.GLOBAL:
-                        stack.append(self._name(self._line(), self._line()))
-                    case pickle.STACK_GLOBAL:
-                        name = stack.pop()
-                        stack.append(self._name(stack.pop(), name))
-                    case pickle.EMPTY_DICT:
-                        stack.append({})
-                    case pickle.EMPTY_LIST:
-                        stack.append([])
-                    case pickle.SETITEM:
-                        value, key = stack.pop(), stack.pop()
-                        self._set(stack[-1], [key, value])
-                    case pickle.SETITEMS:
-                        items = since_mark()
-                        self._set(stack[-1], items)
-                    case pickle.APPEND:
-                        value = stack.pop()
-                        self._append(stack[-1], [value])
-                    case pickle.APPENDS:
-                        items = since_mark()
-                        self._append(stack[-1], items)
-                    case pickle.BUILD:
-                        state = stack.pop()
-                        self._build(stack[-1], state)
-                    case pickle.MEMOIZE:
-                        memo[len(memo)] = stack[-1]
-                    case pickle.LONG1:
-                        digits = self._take(self._number("<B"))
-                        if len(digits) > 16:
-                            raise ValueError(f"an integer of {len(digits)} bytes")
-                        stack.append(int.from_bytes(digits, "little", signed=True))
-                    case pickle.STOP:
-                        return stack.pop()
-                    case _:
-                        raise ValueError(f"instruction {code!r} at byte {self.at - 1} of a pickle")
-
-    def _name(self, module: Any, name: Any) -> _Name:
-        full = f"{module}.{name}" if type(module) is type(name) is str else "no name"
-        if full not in CALLS and full not in STORAGES:
-            raise ZooError(
-                f"weights: {self.path} asks for {full[:80]!r}, which is refused: expected tensors "
-                "and plain values, as of torch.save(model.state_dict(), 'new.pth')"
-            )
-        return _Name(full)
-
-    def _call(self, function: Any, arguments: Any) -> Any:
-        if not (isinstance(function, _Name) and type(arguments) is tuple):
-            raise TypeError
-        _few(arguments)
-        return CALLS[function.name](*arguments)
-
-    def _set(self, target: Any, items: list[Any]) -> None:
-        """Only what has a name can be a weight, or lead to one."""
-        if type(target) is dict:
-            pairs = zip(items[::2], items[1::2], strict=True)
-            target.update((key, value) for key, value in pairs if type(key) is str)
-        elif not isinstance(target, _Ignored):
-            raise TypeError
-
-    def _append(self, target: Any, items: list[Any]) -> None:
-        if type(target) is not list:
-            raise TypeError
-        target.extend(items)
-
-    def _build(self, target: Any, state: Any) -> None:
-        """State of a dict (`_metadata`: versions of modules) or an ignored value says no weight."""
-        if isinstance(target, _Parameter):
-            # Of a variable: its data and 4 flags. Of a tensor: storage, offset, shape, strides.
-            _few(state)
-            target.tensor = state[0] if len(state) == 5 else _tensor(*state)
-        elif not (type(target) is dict or isinstance(target, _Ignored)):
-            raise TypeError
-
-    def _storage(self, identity: Any) -> _Storage:
-        _few(identity)
+        Raises:
+          ValueError: it is none, or its size or type contradicts the file or what was said before.
+        """
         what, name, key, _, elements, *view = identity
-        if not (what == "storage" and isinstance(name, _Name) and name.name in STORAGES):
+        if not (what == "storage" and isinstance(name, Name) and name.name in STORAGES):
             raise ValueError("a reference to something that is no storage")
         if type(key) is not str or not _is_natural(elements) or any(view):
             raise ValueError("a storage without name or size, or a part of one")
@@ -424,7 +251,7 @@ class _Machine:
             has = f"has {self.records[key]}" if key in self.records else "is not there"
             raise ValueError(f"storage {key[:40]!r} needs {size} bytes, but {has}")
         storage = _Storage(key, dtype, elements)
-        if self.storages.setdefault(key, storage) != storage:
+        if self.known.setdefault(key, storage) != storage:
             raise ValueError(f"storage {key[:40]!r} is of two types or sizes")
         return storage
 
@@ -432,8 +259,8 @@ class _Machine:
 # --- from the machine to arrays -------------------------------------------------------------------
 
 
-def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
-    """The named tensors of a checkpoint."""
+def _weights(path: Path, loaded: Any) -> dict[str, _Tensor]:
+    """The tensors by name in what the pickle of a checkpoint holds."""
     known: dict[int, dict[str, _Tensor]] = {}  # a pickle may name one dict a million times
 
     def tensors(value: Any) -> dict[str, _Tensor]:
@@ -447,17 +274,17 @@ def _weights(path: Path, found: Any) -> dict[str, _Tensor]:
     def entries(value: Any) -> list[Any]:
         return [value[k] for k in ENTRIES if isinstance(value.get(k), dict)]
 
-    if not isinstance(found, dict):
+    if not isinstance(loaded, dict):
         raise ZooError(f"weights: {path} holds no tensors by name, expected a state_dict")
-    if {"state", "param_groups"} <= found.keys():
+    if {"state", "param_groups"} <= loaded.keys():
         raise ZooError(f"weights: {path} is an optimizer's state, expected model.state_dict()")
     for _ in range(4):  # a checkpoint's model may be a checkpoint
-        if not (likely := [x for x in entries(found) if tensors(x) or entries(x)]):
+        if not (likely := [x for x in entries(loaded) if tensors(x) or entries(x)]):
             break
-        found = likely[0]
-    choices = [found] if tensors(found) else [x for x in found.values() if tensors(x)]
+        loaded = likely[0]
+    choices = [loaded] if tensors(loaded) else [x for x in loaded.values() if tensors(x)]
     if len(choices) != 1:
-        have = ", ".join(repr(key[:40]) for key in list(found)[:8])
+        have = ", ".join(repr(key[:40]) for key in list(loaded)[:8])
         raise ZooError(
             f"weights: {path} has {len(choices)} entries with tensors: "
             f"got {have or 'nothing'}, expected one of {', '.join(ENTRIES)}"
@@ -475,7 +302,7 @@ def _storages(weights: dict[str, _Tensor]) -> dict[str, _Storage]:
 
 
 def _elements(file: IO[bytes], dtype: str, count: int, order: str) -> np.ndarray:
-    """The next elements of a file as they are in memory, [count]; never twice at once."""
+    """The next elements of a file, [count], in our types, without a second copy of all of them."""
     stored = np.dtype(order + DTYPES[dtype])
     out = np.empty(count, "float32" if dtype == "bfloat16" else dtype)
     for start in range(0, count, CHUNK):
@@ -492,7 +319,7 @@ def _elements(file: IO[bytes], dtype: str, count: int, order: str) -> np.ndarray
 
 
 def _view(tensor: _Tensor, flat: np.ndarray) -> np.ndarray:
-    """A tensor of its storage's elements; `_tensor` has seen to it that it stays inside."""
+    """A tensor as a view of its storage's elements; `_tensor` checked that it stays inside."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, flat.dtype)
     strides = [stride * flat.itemsize for stride in tensor.strides]
@@ -500,7 +327,7 @@ def _view(tensor: _Tensor, flat: np.ndarray) -> np.ndarray:
 
 
 def _zip(path: Path) -> Arrays:
-    """ARCHIVE/data.pkl, and the storages ARCHIVE/data/KEY; nothing is compressed."""
+    """Read a zip: ARCHIVE/data.pkl, and the storages ARCHIVE/data/KEY; nothing is compressed."""
     with open_zip(path, bound=path.stat().st_size) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         roots = [
@@ -526,7 +353,8 @@ def _zip(path: Path) -> Arrays:
         data = f"{root}data/"
         records = {n.removeprefix(data): size for n, size in sizes.items() if n.startswith(data)}
         pickles = _record(archive, f"{root}data.pkl", PICKLES)
-        machine = _Machine(path, pickles, Budget(path.stat().st_size), records)
+        budget, storages = Budget(path.stat().st_size), _Storages(records)
+        machine = Machine(pickles, budget, CALLS, STORAGES, storages.refer)
         weights = _weights(path, machine.load())
         flat: dict[str, np.ndarray] = {}
         for key, storage in _storages(weights).items():
@@ -541,13 +369,16 @@ def _record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _legacy(path: Path) -> Arrays:
-    """Pickles of a magic number, a protocol, the system, the object and its storages' names.
+    """Read the older format, five pickles: magic number, protocol, system, object, storages' keys.
 
-    Then each storage: how many elements, and they; little-endian.
+    Each storage follows: the number of its elements, then the elements, little-endian.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        machine = _Machine(path, file.read(min(size, PICKLES)), Budget(size))
+        data = file.read(min(size, PICKLES))
+    short = "it ends early" if len(data) == size else f"pickles of more than {PICKLES} bytes"
+    storages = _Storages()
+    machine = Machine(data, Budget(size), CALLS, STORAGES, storages.refer, short)
     machine.load()
     if machine.load() != PROTOCOL:
         raise ValueError(f"expected protocol {PROTOCOL}")
@@ -563,7 +394,7 @@ def _legacy(path: Path) -> Arrays:
         for key in keys:
             file.seek(at)
             (count,) = struct.unpack("<q", file.read(8))
-            known = machine.storages.get(key)
+            known = storages.known.get(key)
             if known is None or known.elements != count:
                 raise ValueError(
                     f"storage {key[:40]!r} of {count} elements is none of the pickle's"

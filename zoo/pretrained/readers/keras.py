@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ZooError
-from ..text import reason
+from ...errors import ZooError
+from ...text import reason
+from .base import Arrays, open_zip, tokens
 from .budget import NAME, Budget
-from .files import Arrays, open_zip, tokens
 from .hdf5 import Hdf5
 
-Named = tuple[str, str, np.ndarray]  # its name, a longer one if that is taken, the array
+Named = tuple[str, str, np.ndarray]  # a name, a longer one for when that is taken, the array
 
 CONFIGURED = 16 << 20  # bytes of a configuration, at most
 NESTED = 32  # models within models, at most
@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def _archive(path: Path) -> Arrays:
-    """A `.keras` file: the numbered weights, and the configuration that knows their layers."""
+    """Read a `.keras` file: numbered weights, and a configuration that names their layers."""
     budget = Budget(path.stat().st_size)
     with open_zip(path, bound=budget.bytes) as archive:
         if SHARDS in archive.namelist():
@@ -138,7 +138,7 @@ def _configured(
 
 
 def _weights(file: Hdf5, layers: Mapping[str, dict[str, Any]]) -> Arrays:
-    """Arrays of an HDF5 file of any of Keras' kinds; `layers` are those of a configuration."""
+    """The arrays of an HDF5 file of any version of Keras; `layers` are those of a configuration."""
     root = file.root
     if "model_weights" in file.links(root):
         root = file.find("model_weights", root)
@@ -176,7 +176,7 @@ def _legacy(file: Hdf5, root: int, layers: list[str]) -> Iterator[Named]:
 def _numbered(
     file: Hdf5, places: dict[str, int], layers: Mapping[str, dict[str, Any]]
 ) -> Iterator[Named]:
-    """`layers/conv2d/vars/0`: the group says the layer's name, its class what 0 is."""
+    """`layers/conv2d/vars/0`: the group gives the layer's name, and its class what 0 stands for."""
     owners: dict[str, dict[int, str]] = {}
     for path in places:
         match = NUMBERED.fullmatch(path)
@@ -206,7 +206,7 @@ def _numbered(
 
 
 def _leaves(kind: str, count: int, config: dict[str, Any]) -> tuple[str, ...]:
-    """What the variables of a layer are called, as far as it is known."""
+    """The names of a layer's variables, () if `LEAVES` does not have them."""
     if kind == "batch_normalization" and count == 3 and config.get("center") is False:
         return "gamma", "moving_mean", "moving_variance"
     return LEAVES.get(kind, {}).get(count, ())

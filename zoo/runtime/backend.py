@@ -124,8 +124,8 @@ def share_heap() -> bool:
 
 
 def _tell_malloc(what: int, value: int) -> bool:
-    told = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
+    users = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
     wanted = os.environ.get("ZOO_KEEP_MEMORY", "1") != "0"
-    if told or not wanted or platform.libc_ver()[0] != "glibc":
+    if users or not wanted or platform.libc_ver()[0] != "glibc":
         return False
     return bool(ctypes.CDLL(None).mallopt(what, value))

@@ -20,7 +20,8 @@ def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int | memory
     https://protobuf.dev/programming-guides/encoding/
 
     Args:
-      budget: that each field is a step of.
+      data: the message, without its length.
+      budget: of the file; each field is charged to it.
 
     Raises:
       ValueError: not such a message, or more than the budget allows.
@@ -100,7 +101,7 @@ def text(value: int | memoryview) -> str:
 
 
 def shape_of(sizes: Iterable[int]) -> tuple[int, ...]:
-    """A tensor's shape, which is looked over before it is multiplied."""
+    """A tensor's shape, checked before anybody multiplies its sizes."""
     shape = tuple(islice(sizes, RANK + 1))
     if len(shape) > RANK or any(n < 0 for n in shape):
         raise ValueError(

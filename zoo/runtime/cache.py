@@ -5,8 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from .errors import ZooError
-from .paths import cache_folder
+from ..errors import ZooError
+from ..paths import cache_folder
 
 _SWITCH = "ZOO_COMPILE_CACHE"
 _UNITS = {"M": 2**20, "G": 2**30}
@@ -28,8 +28,8 @@ def enable_compilation_cache() -> Path | None:
     """
     import jax
 
-    if told := jax.config.values["jax_compilation_cache_dir"]:
-        return Path(told)
+    if existing := jax.config.values["jax_compilation_cache_dir"]:
+        return Path(existing)
     limit = _limit(os.environ.get(_SWITCH, "1G"))
     folder = cache_folder() / "xla"
     if not limit or not _prepared(folder):
@@ -51,7 +51,7 @@ def _limit(text: str) -> int:
 
 
 def _prepared(folder: Path) -> bool:
-    """Whether the folder can be written to. It is created and cleared of unfinished entries."""
+    """Create the folder and clear it of unfinished entries; False if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,12 +1,12 @@
-"""Calling a network outside of any transformation: it is compiled once, with little overhead.
+"""Calling a network outside of transformations: it is compiled once, and later calls cost little.
 
 `nnx.split` and `nnx.update` take ten milliseconds for a ResNet-50, a good part of the time of one
 inference. So a call goes through the modules itself. If nothing but the values of variables has
 changed since the last call, it runs the program compiled then, and writes back only the variables
 that the program changes (batch-norm statistics in training mode).
 
-A model that cannot be compiled like this is called as any `nnx.Module`, one operation after the
-other: see `Direct`.
+A model that cannot be compiled like this runs operation by operation, as any `nnx.Module` does: see
+`Direct`.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
 Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `compiled`
 
 
-class Seen(NamedTuple):
-    """The settings of a model at its last call, and the programs that are valid while they stay."""
+class Compiled(NamedTuple):
+    """The settings of a model at its last call, and the programs that are valid for them."""
 
     settings: list[Any]
     program: Program  # for a call by itself
@@ -41,7 +41,7 @@ class Direct(Exception):
     """
 
 
-_seen: WeakKeyDictionary[nnx.Module, dict[Method, Seen]] = WeakKeyDictionary()
+_last: WeakKeyDictionary[nnx.Module, dict[Method, Compiled]] = WeakKeyDictionary()
 
 
 def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
@@ -49,13 +49,13 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     if backend.under_jit():  # the caller is compiling already
         return method(model, x)
     try:
-        settings, variables = look(model)
-        seen = _seen.setdefault(model, {}).get(method)
-        if seen is None or seen.settings != settings:
-            seen = _seen[model][method] = see(method, model, settings)
+        settings, variables = inspect(model)
+        last = _last.setdefault(model, {}).get(method)
+        if last is None or last.settings != settings:
+            last = _last[model][method] = compile_for(method, model, settings)
         values = [variable.get_raw_value() for variable in variables]
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, x)))
-        y, changed = (seen.part if traced else seen.program)(values, x)
+        y, changed = (last.part if traced else last.program)(values, x)
     except Direct:
         return method(model, x)
     for i, value in changed.items():
@@ -63,7 +63,7 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     return y
 
 
-def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
+def inspect(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
     """Everything that decides how a model computes, as (settings, variables).
 
     The settings are all attributes of all modules that are not variables, in a form that can be
@@ -101,7 +101,7 @@ def look(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
 
 @cache
 def _kind(of: type) -> str:
-    """What an attribute of this type is to `look`; cached, because isinstance is slow in nnx."""
+    """How `inspect` treats attributes of this type; cached, because isinstance is slow in nnx."""
     if issubclass(of, nnx.Variable):
         return "variable"
     if issubclass(of, nnx.Pytree):
@@ -110,7 +110,7 @@ def _kind(of: type) -> str:
     return "unknown" if arrays or of.__hash__ is None else "setting"
 
 
-def see(method: Method, model: nnx.Module, settings: list[Any]) -> Seen:
+def compile_for(method: Method, model: nnx.Module, settings: list[Any]) -> Compiled:
     """Compile a method for a model as it is now.
 
     Raises:
@@ -125,7 +125,7 @@ def see(method: Method, model: nnx.Module, settings: list[Any]) -> Seen:
     except TypeError as error:
         raise Direct from error
     program, part = (compiled(method, graphdef, treedef, alone) for alone in (True, False))
-    return Seen(settings, program, part)
+    return Compiled(settings, program, part)
 
 
 @cache
@@ -141,11 +141,11 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         model = nnx.merge(graphdef, jax.tree.unflatten(treedef, [0] * treedef.num_leaves))
-        settings, variables = look(model)
+        settings, variables = inspect(model)
         for variable, value in zip(variables, values, strict=True):
             variable.set_raw_value(value)
         y = method(model, x)
-        settings_after, variables_after = look(model)
+        settings_after, variables_after = inspect(model)
         if settings_after != settings or [*map(id, variables_after)] != [*map(id, variables)]:
             raise Direct
         after = [variable.get_raw_value() for variable in variables]

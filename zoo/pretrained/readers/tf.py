@@ -3,10 +3,8 @@
 Both are a table of sorted keys in LevelDB's format. In V1 the table holds the tensors; in V2 it is
 the `.index`, which says where in the `.data-00000-of-00001` files each tensor lies.
 
-https://github.com/google/leveldb/blob/main/doc/table_format.md
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/saved_tensor_slice.proto
-https://github.com/google/snappy/blob/main/format_description.txt
 """
 
 import gzip
@@ -14,24 +12,20 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import ZooError
-from ..text import reason
+from ...errors import ZooError
+from ...text import reason
+from .base import Arrays
 from .budget import NAME, Budget
-from .files import Arrays
-from .protobuf import fields, message, number, shape_of, text, varint, varints
+from .leveldb import CHECKSUM, MAGIC, check, table
+from .protobuf import fields, message, number, shape_of, text, varints
 
 Files = Mapping[str, Path | bytes]  # by name
 
-MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of a table
 BLOCK = 512  # bytes that a tar archive is made of
-FOOTER = 48  # bytes: the places of two blocks, padding, the magic
-TRAILER = 5  # bytes after a block: how it is compressed, its checksum
-CHECKSUM = 30  # steps that a checksum takes
 
 # tensorflow/core/framework/types.proto; strings, complex and quantized numbers are no weights
 DTYPES: dict[int, np.dtype] = {
@@ -84,11 +78,11 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
         files = _beside(path)
         name = _one_table(path, files)
         budget = Budget(sum(map(_size, files.values())))
-        table = _table(_bytes(files[name]), budget)
+        entries = table(_bytes(files[name]), budget)
         if name.endswith(".index"):
-            arrays = _bundle(table, name.removesuffix(".index"), files, budget)
+            arrays = _bundle(entries, name.removesuffix(".index"), files, budget)
         else:
-            arrays = _slices(table, budget)
+            arrays = _slices(entries, budget)
     except ZooError:
         raise
     except (ValueError, OSError, EOFError, zlib.error, OverflowError) as error:
@@ -189,8 +183,8 @@ def _members(stream: gzip.GzipFile, budget: Budget) -> Iterator[tuple[str, bytes
         if kind == b"L":  # GNU's
             longer = data.rstrip(b"\0")
         elif kind == b"x":  # POSIX's: lines "LENGTH path=NAME"
-            found = re.search(rb"(?:^|\n)\d{1,6} path=([^\n]*)\n", data)
-            longer = found[1] if found else longer
+            line = re.search(rb"(?:^|\n)\d{1,6} path=([^\n]*)\n", data)
+            longer = line[1] if line else longer
         elif kind in (b"0", b"\0", b"7"):
             yield PurePosixPath((longer or name).decode(errors="replace")).name, data
         if kind not in (b"L", b"K", b"x"):
@@ -202,174 +196,6 @@ def _octal(field: bytes) -> int:
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
     return int(field.strip(b" \0") or b"0", 8)
-
-
-# --- the table -----------------------------------------------------------------------------------
-
-
-def _table(data: bytes, budget: Budget) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values in order; every block's checksum holds."""
-    view = memoryview(data)
-    if len(data) < FOOTER or not data.endswith(MAGIC):
-        raise ValueError("has no table's end")
-    footer = view[-FOOTER:]
-    _, at = varint(footer, 0)  # the meta index
-    _, at = varint(footer, at)
-    left = len(data)  # blocks do not overlap, so neither does reading them
-    for _, handle in _entries(_block(view, *_handle(footer, at), budget), budget):
-        offset, size = _handle(handle, 0)
-        left -= size + TRAILER
-        if left < 0:
-            raise ValueError("blocks overlap")
-        yield from _entries(_block(view, offset, size, budget), budget)
-
-
-def _handle(data: memoryview, at: int) -> tuple[int, int]:
-    """A block's offset and size in bytes."""
-    offset, at = varint(data, at)
-    size, at = varint(data, at)
-    return offset, size
-
-
-def _block(data: memoryview, offset: int, size: int, budget: Budget) -> memoryview:
-    end = offset + size
-    if end + TRAILER > len(data):
-        raise ValueError(f"a block at byte {offset} of {size} bytes, the file has {len(data)}")
-    budget.spend(size, steps=CHECKSUM)
-    _check(data[offset : end + 1], int.from_bytes(data[end + 1 : end + TRAILER], "little"))
-    if data[end] == 0:
-        return data[offset:end]
-    if data[end] == 1:
-        return memoryview(_unsnappy(data[offset:end], budget))
-    raise ValueError(f"a block compressed in way {data[end]}, expected 0 (not) or 1 (snappy)")
-
-
-def _entries(block: memoryview, budget: Budget) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys share a prefix with the key before; the restart points at the end are not needed."""
-    if len(block) < 4:
-        raise ValueError("a block without its end")
-    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
-    if end < 0:
-        raise ValueError("more restart points than the block has room for")
-    key, at = b"", 0
-    block = block[:end]
-    while at < end:
-        budget.spend(steps=3)
-        shared, at = varint(block, at)
-        unshared, at = varint(block, at)
-        size, at = varint(block, at)
-        if shared > len(key) or unshared + size > end - at:
-            raise ValueError("an entry larger than its block")
-        if shared + unshared > NAME:
-            raise ValueError(f"a name of {shared + unshared} bytes")
-        key = key[:shared] + bytes(block[at : at + unshared])
-        at += unshared
-        yield key, block[at : at + size]
-        at += size
-
-
-def _unsnappy(data: memoryview, budget: Budget) -> bytes:
-    size, at = varint(data, 0)
-    if size > 32 * len(data):  # a copy of 64 bytes takes 3
-        raise ValueError(f"a block of {len(data)} bytes that unpacks to {size}")
-    budget.spend(size)
-    out = bytearray()
-    while at < len(data):
-        budget.spend()
-        tag = data[at]
-        kind, high = tag & 3, tag >> 2
-        extra = max(high - 59, 0) if kind == 0 else (1, 2, 4)[kind - 1]
-        operand = int.from_bytes(data[at + 1 : at + 1 + extra], "little")
-        at += 1 + extra
-        if kind == 0:
-            length = (operand if extra else high) + 1
-            out += data[at : at + length]
-            at += length
-        else:
-            length = (high & 7) + 4 if kind == 1 else high + 1
-            back = operand | (high >> 3 << 8) if kind == 1 else operand
-            if not 0 < back <= len(out):
-                raise ValueError("a copy from before the block's start")
-            start = len(out) - back
-            piece = bytes(out[start : start + length])
-            out += (piece * (length // len(piece) + 1))[:length]
-        if at > len(data) or len(out) > size:
-            raise ValueError("a compressed block that does not fit its size")
-    if len(out) != size:
-        raise ValueError(f"a block that unpacks to {len(out)} bytes, expected {size}")
-    return bytes(out)
-
-
-# --- checksums -----------------------------------------------------------------------------------
-
-
-def _check(data: memoryview | bytes, masked: int) -> None:
-    """CRC-32C as LevelDB stores it: turned by 15 bits, and a constant added."""
-    crc = crc32c(data)
-    if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != masked:
-        raise ValueError("a checksum does not hold: the bytes are damaged")
-
-
-@cache
-def _step(bits: int) -> np.ndarray:
-    """CRC-32C's table: what so many bits, 8 or 16, do to the register."""
-    table: np.ndarray = np.arange(1 << bits, dtype=np.uint32)
-    for _ in range(bits):
-        table = (table >> 1) ^ (table & 1) * np.uint32(0x82F63B78)
-    return table
-
-
-@cache
-def _by_byte() -> list[int]:
-    table: list[int] = _step(8).tolist()
-    return table
-
-
-def crc32c(data: memoryview | bytes) -> int:
-    """CRC-32C (Castagnoli) of some bytes.
-
-    The register is linear in itself and the bytes. So equal pieces are run side by side from
-    zeros and joined in pairs: the left register runs over as many zeros as the right piece is
-    long, and that is a 32 x 32 matrix over two values, which squaring doubles.
-    """
-    if len(data) < 200:  # NumPy would take longer
-        crc, table = 0xFFFFFFFF, _by_byte()
-        for byte in data:
-            crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
-        return crc ^ 0xFFFFFFFF
-    step = _step(16)
-    raw = np.frombuffer(data, np.uint8)
-    pieces = 1 << len(raw).bit_length() // 2
-    length = -(-len(raw) // (2 * pieces)) * 2
-    padded = np.zeros((pieces, length), np.uint8)  # zeros in front change nothing
-    padded.reshape(-1)[pieces * length - len(raw) :] = raw
-    register: np.ndarray = np.zeros(pieces, np.uint32)
-    for column in np.ascontiguousarray(padded.view("<u2").T):
-        register = step[(register ^ column) & 0xFFFF] ^ (register >> 16)
-    zeros = _zeros(length)
-    while len(register) > 1:
-        register = _apply(zeros, register[::2]) ^ register[1::2]
-        zeros = _apply(zeros, zeros)
-    start = _apply(_zeros(len(raw)), np.array([0xFFFFFFFF], np.uint32))
-    return int((register ^ start)[0]) ^ 0xFFFFFFFF
-
-
-@cache
-def _zeros(length: int) -> np.ndarray:
-    """[32]: what each bit of the register becomes after so many bytes of zeros."""
-    if length == 0:
-        return np.uint32(1) << np.arange(32, dtype=np.uint32)
-    half = _zeros(length // 2)
-    whole = _apply(half, half)
-    return _step(8)[whole & 0xFF] ^ (whole >> 8) if length % 2 else whole
-
-
-def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    """The linear map `matrix`, [32], of each of the registers, [n]."""
-    out = np.zeros_like(registers)
-    for bit in range(32):
-        out ^= np.where(registers >> bit & 1, matrix[bit], np.uint32(0))
-    return out
 
 
 # --- tensors -------------------------------------------------------------------------------------
@@ -391,10 +217,10 @@ def _shape(data: memoryview, budget: Budget) -> tuple[int, ...]:
 
 
 def _bundle(
-    table: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files, budget: Budget
+    entries: Iterator[tuple[bytes, memoryview]], prefix: str, files: Files, budget: Budget
 ) -> Arrays:
     """V2: the entries of the index, cut from the data files."""
-    _, header = next(table, (b"", memoryview(b"")))
+    _, header = next(entries, (b"", memoryview(b"")))
     about = dict(fields(header, budget))
     if about.get(2, 0) != 0:
         raise ValueError("big-endian")
@@ -402,7 +228,7 @@ def _bundle(
     shards = {}
     left = 0  # tensors do not overlap
     arrays: Arrays = {}
-    for key, data in table:
+    for key, data in entries:
         name = key.decode()
         budget.spend(steps=CHECKSUM)
         entry = dict(fields(data, budget))
@@ -422,7 +248,7 @@ def _bundle(
         if left < 0 or offset + size > len(shards[shard]):
             raise ValueError(f"{name} lies beyond the end of the data")
         raw = memoryview(shards[shard])[offset : offset + size]
-        _check(raw, int.from_bytes(message(entry.get(6, memoryview(b""))), "little"))
+        check(raw, int.from_bytes(message(entry.get(6, memoryview(b""))), "little"))
         arrays[name] = _array(
             name, dtype, _shape(message(entry.get(2, memoryview(b""))), budget), raw
         )
@@ -443,17 +269,17 @@ def _array(name: str, dtype: int, shape: tuple[int, ...], raw: memoryview | byte
     return flat.reshape(shape).copy()
 
 
-def _slices(table: Iterator[tuple[bytes, memoryview]], budget: Budget) -> Arrays:
+def _slices(entries: Iterator[tuple[bytes, memoryview]], budget: Budget) -> Arrays:
     """V1: the first entry lists names, shapes and types, the others hold a tensor each."""
     about: dict[str, tuple[int, tuple[int, ...]]] = {}
-    _, first = next(table, (b"", memoryview(b"")))
+    _, first = next(entries, (b"", memoryview(b"")))
     for meta in (message(v) for k, v in fields(first, budget) if k == 1):
         for tensor in (message(v) for k, v in fields(meta, budget) if k == 1):
             row = dict(fields(tensor, budget))
             shape = _shape(message(row.get(2, memoryview(b""))), budget)
             about[text(row.get(1, memoryview(b"")))] = number(row.get(3, 0)), shape
     arrays: Arrays = {}
-    for _, saved in table:
+    for _, saved in entries:
         for data in (message(v) for k, v in fields(saved, budget) if k == 2):
             row = dict(fields(data, budget))
             name = text(row.get(1, memoryview(b"")))

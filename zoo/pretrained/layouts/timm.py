@@ -1,0 +1,265 @@
+"""The names of timm.
+
+https://github.com/huggingface/pytorch-image-models/tree/main/timm/models
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from ...context import TORCH
+from ...layers import Concat, Network, Stack
+from ...preprocess import INCEPTION
+from .base import Layout, Rules
+from .torch import (
+    COMMON,
+    LEAVES,
+    Match,
+    Walk,
+    branches,
+    from_torch,
+    head,
+    layers_of,
+    named,
+    rename,
+    resnet,
+    squeeze,
+    to_torch,
+    unit,
+    vgg_features,
+)
+
+
+def _vgg(model: Network) -> Rules:
+    return (
+        *vgg_features(model),
+        (r"head\.(fc1|fc2)\.linear", r"pre_logits.\1"),
+        head("head.fc"),
+    )
+
+
+def _inception_v4(model: Network) -> Rules:
+    """Modules of all kinds are numbered alike."""
+
+    def modules() -> Iterator[tuple[str, Any]]:
+        for row, layer in model.body.layers():
+            if isinstance(layer, Stack):
+                yield from ((rf"{row}\.{name}", block) for name, block in layer.layers())
+            else:
+                yield row, layer
+
+    def features() -> Walk:
+        for i, (row, layer) in enumerate(modules()):
+            ours, theirs = rf"body\.{row}", f"features.{i}"
+            if row in ("mixed3a", "mixed5a"):  # one convolution beside a pool
+                yield from named(rf"{ours}\.conv3x3\.conv", f"{theirs}.conv")
+            elif isinstance(layer, Concat):
+                yield from branches(ours, layer, theirs)
+            else:
+                yield from named(ours, theirs)
+
+    return (*features(), head("last_linear"))
+
+
+def _inception_resnet_v2(model: Network) -> Rules:
+    body = layers_of(model.body)
+
+    def blocks() -> Walk:
+        *_, last = body["resnet_c"].order
+        for ours, block, theirs in (
+            ("resnet_a", r"block(\d+)", r"repeat.\1"),
+            ("resnet_b", r"block(\d+)", r"repeat_1.\1"),
+            ("resnet_c", last, "block8"),
+            ("resnet_c", r"block(\d+)", r"repeat_2.\1"),
+        ):
+            at, first = rf"body\.{ours}\.{block}", layers_of(body[ours])["block0"]
+            yield from branches(rf"{at}\.branches", first.branches, theirs)
+            yield rf"{at}\.conv\.conv", f"{theirs}.conv2d"
+
+    return (
+        *named(r"body\.conv(..)", r"conv2d_\1"),
+        *branches(r"body\.mixed5b", body["mixed5b"], "mixed_5b"),
+        *branches(r"body\.reduction_a", body["reduction_a"], "mixed_6a"),
+        *branches(r"body\.reduction_b", body["reduction_b"], "mixed_7a"),
+        *blocks(),
+        head("classif"),
+    )
+
+
+def _xception(model: Network) -> Rules:
+    """legacy_xception: twelve blocks, in which ReLUs, convolutions and norms are numbered."""
+
+    def blocks() -> Walk:
+        body = layers_of(model.body)
+        middle = {rf"middle\.{name}": block for name, block in body["middle"].layers()}
+        rows = {**body, **middle}
+        entry = ("entry1", "entry2", "entry3")
+        for i, row in enumerate((*entry, *middle, "exit"), 1):
+            ours, theirs, position = rf"body\.{row}", f"block{i}", 0
+            yield from unit(rf"{ours}\.shortcut", f"{theirs}.skip", f"{theirs}.skipbn")
+            for name, layer in rows[row].layers():
+                if not isinstance(layer, Stack):  # a ReLU
+                    position += 1
+                    continue
+                at, norm = f"{theirs}.rep.{position}", f"{theirs}.rep.{position + 1}"
+                yield rf"{ours}\.{name}\.depthwise\.conv", f"{at}.conv1"
+                yield from unit(rf"{ours}\.{name}\.pointwise", f"{at}.pointwise", norm)
+                position += 2
+
+    return (
+        *unit(r"body\.conv(1|2)", r"conv\1", r"bn\1"),
+        *blocks(),
+        (r"body\.conv(3|4)\.depthwise\.conv", r"conv\1.conv1"),
+        *unit(r"body\.conv(3|4)\.pointwise", r"conv\1.pointwise", r"bn\1"),
+        head("fc"),
+    )
+
+
+def _resnet_d(model: Network) -> Rules:
+    """Three convolutions before the norm "bn1", and a pool before that of a shortcut."""
+    shortcut = r"body\.stage(\d)\.block(\d+)\.shortcut(?:\.conv)?"
+    return (
+        *unit(r"body\.stem\.conv1", "conv1.0", "conv1.1"),
+        *unit(r"body\.stem\.conv2", "conv1.3", "conv1.4"),
+        *unit(r"body\.stem\.conv3", "conv1.6", "bn1"),
+        *unit(shortcut, r"layer\1.\2.downsample.1", r"layer\1.\2.downsample.2"),
+        *resnet(model),
+    )
+
+
+# rows of our blocks, but for squeeze-excite -> their convolutions; norms are bn1, bn2, bn3
+_BLOCKS = {
+    ("depthwise", "pointwise"): ("conv_dw", "conv_pw"),
+    ("depthwise", "project"): ("conv_dw", "conv_pw"),
+    ("expand", "depthwise", "project"): ("conv_pw", "conv_dw", "conv_pwl"),
+    ("expand", "project"): ("conv_exp", "conv_pwl"),
+    ("conv",): ("conv",),
+}
+
+
+def _blocks(model: Network) -> Iterator[tuple[str, str, Stack]]:
+    """Pattern, name and layer of each block, or of all blocks of a stage at once.
+
+    Where our table is of blocks, not of stages, timm's stages are the runs of one width.
+    """
+    layers = zip(model.body.layers(), model.body.widths, strict=True)
+    rows = [(name, layer, width) for (name, layer), width in layers if isinstance(layer, Stack)]
+    if "block0" in rows[0][1].order:
+        for stage, (name, layer, _) in enumerate(rows):
+            yield rf"body\.{name}\.block(\d+)", rf"blocks.{stage}.\1", layers_of(layer)["block0"]
+    else:
+        for stage, (_, run) in enumerate(groupby(rows, key=lambda row: row[2])):
+            for i, (name, layer, _) in enumerate(run):
+                yield rf"body\.{name}", f"blocks.{stage}.{i}", layer
+
+
+def _features(model: Network) -> Walk:
+    """The stem and the blocks of everything that descends from MobileNet."""
+    yield from unit(rf"body\.{model.body.order[0]}", "conv_stem", "bn1")
+    for ours, theirs, block in _blocks(model):
+        rows = tuple(row for row in block.order if row != "squeeze")
+        for i, (row, conv) in enumerate(zip(rows, _BLOCKS[rows], strict=True), 1):
+            yield from unit(rf"{ours}\.{row}", f"{theirs}.{conv}", f"{theirs}.bn{i}")
+        at = rf"{ours}\.squeeze"
+        yield from squeeze(at, f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand")
+
+
+def _mobilenet(model: Network) -> Rules:
+    last = rf"body\.{model.body.order[-1]}"  # MobileNet v1 ends with a block
+    return (*_features(model), *unit(last, "conv_head", "bn2"), head("classifier"))
+
+
+def _mobilenet_v3(model: Network) -> Rules:
+    """The last convolution of the table is a stage of its own, the Dense a convolution."""
+    *_, (_, block, _) = _blocks(model)  # blocks.STAGE.BLOCK
+    last = f"blocks.{int(block.split('.')[1]) + 1}.0"
+    return (
+        *_features(model),
+        *unit(r"body\.last", f"{last}.conv", f"{last}.bn1"),
+        (r"head\.fc\.linear", "conv_head"),
+        head("classifier"),
+    )
+
+
+def _regnet(_model: Network) -> Rules:
+    """Blocks count from 1 there."""
+
+    def block(leaf: str) -> Callable[[Match], str]:
+        return lambda at: f"s{at[1]}.b{int(at[2]) + 1}." + at.expand(leaf)
+
+    ours = r"body\.stage(\d)\.block(\d+)\."
+    return (
+        *named(r"body\.stem", "stem"),
+        (ours + r"(conv\d)\.conv", block(r"\3.conv")),
+        (ours + r"(conv\d)\.norm", block(r"\3.bn")),
+        (ours + r"squeeze\.reduce\.conv", block("se.fc1")),
+        (ours + r"squeeze\.expand\.conv", block("se.fc2")),
+        (ours + r"shortcut\.conv", block("downsample.conv")),
+        (ours + r"shortcut\.norm", block("downsample.bn")),
+        head("head.fc"),
+    )
+
+
+def _convnext(_model: Network) -> Rules:
+    def stages() -> Walk:
+        for i in range(4):
+            ours, theirs = rf"body\.stage{i + 1}\.block(\d+)\.", rf"stages.{i}.blocks.\1"
+            yield ours + "layerscale", theirs
+            yield ours + r"depthwise\.conv", f"{theirs}.conv_dw"
+            yield ours + r"norm\.norm", f"{theirs}.norm"
+            yield ours + r"expand\.linear", f"{theirs}.mlp.fc1"
+            yield ours + r"project\.linear", f"{theirs}.mlp.fc2"
+            yield rf"body\.down{i + 1}\.norm\.norm", f"stages.{i}.downsample.0"
+            yield rf"body\.down{i + 1}\.conv\.conv", f"stages.{i}.downsample.1"
+
+    return (
+        (r"body\.stem\.conv\.conv", "stem.0"),
+        (r"body\.stem\.norm\.norm", "stem.1"),
+        *stages(),
+        (r"head\.norm\.norm", "head.norm"),
+        head("head.fc"),
+    )
+
+
+_INCEPTION = replace(TORCH, bn_epsilon=1e-3)
+TIMM = Layout(
+    name="timm",
+    rules=COMMON
+    | {
+        "convnext": _convnext,
+        "efficientnet": _mobilenet,
+        "efficientnet_v2": _mobilenet,
+        "inception_resnet_v2": _inception_resnet_v2,
+        "inception_v4": _inception_v4,
+        "mnasnet": _mobilenet,
+        "mobilenet_v1": _mobilenet,
+        "mobilenet_v2": _mobilenet,
+        "mobilenet_v3": _mobilenet_v3,
+        "regnet": _regnet,
+        "resnet_d": _resnet_d,
+        "seresnet": resnet,
+        "vgg": _vgg,
+        "xception": _xception,
+    },
+    leaves=LEAVES,
+    join=".",
+    arrange=from_torch,
+    restore=partial(
+        to_torch, as_conv={"mobilenet_v3": r"head\.fc", "vgg": r"head\.fc[12]"}, factor=(-1,)
+    ),
+    ignored=r".*\.num_batches_tracked",
+    rename=rename,
+    # Weights that timm took from TensorFlow, tf_*, need `TF` instead.
+    numerics={
+        "*": TORCH,
+        "inception_v3": _INCEPTION,
+        "inception_v4": replace(_INCEPTION, avg_pool_counts_padding=False),
+        "inception_resnet_v2": replace(_INCEPTION, avg_pool_counts_padding=False),
+    },
+    preprocess=dict.fromkeys(
+        ("inception_resnet_v2", "inception_v3", "inception_v4", "mobilenet_v1", "xception"),
+        INCEPTION,
+    ),
+)

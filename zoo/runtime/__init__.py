@@ -1,0 +1,1 @@
+"""How JAX is told to run: compiler options, malloc, calls outside `jit`, caches; and `zoo env`."""
