@@ -34,6 +34,7 @@ SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear",
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 KEEP = ("last", "best")
+PROBES = ("activations", "gradients")
 
 
 def option(
@@ -234,6 +235,10 @@ class TrainConfig:
         low=0,
         high=10**6,
     )
+    probe: str = option(
+        "",
+        "look at these of every layer after each epoch: " + ", ".join(PROBES) + ", with commas",
+    )
     keep: str = option(
         "last", "which epoch model.safetensors is of: " + " or ".join(KEEP), choices=KEEP
     )
@@ -265,6 +270,9 @@ class TrainConfig:
             raise unknown("loss", self.loss, names)
         initial(self.init)  # for what it refuses
         object.__setattr__(self, "without", left_out(self.without))
+        for name in self.probes:
+            if name not in PROBES:
+                raise unknown("probe", name, PROBES)
         if self.in_chans == 2:
             raise ZooError("in_chans: got 2, expected 1, 3 or 4")
         if self.in_chans != 3 and (self.color or self.randaugment):
@@ -318,6 +326,11 @@ class TrainConfig:
         if self.base_batch_size:
             rate *= self.batch_size / self.base_batch_size  # Goyal et al., 2017, arXiv:1706.02677
         return rate
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """What is looked at after each epoch, of `PROBES`."""
+        return tuple(name.strip() for name in self.probe.split(",") if name.strip())
 
     @property
     def drops(self) -> tuple[float, ...]:

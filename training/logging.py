@@ -14,6 +14,7 @@ from tqdm import tqdm
 from zoo.paths import write
 
 from .private import close_events
+from .probe import Distribution, Probe
 
 Record = dict[str, Any]
 
@@ -45,6 +46,16 @@ class Log:
         self._behind = True
         self._events.add(record)
         self.write()
+
+    def add_probe(self, step: int, probe: Probe) -> None:
+        """Add histograms of each stage's activations and gradients to the TensorBoard events."""
+        for stage in probe.stages:
+            for kind, values in (
+                ("activations", stage.activations),
+                ("gradients", stage.gradients),
+            ):
+                if values is not None:
+                    self._events.add_histogram(f"{kind}/{stage.name}", step, values)
 
     def write(self) -> None:
         """Write the records that the file lacks.
@@ -152,6 +163,25 @@ class _Events:
         if self._writer:
             with suppress(OSError):
                 self._writer.flush()
+
+    def add_histogram(self, name: str, step: int, values: Distribution) -> None:
+        from tensorboardX.summary import histogram_raw
+
+        count, mean = sum(values.counts), values.mean
+        if not self._writer or not math.isfinite(values.norm):
+            return
+        summary = histogram_raw(
+            name,
+            min=values.edges[0],
+            max=values.edges[-1],
+            num=count,
+            sum=mean * count,
+            sum_squares=(values.std**2 + mean**2) * count,
+            bucket_limits=list(values.edges[1:]),
+            bucket_counts=list(values.counts),
+        )
+        with suppress(OSError):
+            self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
 
     def close(self) -> None:
         if self._writer:

@@ -112,6 +112,9 @@ class Loop:
         grain.experimental.set_next_index(self.batches, done)
         train_step = self.devices.compile(parts.step, donate=True)
         eval_step = self.devices.compile(self.session.eval_step(parts.program), donate=False)
+        look = None
+        if self.config.probes and self.log:
+            look = self.session.prober(parts.program, self.config.probes)
         for epoch in range(done // self.steps_per_epoch, phase.stop):
             rates = self.devices.replicate(parts.rates(epoch * self.steps_per_epoch - first))
             state = replace(state, inputs={**state.inputs, "rates": rates})
@@ -119,6 +122,10 @@ class Loop:
             record = self._measure(epoch, state, eval_step, parts.metrics)
             record |= self._rate(rate, record["step"] - first)
             record |= timing
+            if self.log and look:
+                probe = look(*jax.device_get(self.devices.own((state.weights, state.stats))))
+                record["probe"] = probe.record()
+                self.log.add_probe(record["step"], probe)
             if why := self._asks_to_stop(record, phase):
                 record["stopped"] = why
             self._report(record)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from zoo.errors import ZooError
-from zoo.plotting import BLUE, VERMILLION, save, tidy
+from zoo.plotting import BLUE, SKY, VERMILLION, log_scale, save, tidy
 from zoo.text import plain
 
 from .config import TrainConfig
@@ -68,6 +68,47 @@ def draw_curves(history: list[Record], path: Path, title: str) -> bool:
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=100.5)
     rate.set_ylim(bottom=0)
+    figure.suptitle(plain(title), parse_math=False)
+    save(figure, path)
+    return True
+
+
+def draw_probe(history: list[Record], path: Path, title: str) -> bool:
+    """Draw what `--probe` saw, by layer, at the first, the middle and the last epoch.
+
+    Returns:
+      False without matplotlib, or where nothing was probed.
+    """
+    probed = [record for record in history if "probe" in record]
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not probed:
+        return False
+    shown = [
+        (key, label)
+        for key, label in (
+            ("std", "standard deviation of the layer's output"),
+            ("dead", "share of its channels that are dead"),
+            ("gradients", "norm of its weights' gradients"),
+        )
+        if any(row[key] is not None for row in probed[-1]["probe"])
+    ]
+    figure = Figure(figsize=(4.4 * len(shown), 3.8), dpi=150, layout="constrained")
+    epochs = {0, len(probed) // 2, len(probed) - 1}
+    for axes, (key, label) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
+        for colour, i in zip((SKY, BLUE, VERMILLION), sorted(epochs), strict=False):
+            values = [math.nan if row[key] is None else row[key] for row in probed[i]["probe"]]
+            name = f"epoch {probed[i]['epoch']}"
+            axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=name)
+        axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
+        if key == "dead":
+            axes.set_ylim(-0.02, 1.02)
+        else:
+            log_scale(axes)
+        axes.legend(loc="best", frameon=False)
+        tidy(axes)
     figure.suptitle(plain(title), parse_math=False)
     save(figure, path)
     return True

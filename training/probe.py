@@ -4,6 +4,7 @@ Vanishing gradients, exploding activations and dead units show here before they 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,20 @@ class Probe:
             ),
         )
 
+    def record(self) -> list[dict[str, Any]]:
+        """The figures of each layer by name, ready for JSON; None for what there is not."""
+        return [
+            dict(
+                layer=row.name,
+                mean=row.activations and row.activations.mean,
+                std=row.activations and row.activations.std,
+                dead=row.dead,
+                weights=row.weights,
+                gradients=row.gradients and row.gradients.norm,
+            )
+            for row in self.layers
+        ]
+
     def to_pandas(self) -> Any:
         """`table(layers=True)` as a `pandas.DataFrame` of raw values."""
         return self.table(layers=True).to_pandas()
@@ -124,12 +139,27 @@ def probe(model: Any, images: jax.Array, labels: jax.Array | None = None) -> Pro
             )
     program, params, stats = take_apart(model)
 
-    def look(params: Arrays, stats: Arrays, images: jax.Array, labels: Any) -> Measured:
-        with ops.platform_only(jax.default_backend()):
-            return measure(program, params, stats, images, labels)
-
-    run = backend.jit(look, jax.default_backend())
+    run = compiled(program, None if labels is None else cross_entropy)
     return read(model.spec.name, run(params, stats, jnp.asarray(images), labels))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean over a batch, nats: logits [N, K], labels [N] integers -> []."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
+
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits, labels) -> []
+
+
+def compiled(program: Program, loss: Loss | None) -> Callable[..., "Measured"]:
+    """`measure` as a compiled function of (parameters, BN statistics, images, labels)."""
+
+    def run(params: Arrays, stats: Arrays, images: jax.Array, labels: Any) -> Measured:
+        with ops.platform_only(jax.default_backend()):
+            return measure(program, params, stats, images, labels, loss)
+
+    function: Callable[..., Measured] = backend.jit(run, jax.default_backend())
+    return function
 
 
 # By row, in the order of computation: moments and a histogram of values; jax sorts a dict's keys.
@@ -137,9 +167,23 @@ Measured = OrderedDict[str, dict[str, Any]]
 
 
 def measure(
-    program: Program, params: Arrays, stats: Arrays, images: jax.Array, labels: jax.Array | None
+    program: Program,
+    params: Arrays,
+    stats: Arrays,
+    images: jax.Array,
+    labels: jax.Array | None,
+    loss: Loss | None,
 ) -> Measured:
-    """What `read` makes a `Probe` of. For use inside a transformation."""
+    """What `read` makes a `Probe` of. For use inside a transformation.
+
+    Args:
+      program: the network.
+      params: its parameters.
+      stats: its BN statistics.
+      images: preprocessed, [N, H, W, C].
+      labels: for the loss.
+      loss: None: there are no gradients.
+    """
 
     def loss_of(params: Arrays) -> tuple[jax.Array, Measured]:
         rows: Measured = OrderedDict()
@@ -152,17 +196,16 @@ def measure(
         with observing(observer):
             output = program.network(params, stats, dropout=jax.random.key(0)).forward(images)
         logits = output.logits if isinstance(output, Output) else output
-        if labels is None:
+        if loss is None or labels is None:
             return jnp.zeros(()), rows
-        right = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
-        return -right.mean(), rows
+        return loss(logits.astype(jnp.float32), labels), rows
 
     gradients: Arrays = {}
-    if labels is None:
-        loss, rows = loss_of(params)
+    if loss is None or labels is None:
+        _, rows = loss_of(params)
     else:
-        (loss, rows), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        rows["loss"] = {"loss": loss}
+        (value, rows), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        rows["loss"] = {"loss": value}
     for path in params:  # of modules that are not made of rows
         if not any(path.startswith(f"{row}.") for row in rows):
             rows.setdefault(path.rpartition(".")[0], {})

@@ -27,7 +27,7 @@ from .evaluation import Predictions, interval, predict_all
 from .logging import Record, best_of
 from .mistakes import mistakes, picture_name
 from .parallel import Devices
-from .plots import draw_confusion, draw_curves
+from .plots import draw_confusion, draw_curves, draw_probe
 
 MATRIX = 1000  # classes: a larger confusion matrix shows nothing
 NAMED = 100  # classes that the card names
@@ -36,6 +36,7 @@ SEVERAL = "|"  # between the names of a picture's classes
 
 PICTURES = {
     "curves.png": "Loss, accuracy and learning rate by epoch",
+    "probe.png": "Activations and gradients by layer",
     "confusion.png": "Confusion matrix",
     "mistakes.png": "The most confident mistakes, and the highest losses among the others",
 }
@@ -52,7 +53,8 @@ def write(
     """Evaluate a trained network on every validation picture, and write the report on it.
 
     It is made of `report.md`, `card.md`, `predictions.csv`, `mistakes.png` and, if matplotlib is
-    installed, `curves.png` and `confusion.png`. Only the first of several processes writes it.
+    installed, `curves.png`, `confusion.png` and, of a run with `--probe`, `probe.png`. Only the
+    first of several processes writes it.
 
     Args:
       out: folder of the run, with its `model.safetensors`.
@@ -78,6 +80,8 @@ def write(
     drawn = set()
     if draw_curves(history, out / "curves.png", title):
         drawn.add("curves.png")
+        if draw_probe(history, out / "probe.png", title):
+            drawn.add("probe.png")
         if len(dataset.classes) <= MATRIX and not dataset.multilabel:
             matrix = confusion(predictions.labels, predictions.classes, len(dataset.classes))
             draw_confusion(matrix, dataset.classes, out / "confusion.png", title)
@@ -189,6 +193,7 @@ def report(
         f"# {markdown(config.model)} on {markdown(config.data)}\n\n",
         f"{_table(('', 'on the held-out pictures'), result)}\n\n",
         images.get("curves.png", ""),
+        images.get("probe.png", ""),
         f"## Classes, the lowest {'precision' if dataset.multilabel else 'recall'} first\n\n",
         f"{_by_class(predictions, dataset.classes)}\n\n",
         images.get("confusion.png", ""),

@@ -1,7 +1,7 @@
 """Assemble a run from its config: the data, the network and the steps."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import zoo
@@ -28,6 +29,7 @@ from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
+from .probe import Probe, compiled, read
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart
@@ -348,6 +350,26 @@ class Session:
             flip=self.flip,
             objects=self.objects,
         )
+
+    def prober(self, program: Program, kinds: Collection[str]) -> Callable[[Arrays, Arrays], Probe]:
+        """A function that looks at parameters and BN statistics, always on the same batch.
+
+        Args:
+          program: the network.
+          kinds: those of `config.PROBES` that are wanted.
+        """
+        goal, batch = self.objective, next(self.train_batches())
+
+        def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+            return goal.loss(logits, goal.weighted(goal.smoothed(labels))).mean()
+
+        run = compiled(program, loss if "gradients" in kinds else None)
+        images = np.asarray(self.model.preprocess.normalize(batch["image"]))
+
+        def probe(params: Arrays, stats: Arrays) -> Probe:
+            return read(self.model.spec.name, run(params, stats, images, batch["label"]))
+
+        return probe
 
     def eval_step(self, program: Program) -> Callable[[Any, Batch], Any]:
         """The function that adds the metrics of a batch to the totals."""

@@ -93,6 +93,18 @@ def tidy(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def log_scale(axes: "Axes") -> None:
+    """Make the y axis logarithmic, with plain numbers at some of 1, 2, 5, 10, ..."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    wide = high > 100 * low
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def encode(figure: "Figure", form: str, **settings: Any) -> bytes:
     """The file of a plot; the same plot gives the same bytes.
 

@@ -167,7 +167,7 @@ def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
             lw=1.4,
             **_style(i),
         )
-    axes.set_yscale("log")
+    plotting.log_scale(axes)
     axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
 
 
@@ -176,7 +176,7 @@ def _spread(outcome: Outcome, axes: "Axes") -> None:
 
 
 def _gradients(outcome: Outcome, axes: "Axes") -> None:
-    _by_depth(outcome, axes, "gradient", "norm of the gradient of the weights")
+    _by_depth(outcome, axes, "gradients", "norm of the gradient of the weights")
 
 
 # --- the article's own two pictures ---------------------------------------------------------------

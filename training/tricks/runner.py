@@ -23,12 +23,11 @@ from zoo.paths import write
 from zoo.registry import list_models, register
 
 from .. import evaluation
-from ..config import TrainConfig
+from ..config import PROBES, TrainConfig
 from ..parallel import Devices
 from ..phases import Phase
-from ..probe import probe
 from ..session import Assembly, Session
-from ..state import no_totals, put_together
+from ..state import no_totals, put_together, take_apart
 from .experiment import PRETRAINED, Settings, Trick
 
 SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
@@ -326,15 +325,5 @@ def _finite(value: Any) -> Any:
 
 def _probed(session: Session) -> list[dict[str, Any]]:
     """Of each layer, in order, before the first step: its activations and gradients."""
-    model, batch = session.model, next(session.train_batches())
-    found = probe(model, model.preprocess.normalize(batch["image"]), batch["label"])
-    return [
-        dict(
-            layer=row.name,
-            std=row.activations.std if row.activations else None,
-            dead=row.dead,
-            weights=row.weights,
-            gradient=row.gradients.norm if row.gradients else None,
-        )
-        for row in found.layers
-    ]
+    program, params, stats = take_apart(session.model)
+    return session.prober(program, PROBES)(params, stats).record()
