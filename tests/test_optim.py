@@ -133,7 +133,7 @@ def test_rmsprop_is_tensorflows(momentum):
         for path, gradient in gradients.items():
             g = np.asarray(gradient, np.float64)
             ms[path] = 0.9 * ms[path] + 0.1 * g**2
-            mom[path] = momentum * mom[path] + rate * g / np.sqrt(ms[path] + optim.RMSPROP_EPSILON)
+            mom[path] = momentum * mom[path] + rate * g / np.sqrt(ms[path] + 1.0)
             var[path] -= mom[path]
             np.testing.assert_allclose(params[path], var[path], rtol=1e-5, atol=1e-6)
 
