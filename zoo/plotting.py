@@ -100,7 +100,7 @@ def log_scale(axes: "Axes") -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     wide = high > 100 * low
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=8))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 3, 5, 7), numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
