@@ -236,14 +236,7 @@ def _in_top5(predictions: Predictions) -> float:
 def _chosen(
     dataset: data.Dataset, split: str | None, folder: Path | None, val_fraction: float | None
 ) -> tuple[data.Source, str]:
-    """The pictures to measure on, and in words how many they are and why these.
-
-    Args:
-      dataset: with nothing held out.
-      split: "all", "train", "val" or "test"; None: "val" where there is one, else "all".
-      folder: the folder of the run that trained the model, if there is one.
-      val_fraction: the share to hold out as "val" of a dataset without one.
-    """
+    """The pictures of a dataset to measure on, and in words how many they are and why these."""
     sources = [dataset.train, dataset.val, *([dataset.test] if dataset.test else [])]
     whole: data.Source = Joined(tuple(sources)) if any(map(len, sources[1:])) else dataset.train
     test, why = dataset.test, ""
