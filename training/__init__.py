@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .fitting import fit as fit
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .probing import Probe as Probe
+    from .probing import probe as probe
     from .sources.base import Dataset as Dataset
     from .stopping import Interrupted as Interrupted
 
@@ -40,6 +42,8 @@ _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "fit": "fitting",
     "Plan": "planning",
     "plan": "planning",
+    "Probe": "probing",
+    "probe": "probing",
 }
 
 __all__ = [*_HOME]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from zoo.paths import write
 
 from .private import close_events
-from .probe import Distribution, Probe
+from .probing import Distribution, Probe
 
 Record = dict[str, Any]
 

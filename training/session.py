@@ -29,7 +29,7 @@ from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
-from .probe import Probe, compiled, read
+from .probing import Probe, compiled, read
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training import evaluate as evaluate
     from training import finetune as finetune
     from training import fit as fit
+    from training import probe as probe
     from training import register_dataset as register_dataset
     from training import register_loss as register_loss
 
@@ -91,7 +92,15 @@ _HOME = {
 }
 
 # The public face of the package `training`, which stands beside this one
-_TRAINING = ("TrainConfig", "evaluate", "finetune", "fit", "register_dataset", "register_loss")
+_TRAINING = (
+    "TrainConfig",
+    "evaluate",
+    "finetune",
+    "fit",
+    "probe",
+    "register_dataset",
+    "register_loss",
+)
 
 __all__ = [*_HOME, *_TRAINING]
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import zoo
-from training.probe import probe
+from training.probing import probe
 
 LABELS = jnp.arange(4) % 3
 
