@@ -14,7 +14,7 @@ from ..paths import cache_folder
 from ..report.table import Column, Table
 from .advice import CUDA, advice
 from .machine import accelerators, folder_size, memory, processor
-from .probing import Fact, ask_jax, attempt, one_line
+from .probe import Fact, ask_jax, attempt, one_line
 
 TIMEOUT = 120.0  # seconds for JAX to answer: a TPU of several hosts waits for the others for ever
 
