@@ -36,10 +36,8 @@ STANDARD = [name for name in NAMES if name != "devices"]
 @pytest.mark.parametrize("name", STANDARD)
 def test_arms_differ_in_what_is_stated_and_in_nothing_else(name):
     experiment = trick(name)
-    shared = {**experiment.setting}
-    if experiment.axis:
-        shared[experiment.axis[0]] = experiment.points[-1]
-    common = TrainConfig(**{k: v for k, v in shared.items() if k != "learning_rate"}).to_dict()
+    bare = replace(experiment, arms={"bare": {}})
+    common = bare.config("bare", point=experiment.points[-1]).to_dict()
     seen = set()
     for arm, diff in experiment.arms.items():
         config = experiment.config(arm, point=experiment.points[-1]).to_dict()
@@ -275,3 +273,9 @@ def test_the_model_of_many_devices():
 def test_a_page_of_nothing(tmp_path):
     with pytest.raises(ZooError, match="no experiment was run there yet"):
         report(tmp_path)
+
+
+def test_few_pictures_are_shown_as_often_as_many():
+    experiment = trick("dropout")
+    many, few = (experiment.config("0.5", point=point) for point in (140, 14))
+    assert few.epochs == 10 * many.epochs

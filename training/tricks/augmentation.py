@@ -12,7 +12,7 @@ TRICK = Trick(
     source="Lin et al., 2013, Network In Network, table 1",
     url="https://arxiv.org/abs/1312.4400",
     figures=(Figure("CIFAR-10 error, shifts and mirroring", "10.41 %", "8.81 %"),),
-    setting=dict(model="small_alexnet", image_size=32, epochs=12, optimizer="sgd"),
+    setting=dict(model="small_alexnet", image_size=32, epochs=6, optimizer="sgd"),
     arms={
         "none": NONE,
         "shift": {**NONE, "shift": 3},
@@ -27,6 +27,7 @@ TRICK = Trick(
     rates=(0.03,),
     axis=("per_class", (14, 43, 140)),  # 10, 30 and 100 % of the digits
     page={"cifar10": dict(epochs=10)},
+    page_axis={"cifar10": (50, 150, 500)},
     quick=dict(epochs=1),
     networks=(ALEXNET,),
     also=(GAP,),

@@ -14,7 +14,7 @@ TRICK = Trick(
         Figure("all layers", "14.98 %", "12.61 %"),
     ),
     setting=dict(
-        model="small_alexnet", norm="none", image_size=32, epochs=15, optimizer="sgd", shift=0
+        model="small_alexnet", norm="none", image_size=32, epochs=6, optimizer="sgd", shift=0
     ),
     arms={str(rate): dict(dropout=rate) for rate in (0.0, 0.25, 0.5, 0.75)},
     pairs=(Pair("0.0", "0.5"),),
@@ -23,6 +23,7 @@ TRICK = Trick(
     rates=(0.01, 0.03),
     axis=("per_class", (140, 14)),
     page={"cifar10": dict(epochs=15)},
+    page_axis={"cifar10": (500, 50)},
     quick=dict(epochs=1),
     networks=(ALEXNET,),
     also=(GAP,),

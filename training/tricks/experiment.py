@@ -45,6 +45,11 @@ class Pair:
     with_it: str
 
 
+def kind_of(asked: Settings) -> str:
+    """The kind of data that a user asks for: "digits", "cifar10", "folder"."""
+    return str(asked.get("data", "digits")).partition(":")[0]
+
+
 @dataclass(frozen=True)
 class Trick:
     """An experiment: a network trained with a trick and without it.
@@ -67,10 +72,12 @@ class Trick:
       rates: learning rates tried for each arm with one seed; each arm is then run at its best. ():
         the rate is a part of the arm.
       pretraining: what the training of the `PRETRAINED` weights sets differently from `setting`.
-      axis: a setting and the values at which all arms are compared; the last one decides.
+      axis: a setting and the values at which all arms are compared; the last one decides. Epochs
+        are those of the largest `per_class`, and more with fewer pictures, for as many steps.
       predicts: what we expect to see here, written down before the first full run.
       refuted_by: what would show the claim to be wrong here.
       page: by the kind of data, what the setting is there: `{"cifar10": dict(epochs=20)}`.
+      page_axis: by the kind of data, the values of the axis there.
       quick: what `--quick` sets, to try the machinery.
       networks: those of the experiment's own, by the names that `setting` or `arms` use.
       also: further measures for the table.
@@ -96,6 +103,7 @@ class Trick:
     pretraining: Settings = field(default_factory=dict)
     axis: tuple[str, tuple[Any, ...]] | None = None
     page: Mapping[str, Settings] = field(default_factory=dict)
+    page_axis: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     quick: Settings = field(default_factory=dict)
     networks: tuple[Variant, ...] = ()
     also: tuple[Measure, ...] = ()
@@ -123,13 +131,15 @@ class Trick:
           quick: whether it is to be over soon, whatever comes of it.
         """
         asked = asked or {}
-        kind = str(asked.get("data", "digits")).partition(":")[0]
+        kind = kind_of(asked)
         settings = {**self.setting, **self.page.get(kind, {}), **(self.quick if quick else {})}
         settings |= {**self.arms[arm], **asked}
         if "weights" not in self.arms[arm]:
             settings.pop("weights", None)
         if self.axis is not None:
             settings[self.axis[0]] = point
+            if self.axis[0] == "per_class":  # as many steps with few pictures as with all
+                settings["epochs"] *= round(max(self.axis[1]) / point)
         if rate is not None and "learning_rate" not in self.arms[arm]:
             settings["learning_rate"] = rate
         return TrainConfig(**{**settings, "seed": seed})

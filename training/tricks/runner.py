@@ -28,7 +28,7 @@ from ..parallel import Devices
 from ..phases import Phase
 from ..session import Assembly, Session
 from ..state import no_totals, put_together, take_apart
-from .experiment import PRETRAINED, Settings, Trick
+from .experiment import PRETRAINED, Settings, Trick, kind_of
 
 SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
 LOOKS = 40  # at the training loss, in a training
@@ -85,6 +85,8 @@ class Runner:
     def __init__(
         self, trick: Trick, folder: Path, asked: Settings | None = None, *, quick: bool = False
     ):
+        if trick.axis is not None and (points := trick.page_axis.get(kind_of(asked or {}))):
+            trick = replace(trick, axis=(trick.axis[0], points))
         if quick:
             pair, axis = trick.pairs[0], trick.axis and (trick.axis[0], trick.axis[1][:1])
             arms = {name: trick.arms[name] for name in (pair.without, pair.with_it)}
