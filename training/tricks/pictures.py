@@ -62,7 +62,7 @@ def _panel(title: str, panel: Panel) -> "Figure":
     plotting.tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = 1 if max(map(len, labels)) > 22 else 2 if len(labels) > 1 else 1
+        columns = max(1, min(3, 66 // (max(map(len, labels)) + 8)))
         figure.legend(
             handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
         )
@@ -78,7 +78,8 @@ def _band(
 ) -> None:
     """The mean over the seeds as a line, their range as a band."""
     means = [statistics.fmean(values) for values in curves]
-    axes.plot(xs, means, label=label, lw=1.6, **_style(i))
+    dots = "." if len(xs) < 15 else None
+    axes.plot(xs, means, label=label, lw=1.6, marker=dots, **_style(i))
     axes.fill_between(
         xs,
         [min(values) for values in curves],
@@ -168,6 +169,7 @@ def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
             **_style(i),
         )
     plotting.log_scale(axes)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
 
 
