@@ -156,6 +156,8 @@ def _by_axis(outcome: Outcome, axes: "Axes") -> None:
 
 
 def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for i, arm in enumerate(outcome.trick.arms):
         trainings = outcome.of(arm, outcome.trick.points[-1])
         rows = trainings[0].record["probe"]
@@ -169,7 +171,7 @@ def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
             **_style(i),
         )
     plotting.log_scale(axes)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="layer, from the image to the classifier", ylabel=label)
 
 
