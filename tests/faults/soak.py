@@ -45,7 +45,7 @@ def saves(count: int, looks: int = 10) -> list[dict[str, float]]:
         store = Checkpoints(Path(folder) / "checkpoints")
         for number in range(1, count + 1):
             arrays = {"kernel": np.full((64, 64), number, np.float32)}
-            state = TrainState(np.array(number, np.int32), arrays, {}, {}, {}, (), {})
+            state = TrainState(np.array(number, np.int32), arrays, {}, {}, {}, (), {}, {})
             store.save(state, 0.5)
             if number % max(count // looks, 1) == 0:
                 store.wait()
