@@ -11,7 +11,7 @@ TRICK = Trick(
     source="Szegedy et al., 2015, Rethinking the Inception Architecture, section 3.2, figure 6",
     url="https://arxiv.org/abs/1512.00567",
     figures=(Figure("computation of 3x3, as 3x1 and 1x3", "9", "6: 33 % less"),),
-    setting=dict(model="small_inception", image_size=32, epochs=6, optimizer="sgd"),
+    setting=dict(model="small_inception", image_size=32, epochs=4, optimizer="sgd"),
     arms={"7x7": dict(without="asymmetric"), "1x7 and 7x1": {}},
     pairs=(Pair("7x7", "1x7 and 7x1"),),
     measure=ACCURACY,

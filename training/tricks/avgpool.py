@@ -14,7 +14,7 @@ TRICK = Trick(
         Figure("CIFAR-10 error, fully connected", "11.59 %", "10.41 %"),
         Figure("with dropout", "10.88 %", "10.41 %"),
     ),
-    setting=dict(model="small_alexnet", norm="none", image_size=32, epochs=12, optimizer="sgd"),
+    setting=dict(model="small_alexnet", norm="none", image_size=32, epochs=8, optimizer="sgd"),
     arms={
         "fully connected": dict(dropout=0.0),
         "fully connected, dropout": dict(dropout=0.5),

@@ -16,7 +16,7 @@ TRICK = Trick(
         model="resnet20_cifar",
         without="residual",
         image_size=16,
-        epochs=8,
+        epochs=5,
         optimizer="sgd",
     ),
     arms={"none": dict(norm="none"), "batch norm": dict(norm="batch")},

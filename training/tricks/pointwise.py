@@ -13,7 +13,7 @@ TRICK = Trick(
     figures=(
         Figure("module 3a, parameters by table 1's widths", "naive: 5x5 and 3x3 on 192", "159 K"),
     ),
-    setting=dict(model="small_inception", image_size=32, epochs=6, optimizer="sgd"),
+    setting=dict(model="small_inception", image_size=32, epochs=4, optimizer="sgd"),
     arms={"no reduction": dict(without="reduction"), "1x1 reduction": {}},
     pairs=(Pair("no reduction", "1x1 reduction"),),
     measure=ACCURACY,

@@ -16,7 +16,7 @@ TRICK = Trick(
         norm="none",
         dropout=0.0,
         image_size=32,
-        epochs=10,
+        epochs=6,
         optimizer="sgd",
         schedule="constant",
     ),

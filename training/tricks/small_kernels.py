@@ -17,7 +17,7 @@ TRICK = Trick(
         Figure("parameters and computation of the branch", "25", "18: 28 % less"),
         Figure("accuracy, after 3.86 million operations", "-", "76.2 % linear, 77.2 % with a ReLU"),
     ),
-    setting=dict(model="small_inception", image_size=32, epochs=6, optimizer="sgd"),
+    setting=dict(model="small_inception", image_size=32, epochs=4, optimizer="sgd"),
     arms={"5x5": dict(without="small_kernels"), "two 3x3": {}},
     pairs=(Pair("5x5", "two 3x3"),),
     measure=ACCURACY,
