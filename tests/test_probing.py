@@ -1,5 +1,8 @@
 """What `zoo.probe` sees of a network."""
 
+import json
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from flax import nnx
 
 import zoo
+from training import TrainConfig, fit
 from training.probing import probe
 
 LABELS = jnp.arange(4) % 3
@@ -115,3 +119,26 @@ def test_tables(found):
 def test_labels_that_do_not_fit(model, images, labels):
     with pytest.raises(zoo.ZooError, match="expected a class from 0 to 2 for each of 4 images"):
         probe(model, images, labels)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("kinds", ["gradients", "activations, gradients"])
+def test_a_run_looks_after_each_epoch(kinds, tmp_path):
+    config = TrainConfig(model="tiny", epochs=2, per_class=16, probe=kinds, out=str(tmp_path / "r"))
+    result = fit(config)
+    for record in result.history:
+        assert [row["layer"] for row in record["probe"]][-1] == "classifier"
+        assert all(row["gradients"] > 0 and row["std"] > 0 for row in record["probe"])
+    written = [json.loads(line) for line in (result.out / "metrics.jsonl").read_text().splitlines()]
+    assert written[0]["probe"] == result.history[0]["probe"]
+    assert (result.out / "probe.png").exists()
+    assert "probe.png" in (result.out / "report.md").read_text()
+    bare = fit(replace(config, probe="", out=str(tmp_path / "bare")))
+    assert bare.history[-1]["val_loss"] == result.history[-1]["val_loss"]  # looking changes nothing
+    events = b"".join(path.read_bytes() for path in (result.out / "events").parent.glob("events*"))
+    assert b"gradients/classifier" in events
+
+
+def test_an_unknown_probe():
+    with pytest.raises(zoo.ZooError, match="unknown probe 'gradient': did you mean 'gradients'"):
+        TrainConfig(probe="gradient")

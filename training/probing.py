@@ -227,7 +227,7 @@ def _distribution(arrays: list[jax.Array]) -> dict[str, jax.Array]:
     count = sum(x.size for x in arrays)
     mean = jnp.stack([x.sum() for x in arrays]).sum() / count
     std = jnp.sqrt(jnp.stack([((x - mean) ** 2).sum() for x in arrays]).sum() / count)
-    sample = jnp.concatenate([x[:: 1 + count // SAMPLE] for x in arrays])
+    sample = jnp.concatenate([x[:: (count // SAMPLE) | 1] for x in arrays])
     edges = jnp.linspace(sample.min(), sample.max(), BINS + 1)
     below = (sample[:, None] < edges[1:-1]).sum(0)  # a jnp.histogram scatters, which is slow
     counts = jnp.diff(below, prepend=0, append=len(sample))
