@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from training.cli import main
 from training.config import TrainConfig
 from training.session import outline
 from training.tricks import NAMES, devices, trick
@@ -279,3 +280,35 @@ def test_few_pictures_are_shown_as_often_as_many():
     experiment = trick("dropout")
     many, few = (experiment.config("0.5", point=point) for point in (140, 14))
     assert few.epochs == 10 * many.epochs
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_list_names_every_trick_and_its_claim(capsys):
+    main(["tricks"])
+    printed = capsys.readouterr().out
+    for name in NAMES:
+        claim = devices.CLAIM if name == "devices" else trick(name).claim
+        assert f"{name} " in printed
+        assert claim in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run"], "zoo tricks: expected the name of a trick, or all: initialisation, "),
+        (["run", "batchnorm"], "zoo tricks: unknown trick 'batchnorm': did you mean 'batch_norm'"),
+        (["run", "relu", "--seeds", "0"], "zoo tricks: seeds: got 0, expected 1 or more"),
+        (["run", "relu", "--data", "none"], "zoo tricks: unknown dataset 'none'"),
+        (["list", "relu"], "zoo tricks: list takes no names, got relu"),
+        (["report", "--out", "nowhere"], "zoo tricks: nowhere: no experiment was run there yet"),
+    ],
+)
+def test_what_cannot_be_asked(arguments, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["tricks", *arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(line)
+    assert not list(tmp_path.iterdir())

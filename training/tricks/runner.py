@@ -206,7 +206,7 @@ class Runner:
                 epochs.append(epoch)
                 done = f"epoch {len(epochs)}/{config.epochs}: {epoch['val_accuracy']:.1%}"
                 tell(f"{cell.arm}, seed {cell.seed}, {done}")
-        counted = zoo.count(session.model)
+        counted = zoo.count(session.model, input_size=session.model.preprocess.size)
         record |= dict(
             losses=losses,
             epochs=epochs,
