@@ -180,8 +180,8 @@ def test_steps_to_an_accuracy():
     assert value(one, ACCURACY) == 0
 
 
-def test_the_target_is_what_the_arm_without_reaches():
-    fast = [dict(step=10, val_accuracy=0.8), dict(step=20, val_accuracy=0.9)]
+def test_the_target_is_what_the_best_arm_nearly_reaches():
+    fast = [dict(step=10, val_accuracy=0.95), dict(step=20, val_accuracy=1.0)]
     slow = [dict(step=10, val_accuracy=0.4), dict(step=20, val_accuracy=0.8)]
     experiment = replace(
         trick("batch_norm"),
@@ -200,6 +200,7 @@ def test_the_target_is_what_the_arm_without_reaches():
     assert found.values("batch norm", None, STEPS) == [10, 10]
     assert found.effect(experiment.pairs[0]).mean == pytest.approx(2)
     assert found.verdict == DIRECTION  # 2 is less than half way to 14.8
+    assert found.effect(experiment.pairs[0]).is_bound
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Measure:
 ACCURACY = Measure("val_accuracy", "validation accuracy (%)", True, ".1f")
 TRAIN_LOSS = Measure("train_loss", "training loss of the last epoch (nats)", False, ".3f")
 GAP = Measure("gap", "training less validation accuracy (points)", False, ".1f")
-STEPS = Measure("steps", "steps to the accuracy of the arm without", False, ",.0f")
+STEPS = Measure("steps", "steps to 95 % of the best arm's accuracy", False, ",.0f")
 
 
 @dataclass(frozen=True)

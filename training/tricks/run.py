@@ -123,7 +123,8 @@ def _sentence(trick: Trick, effect: Effect) -> str:
     name = f"{pair.with_it} against {pair.without}"
     if trick.ratio:
         found, low, high = (f"{x:.2g}" for x in (effect.mean, effect.low, effect.high))
-        what = f"{name}: better by a factor of {found}, {low} to {high} with 95 % confidence"
+        least = "at least " if effect.is_bound else ""
+        what = f"{name}: better by a factor of {least}{found}, {low} to {high} with 95 % confidence"
     else:
         if math.isinf(effect.mean):
             return f"{name}: the latter diverges."
