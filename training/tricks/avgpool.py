@@ -14,7 +14,7 @@ TRICK = Trick(
         Figure("CIFAR-10 error, fully connected", "11.59 %", "10.41 %"),
         Figure("with dropout", "10.88 %", "10.41 %"),
     ),
-    setting=dict(model="small_alexnet", norm="none", image_size=32, epochs=8, optimizer="sgd"),
+    setting=dict(model="small_alexnet", norm="none", image_size=16, epochs=8, optimizer="sgd"),
     arms={
         "fully connected": dict(dropout=0.0),
         "fully connected, dropout": dict(dropout=0.5),
@@ -27,7 +27,7 @@ TRICK = Trick(
     measure=ACCURACY,
     effect=11.59 - 10.41,
     rates=(0.01, 0.03, 0.1),
-    page={"cifar10": dict(epochs=15)},
+    page={"cifar10": dict(image_size=32, epochs=15)},
     quick=dict(epochs=1, per_class=16),
     networks=(ALEXNET,),
     also=(PARAMS, GAP),

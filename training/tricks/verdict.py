@@ -9,6 +9,8 @@ from typing import Any
 from .experiment import Measure, Pair, Trick
 from .runner import Training
 
+DIVERGED = 100.0  # nats: a cross-entropy beyond this is not learning slowly
+
 REPRODUCED = "reproduced"
 DIRECTION = "direction only"
 NOT_HERE = "not at this scale"
@@ -45,7 +47,8 @@ def value(training: Training, measure: Measure, target: float = math.nan) -> flo
         case "val_accuracy":
             return 100 * (last["val_accuracy"] or 0.0)
         case "train_loss":
-            return math.inf if last["train_loss"] is None else last["train_loss"]
+            loss = last["train_loss"]
+            return math.inf if loss is None or loss > DIVERGED else float(loss)
         case "gap":
             return 100 * ((last["train_accuracy"] or 0.0) - (last["val_accuracy"] or 0.0))
         case "steps":
