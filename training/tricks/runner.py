@@ -24,6 +24,7 @@ from zoo.registry import list_models, register
 
 from .. import evaluation
 from ..config import PROBES, TrainConfig
+from ..logging import say
 from ..parallel import Devices
 from ..phases import Phase
 from ..session import Assembly, Session
@@ -51,6 +52,10 @@ class Cell:
     rate: float | None
     seed: int
     config: TrainConfig
+
+    def __str__(self) -> str:
+        point = "" if self.point is None else f" at {self.point}"
+        return f"{self.arm}{point}, rate {self.config.peak_learning_rate:g}, seed {self.seed}"
 
     @property
     def name(self) -> str:
@@ -173,10 +178,20 @@ class Runner:
         """Do all trainings that are not there yet, and return those that are compared."""
         search = self.search()
         total = len(search) + seeds * len(self.trick.points) * len(self.trick.arms)
-        with tqdm(total=total, desc=self.trick.name, unit="training", dynamic_ncols=True) as bar:
+        with tqdm(
+            total=total,
+            desc=self.trick.name,
+            unit="training",
+            dynamic_ncols=True,
+            disable=None,  # unless stderr is a terminal
+        ) as bar:
 
             def do(cell: Cell) -> Training:
-                training = self.kept(cell) or self.train(cell, bar.set_postfix_str)
+                training = self.kept(cell)
+                if training is None:
+                    training = self.train(cell, bar.set_postfix_str)
+                    accuracy = training.epochs[-1]["val_accuracy"] or 0.0
+                    say(f"{self.trick.name}: {cell}, validation accuracy {accuracy:.1%}")
                 bar.update()
                 return training
 
