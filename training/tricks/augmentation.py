@@ -12,7 +12,14 @@ TRICK = Trick(
     source="Lin et al., 2013, Network In Network, table 1",
     url="https://arxiv.org/abs/1312.4400",
     figures=(Figure("CIFAR-10 error, shifts and mirroring", "10.41 %", "8.81 %"),),
-    setting=dict(model="small_alexnet", image_size=16, epochs=6, optimizer="sgd"),
+    setting=dict(
+        model="small_alexnet",
+        norm="none",
+        dropout=0.0,
+        image_size=16,
+        epochs=12,
+        optimizer="sgd",
+    ),
     arms={
         "none": NONE,
         "shift": {**NONE, "shift": 2},
@@ -24,7 +31,7 @@ TRICK = Trick(
     pairs=(Pair("none", "shift"), Pair("none", "all")),
     measure=ACCURACY,
     effect=10.41 - 8.81,
-    rates=(0.03,),
+    rates=(0.01, 0.03),
     axis=("per_class", (14, 43, 140)),  # 10, 30 and 100 % of the digits
     page={"cifar10": dict(image_size=32, epochs=10)},
     page_axis={"cifar10": (50, 150, 500)},
@@ -34,4 +41,8 @@ TRICK = Trick(
     predicts="Shifts help most, and most where pictures are few; noise and rotation help little. "
     "The gap between training and validation shrinks with each.",
     refuted_by="a larger gap, or a lower accuracy, with augmentation at 10 % of the data.",
+    notes=(
+        "A first run, with batch norm, dropout and half of these steps, left every augmented arm "
+        "untrained (50 to 78 % at 43 pictures a class): the setting was changed after it.",
+    ),
 )

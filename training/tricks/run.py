@@ -124,12 +124,15 @@ def _sentence(trick: Trick, effect: Effect) -> str:
     if trick.ratio:
         found, low, high = (f"{x:.2g}" for x in (effect.mean, effect.low, effect.high))
         least = "at least " if effect.is_bound else ""
-        what = f"{name}: better by a factor of {least}{found}, {low} to {high} with 95 % confidence"
+        what = f"{name}: {least}{found} times as fast, {low} to {high} with 95 % confidence"
     else:
         if math.isinf(effect.mean):
             return f"{name}: the latter diverges."
-        found, low, high = (f"{x:+.2g}" for x in (effect.mean, effect.low, effect.high))
-        what = f"{name}: better by {found}, {low} to {high} with 95 % confidence"
+        kind = "gain" if effect.mean >= 0 else "loss"
+        sign = 1 if effect.mean >= 0 else -1
+        bounds = sorted((sign * effect.low, sign * effect.high))
+        found, low, high = (f"{x:.2g}" for x in (sign * effect.mean, *bounds))
+        what = f"{name}: a {kind} of {found}, {low} to {high} with 95 % confidence"
     if not math.isfinite(effect.high):
         what = what.rpartition(",")[0] + " with one seed, which shows no spread"
     return f"{what} ({trick.measure.name}): {effect.verdict}."

@@ -156,9 +156,12 @@ class Runner:
         of each program.
         """
         cells = self.search()
-        for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds):
+        if all(self.kept(cell) for cell in cells):
+            cells = list(self.compared(seeds))
+        else:  # at whichever rate
             cells += [
                 self.cell(arm, point, self.trick.rates_of(arm)[0], seed)
+                for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds)
                 for point in self.trick.points
                 for arm in self.trick.arms
             ]
