@@ -47,6 +47,8 @@ def verdicts(found: Sequence[Section]) -> Table:
     )
     rows = tuple((s.title, s.claim, s.verdict, s.found[0]) for s in found)
     notes = tuple(f"{name}: {text}." for name, text in VERDICTS.items())
+    if missing := [name for name in NAMES if name not in {section.name for section in found}]:
+        notes = (f"Not run here: {', '.join(missing)}.", *notes)
     return Table(TITLE, columns, rows, notes)
 
 
