@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("list", "params", "info", "compare", "diff"),
     *("weights", "convert", "export", "predict", "env"),
-    *("train", "finetune", "evaluate", "plan"),
+    *("train", "finetune", "evaluate", "tricks", "plan"),
 ]
 
 

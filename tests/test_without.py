@@ -132,6 +132,11 @@ def test_a_rule_leaves_tables_within_rows_to_their_own_turn():
             dict(without="residuals"),
             "unknown part to leave out 'residuals': did you mean 'residual'?",
         ),
+        (
+            "resnet18",
+            dict(without="residual", drop_path=0.1),
+            "drop_path: without residual connections no block can be skipped",
+        ),
         ("resnet18", dict(without=3), "without: got 3, expected names such as 'residual'"),
         ("resnet18", dict(init="normal(-1)"), "initialiser: got 'normal(-1)', expected a deviat"),
         ("resnet18", dict(init="he_normal(2)"), "unknown initialiser 'he_normal(2)': did you mea"),

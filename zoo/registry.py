@@ -206,6 +206,8 @@ def abstract(spec: Spec) -> Network:
                 raise ZooError(f"without: {spec.name} has no {WITHOUT[part]}")
         if spec.norm == "none" and "norm" not in ctx.used:
             raise ZooError(f"norm: {spec.name} has no batch norm to leave out")
+        if spec.drop_path and "residual" in parts:
+            raise ZooError("drop_path: without residual connections no block can be skipped")
         if spec.drop_path:
             stochastic_depth(model, ctx)
         return model

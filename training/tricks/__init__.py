@@ -6,10 +6,12 @@ trainings that test it; `zoo tricks run NAME` does them.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from zoo.errors import unknown
 
-from .experiment import Trick
+if TYPE_CHECKING:
+    from .experiment import Trick
 
 NAMES = (
     "initialisation",
@@ -30,7 +32,7 @@ NAMES = (
 )
 
 
-def trick(name: str) -> Trick:
+def trick(name: str) -> "Trick":
     """The experiment of that name.
 
     Raises:

@@ -18,7 +18,7 @@ def add(found: Commands) -> None:
         "tricks",
         _tricks,
         "list the article's tricks, measure what each buys, and make a page of it",
-        "zoo tricks run batch_norm --seeds 3; zoo tricks report",
+        "zoo tricks run batch_norm --seeds 3",
     )
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "run", "report"), help="(list)"

@@ -31,7 +31,7 @@ TRICK = Trick(
     page={
         "cifar10": dict(classes="dog,frog,horse,ship,truck"),
     },
-    quick=dict(epochs=1, batch_size=8),
+    quick=dict(epochs=1),
     predicts="With 5 and 10 pictures of each digit from 6 to 9 the network that has seen the "
     "digits from 0 to 5 is ahead by ten points or more; with 100 both are equal.",
     refuted_by="the random network as good with 5 pictures a class.",
