@@ -45,7 +45,7 @@ TRICK = Trick(
     source="He et al., 2018, Bag of Tricks for Image Classification, tables 3 to 6",
     url="https://arxiv.org/abs/1812.01187",
     figures=(Figure("ResNet-50, ImageNet accuracy", "75.3 %", "79.29 %"),),
-    setting=dict(model="resnet20_cifar", image_size=16, per_class=100, epochs=6),
+    setting=dict(model="resnet20_cifar", image_size=16, per_class=85, epochs=4),
     arms=ladder(),
     pairs=(Pair("before the tricks", "+ label smoothing"),),
     measure=ACCURACY,

@@ -12,7 +12,7 @@ TRICK = Trick(
         Figure("34 layers, ImageNet error", "28.54 %", "25.03 %"),
         Figure("20 to 110 layers, CIFAR-10 error", "rises (figure 6)", "8.75 to 6.43 %"),
     ),
-    setting=dict(image_size=16, per_class=70, batch_size=16, epochs=4, optimizer="sgd", warmup=0.2),
+    setting=dict(image_size=16, per_class=44, batch_size=16, epochs=4, optimizer="sgd", warmup=0.2),
     arms={"plain": dict(without="residual"), "residual": {}},
     pairs=(Pair("plain", "residual"),),
     measure=TRAIN_LOSS,
