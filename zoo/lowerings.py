@@ -1,4 +1,4 @@
-"""How the operations of `zoo.ops` are lowered: as XLA does it, and as it is fastest on CPU.
+"""How the operations of `zoo.ops` are lowered: as XLA does it, and as it is fastest on CPU or GPU.
 
 Shapes and paddings are those of `zoo.ops`.
 """
@@ -195,6 +195,68 @@ def _shifted_sum_dx(
         padding.append((kernel.shape[axis] - 1, shape[axis + 1] - spread, stride[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
     return _shifted_sum(g, kernel[::-1, ::-1], (1, 1))
+
+
+# --- convolutions on GPU -------------------------------------------------------------------------
+
+
+def blocked(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
+    """A strided convolution as one of stride 1 over blocks of `stride` pixels ("space to depth").
+
+    The kernel is padded with zeros to whole blocks: 7x7 over 3 channels with stride 2 becomes 4x4
+    over 12.
+    """
+    *size, channels, features = kernel.shape
+    whole = [-(-k // s) * s for k, s in zip(size, stride, strict=True)]
+    margins = [(0, 0, 0)]
+    for length, (low, high), k, kept, s in zip(
+        x.shape[1:3], pads, size, whole, stride, strict=True
+    ):
+        needed = (low + length + high - k) // s * s + kept
+        margins.append((low, needed - low - length, 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), (*margins, (0, 0, 0)))
+    kernel = jnp.pad(kernel, [(0, b - k) for b, k in zip(whole, size, strict=True)] + [(0, 0)] * 2)
+
+    n, (rows, columns) = x.shape[0], (x.shape[axis] // stride[axis - 1] for axis in (1, 2))
+    x = x.reshape(n, rows, stride[0], columns, stride[1], channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1)
+    high, wide = (k // s for k, s in zip(whole, stride, strict=True))
+    kernel = kernel.reshape(high, stride[0], wide, stride[1], channels, features)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(high, wide, -1, features)
+    return xla_conv(x, kernel, stride=(1, 1), pads=NO_PADS, groups=1)
+
+
+def whole_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
+    """A depthwise convolution as sums of shifted products, in float32 at least."""
+    return _whole_depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _whole_depthwise(x: jax.Array, kernel: jax.Array, stride: Pair) -> jax.Array:
+    return _shifted_sum(_wide(x), _wide(kernel), stride).astype(x.dtype)
+
+
+@_whole_depthwise.defjvp
+def _whole_depthwise_jvp(
+    stride: Pair, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """As on CPU, except that the gradient of the kernel sums over the whole batch at once."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+
+    def gradient(g: jax.Array) -> jax.Array:
+        return _shifted_sum_dx(_wide(g), _wide(kernel), x.shape, stride).astype(x.dtype)
+
+    @partial(jax.checkpoint, prevent_cse=False)  # keeps x, not a slice for every tap
+    def along(x: jax.Array, dkernel: jax.Array) -> jax.Array:
+        return _whole_depthwise(x, dkernel, stride)
+
+    y = _whole_depthwise(x, kernel, stride)
+    (dy,) = jax.linear_transpose(gradient, y)(dx)
+    return y, dy + along(x, dkernel)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 # --- pools on CPU --------------------------------------------------------------------------------

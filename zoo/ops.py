@@ -4,9 +4,10 @@ Images are `[N, H, W, C]`, kernels `[kh, kw, C_in / groups, C_out]`, paddings ex
 `((top, bottom), (left, right))`. Every path gives the same numbers to float32 rounding, and so do
 its derivatives of any order, forward and reverse.
 
-GPU and TPU get XLA's own operations. On CPU those are many times slower than necessary for
-depthwise, grouped and 1x1 convolutions and for pools and their gradients, so there they are
-written differently; `benchmarks/RESULTS.md` has measurements.
+TPU gets XLA's own operations. On CPU those are many times slower than necessary for depthwise,
+grouped and 1x1 convolutions and for pools and their gradients, so there they are written
+differently; on GPU, depthwise convolutions and strided ones of an image are. `benchmarks/README.md`
+has measurements.
 """
 
 import math
@@ -28,7 +29,8 @@ from .lowerings import Pair
 T = TypeVar("T")
 Activation = Callable[[jax.Array], jax.Array]
 
-MAX_TAPS = 49  # the largest window that is unrolled on CPU: 7x7
+MAX_TAPS = 49  # the largest window that is unrolled: 7x7
+IMAGE_CHANNELS = 4  # the most that an image has; cuDNN pads so few channels to 8
 FAR = 10  # standard deviations: a mean farther from 0 costs the variance more than two digits
 
 _only = ContextVar("only", default="")
@@ -36,7 +38,7 @@ _only = ContextVar("only", default="")
 
 @contextmanager
 def only(which: str) -> Iterator[None]:
-    """Trace the "cpu" or the "default" variants on any platform, to compare the two."""
+    """Trace the "cpu", "gpu" or "default" variants on any platform, to compare them."""
     token = _only.set(which)
     try:
         yield
@@ -45,20 +47,26 @@ def only(which: str) -> Iterator[None]:
 
 
 def native_only() -> AbstractContextManager[None]:
-    """Trace only XLA's own operations, as on GPU and TPU: for programs whose costs are counted."""
+    """Trace only XLA's own operations, as on TPU: for programs whose costs are counted."""
     return only("default")
 
 
 def platform_only(platform: str) -> AbstractContextManager[None]:
     """Trace only the variants for `platform`, in a third of the time; `only` takes precedence."""
-    return only(_only.get() or ("cpu" if platform == "cpu" else "default"))
+    return only(_only.get() or (platform if platform in ("cpu", "gpu") else "default"))
 
 
-def by_platform(*operands: jax.Array, cpu: Callable[..., T], default: Callable[..., T]) -> T:
-    """`lax.platform_dependent`, which traces both functions and compiles one; see `only`."""
+def by_platform(
+    *operands: jax.Array,
+    cpu: Callable[..., T],
+    default: Callable[..., T],
+    gpu: Callable[..., T] | None = None,
+) -> T:
+    """`lax.platform_dependent`, which traces all functions and compiles one; see `only`."""
     if which := _only.get():
-        return {"cpu": cpu, "default": default}[which](*operands)
-    return cast(T, lax.platform_dependent(*operands, cpu=cpu, default=default))
+        return {"cpu": cpu, "gpu": gpu or default, "default": default}[which](*operands)
+    more = {"cuda": gpu, "rocm": gpu} if gpu else {}
+    return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
 
 
 def conv2d(
@@ -73,20 +81,24 @@ def conv2d(
 
     On CPU a 1x1 convolution becomes a matrix product, a depthwise one (as many groups as channels
     in and out) a sum of shifted products, and any other grouped one several dense convolutions,
-    each for a few of the groups.
+    each for a few of the groups. On GPU a depthwise convolution is a sum of shifted products too,
+    and a strided one of an image runs over blocks of its pixels.
     """
     native = partial(lowerings.xla_conv, stride=stride, pads=pads, groups=groups)
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
+    gpu = native
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
         cpu = partial(lowerings.ungrouped, stride=stride, pads=pads)
-        return by_platform(x, kernel, cpu=cpu, default=native)
-    if groups == 1:
+        if channels <= IMAGE_CHANNELS and stride != (1, 1):
+            gpu = partial(lowerings.blocked, stride=stride, pads=pads)
+    elif groups == 1:
         cpu = partial(lowerings.pointwise, stride=stride)
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
         cpu = partial(lowerings.padded_depthwise, stride=stride, pads=pads)
+        gpu = partial(lowerings.whole_depthwise, stride=stride, pads=pads)
     else:
         cpu = partial(lowerings.grouped, stride=stride, pads=pads, groups=groups)
-    return by_platform(x, kernel, cpu=cpu, default=native)
+    return by_platform(x, kernel, cpu=cpu, gpu=gpu, default=native)
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: Any) -> jax.Array:

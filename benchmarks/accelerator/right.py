@@ -17,7 +17,7 @@ from flax import nnx
 
 import zoo
 from zoo import ops
-from zoo.runtime import backend
+from zoo.runtime.backend import compiler_options
 
 from ..contenders import zoo as contender
 from ..harness import Row
@@ -36,6 +36,8 @@ LOGITS = "{}: logits, accelerator against CPU"
 TRAINED = "training step, accelerator against CPU: {}"
 PARTS = ("parameters", "BN statistics", "gradients")
 CALLED = "model(x) on the CPU beside the accelerator"
+# Nothing of these programs is timed: XLA need not try which of its kernels is fastest.
+UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_experimental_enable_fusion_autotuner": False}
 ENGINES = "pmap against shard_map"
 HALF = "{}: bfloat16 logits against float32"
 DEFAULT = "{}: float32 logits at JAX's default precision against the highest"  # TF32 on a GPU
@@ -77,7 +79,10 @@ def logits(
 ) -> np.ndarray:
     """Of a network with random weights, on pictures of noise."""
     graphdef, state = nnx.split(zoo.create(name, seed=0, **switches))
-    forward = backend.jit(lambda state, x: nnx.merge(graphdef, state).logits(x))
+    forward = jax.jit(
+        lambda state, x: nnx.merge(graphdef, state).logits(x),
+        compiler_options=UNTUNED if device.platform == "gpu" else compiler_options(device.platform),
+    )
     x = np.random.default_rng(0).standard_normal((PICTURES, side, side, 3), np.float32)
     with jax.default_matmul_precision(precision):
         return np.asarray(forward(jax.device_put(state, device), jax.device_put(x, device)))
@@ -90,10 +95,9 @@ def against_cpu(bench: Bench, cpu: jax.Device, name: str) -> float:
 
 
 def against_highest(bench: Bench, name: str, precision: str, **switches: Any) -> float:
-    """Of the accelerator's float32 logits, and others of its own."""
-    with as_accelerator(bench.device):
-        got = logits(name, bench.sizes.side, bench.device, precision, **switches)
-        return error(got, logits(name, bench.sizes.side, bench.device))
+    """Of the device's float32 logits, and others of its own."""
+    got = logits(name, bench.sizes.side, bench.device, precision, **switches)
+    return error(got, logits(name, bench.sizes.side, bench.device))
 
 
 def called(bench: Bench, cpu: jax.Device, name: str) -> None:

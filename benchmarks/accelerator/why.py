@@ -94,7 +94,7 @@ def slowest(bench: Bench, training: Training, text: str) -> None:
 
 
 def lowerings(bench: Bench) -> None:
-    """Operations and their gradients in bfloat16: XLA's own, which run here, and the CPU's."""
+    """Operations and their gradients in bfloat16: XLA's own, the GPU's and the CPU's lowerings."""
     sizes = bench.sizes
     batch, works = sizes.batches[0], {work["work"]: work for work in WORKS}
     for name in sizes.operations:
@@ -116,7 +116,7 @@ def compare(
     cotangent = jnp.ones_like(jax.eval_shape(function, *args))
     with bench.attempt(what, may_not_fit=True):
         times = {}
-        for which in ("default", "cpu"):
+        for which in ("default", "gpu", "cpu"):
 
             def gradients(which: str, g: jax.Array, *args: jax.Array) -> Any:
                 with ops.only(which):
@@ -126,7 +126,8 @@ def compare(
             run = backend.jit(partial(gradients, which))
             seconds = seconds_of(lambda run=run: run(cotangent, *args), bench.sizes.seconds / 10)
             times[which] = 1e3 * seconds
-        bench.add(what, **{"XLA's own, ms": times["default"], "the CPU's, ms": times["cpu"]})
+        names = {"default": "XLA's own, ms", "gpu": "the GPU's, ms", "cpu": "the CPU's, ms"}
+        bench.add(what, **{name: times[which] for which, name in names.items()})
 
 
 def shapes(work: Row, batch: int) -> list[tuple[int, ...]]:
