@@ -18,6 +18,7 @@ TRICK = Trick(
         epochs=15,
         optimizer="sgd",
         batch_size=16,
+        warmup=0.2,
         classes="6,7,8,9",
         shift=0,
     ),
@@ -26,7 +27,7 @@ TRICK = Trick(
     pairs=(Pair("random", "pretrained"),),
     measure=ACCURACY,
     effect=10.0,  # the paper has curves
-    rates=(0.01, 0.05),
+    rates=(0.01, 0.02),
     axis=("per_class", (100, 30, 10, 5)),
     page={
         "cifar10": dict(classes="dog,frog,horse,ship,truck"),
@@ -38,5 +39,7 @@ TRICK = Trick(
     notes=(
         "No published weights come with the package, so the network is first trained on some of "
         "the classes and then on the others; `--weights` starts it from published ones.",
+        "In a first run, at rates up to 0.05, two of three random networks with 100 pictures a "
+        "class learned nothing: the rates were lowered after it.",
     ),
 )
