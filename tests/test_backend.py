@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import zoo
 from zoo.runtime import backend, calling
 
 
@@ -17,6 +18,27 @@ def test_the_users_own_flag_wins(monkeypatch):
     assert backend.compiler_options()
     monkeypatch.setenv("XLA_FLAGS", f"--{backend.YNN}=LIBRARY_FUSION_TYPE_DOT")
     assert backend.compiler_options() is None
+
+
+def test_onednn_is_asked_for_only_where_xla_has_it(monkeypatch):
+    with_it = backend.compiler_options(library="onednn")
+    assert (backend.ONEDNN in with_it) == backend.onednn()
+    if jax.__version_info__ < (0, 11):
+        assert not backend.onednn()
+    monkeypatch.setattr(backend, "ONEDNN", "xla_cpu_no_such_option")
+    assert not backend.onednn.__wrapped__()
+    monkeypatch.setenv("XLA_FLAGS", f"--{backend.YNN}=LIBRARY_FUSION_TYPE_DOT")
+    assert not backend.onednn.__wrapped__()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_call_gives_what_a_program_of_the_users_own_does(dtype):
+    """The first may go to oneDNN, the second never does."""
+    model = zoo.create("mobilenet_v1_025", num_classes=5, dtype=dtype)
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    called, own = model(x), nnx.jit(lambda model, x: model(x))(model, x)
+    bound = 1e-5 if dtype == "float32" else 0.05
+    assert jnp.abs(called - own).max() <= bound * jnp.abs(own).max()
 
 
 @pytest.mark.parametrize(

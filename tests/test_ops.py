@@ -131,15 +131,16 @@ def test_conv2d_and_its_derivatives_in_many_cases(kind, data):
         pytest.param((8, 7), (3, 3, 1, 3), (2, 1), ((0, 1), (1, 0)), 3, id="strided-depthwise"),
     ],
 )
-def test_conv2d_as_a_gpu_gets_it(sides, kernel, stride, pads, groups):
+@pytest.mark.parametrize("variant", ["gpu", "onednn"])
+def test_conv2d_in_other_variants(variant, sides, kernel, stride, pads, groups):
     x, kernel = normal(0, 2, *sides, kernel[2] * groups), normal(1, *kernel)
-    check_conv2d(x, kernel, stride, pads, groups, platform="gpu")
+    check_conv2d(x, kernel, stride, pads, groups, variant)
 
 
-def check_conv2d(x, kernel, stride, pads, groups, platform="cpu"):
+def check_conv2d(x, kernel, stride, pads, groups, variant="cpu"):
 
     def ours(x, kernel):
-        with ops.platform_only(platform):
+        with ops.only(variant):
             return ops.conv2d(x, kernel, stride=stride, pads=pads, groups=groups)
 
     def theirs(x, kernel):

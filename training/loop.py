@@ -110,8 +110,10 @@ class Loop:
         done = int(state.step)
         # each step takes one batch, so that any number of processes can continue
         grain.experimental.set_next_index(self.batches, done)
-        train_step = self.devices.compile(parts.step, donate=True)
-        eval_step = self.devices.compile(self.session.eval_step(parts.program), donate=False)
+        train_step = self.devices.compile(parts.step, donate=True, dtype=self.config.dtype)
+        eval_step = self.devices.compile(
+            self.session.eval_step(parts.program), donate=False, inference=True
+        )
         look = None
         if self.config.probes and self.log:
             look = self.session.prober(parts.program, self.config.probes)

@@ -143,7 +143,7 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: "tqdm[Any]") -> Iterato
         session.phases[0], lambda step: jnp.asarray(table)[step], period=len(table)
     )
     state = devices.replicate(parts.start())
-    step = devices.compile(parts.step, donate=True)
+    step = devices.compile(parts.step, donate=True, dtype=config.dtype)
     batches = session.train_batches()
     total = count = 0.0
     for rate in rates:

@@ -94,15 +94,24 @@ class Devices:
         return cast(State, jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree))
 
     def compile(
-        self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool
+        self,
+        step: Callable[[State, Mapping[str, jax.Array]], State],
+        *,
+        donate: bool,
+        dtype: str = "float32",
+        inference: bool = False,
     ) -> Callable[[State, Mapping[str, Any]], State]:
         """`step(state, batch) -> state` for one device, as a function of the sharded batch.
 
         Args:
           step: it may use collectives over `AXIS`, and its result must be the same on all devices.
           donate: reuse the memory of the state given; the caller must not touch it again.
+          dtype: what the network computes in.
+          inference: it takes no gradients, and may use what is faster without.
         """
-        run: Callable[[State, Mapping[str, Any]], State] = self.jit(step, donate=donate)
+        run: Callable[[State, Mapping[str, Any]], State] = self.jit(
+            step, donate=donate, dtype=dtype, inference=inference
+        )
         if self.platform != "cpu":
             return run
 
@@ -114,11 +123,21 @@ class Devices:
 
         return when_ready
 
-    def jit(self, step: Callable[[State, Mapping[str, jax.Array]], State], *, donate: bool) -> Any:
+    def jit(
+        self,
+        step: Callable[[State, Mapping[str, jax.Array]], State],
+        *,
+        donate: bool,
+        dtype: str = "float32",
+        inference: bool = False,
+    ) -> Any:
         """The jitted function behind `compile`, which also has `lower(state, batch)`."""
+        # not for gradients in float32, for which Eigen is faster
+        library = "onednn" if inference or dtype == "bfloat16" else "eigen"
+        onednn = inference and self.platform == "cpu" and backend.onednn()
 
         def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
-            with ops.platform_only(self.platform):
+            with ops.only("onednn") if onednn else ops.platform_only(self.platform):
                 return step(state, batch)
 
         donated = (0,) if donate else ()
@@ -137,7 +156,7 @@ class Devices:
             )
         if self.engine == "pmap" and jax.process_count() > 1:
             return mapped  # under a jit, pmap would see this process's devices only
-        return backend.jit(mapped, self.platform, donate_argnums=donated)
+        return backend.jit(mapped, self.platform, library=library, donate_argnums=donated)
 
 
 def check_share(devices: int, batch_size: int, parts: int = 1) -> None:

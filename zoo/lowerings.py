@@ -150,8 +150,19 @@ def grouped(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads, groups
 
 
 def padded_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
-    """Pad first, so that the gradients reuse the padded input instead of padding it again."""
-    return _depthwise(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+    """Pad first, so that the gradients reuse the padded input instead of padding it again.
+
+    It computes in float32 at least: a processor's vectors have no bfloat16 products.
+    """
+    wide = jnp.pad(_wide(x), ((0, 0), *pads, (0, 0)))
+    return _depthwise(wide, _wide(kernel), stride).astype(x.dtype)
+
+
+def wide_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
+    """XLA's own depthwise convolution, in float32 at least, which oneDNN does best in."""
+    groups = x.shape[-1]
+    y = xla_conv(_wide(x), _wide(kernel), stride=stride, pads=pads, groups=groups)
+    return y.astype(x.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -195,6 +206,10 @@ def _shifted_sum_dx(
         padding.append((kernel.shape[axis] - 1, shape[axis + 1] - spread, stride[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), (*padding, (0, 0, 0)))
     return _shifted_sum(g, kernel[::-1, ::-1], (1, 1))
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 # --- convolutions on GPU -------------------------------------------------------------------------
@@ -253,10 +268,6 @@ def _whole_depthwise_jvp(
     y = _whole_depthwise(x, kernel, stride)
     (dy,) = jax.linear_transpose(gradient, y)(dx)
     return y, dy + along(x, dkernel)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 # --- pools on CPU --------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ _only = ContextVar("only", default="")
 
 @contextmanager
 def only(which: str) -> Iterator[None]:
-    """Trace the "cpu", "gpu" or "default" variants on any platform, to compare them."""
+    """Trace the "cpu", "onednn", "gpu" or "default" variants on any platform."""
     token = _only.set(which)
     try:
         yield
@@ -61,10 +61,15 @@ def by_platform(
     cpu: Callable[..., T],
     default: Callable[..., T],
     gpu: Callable[..., T] | None = None,
+    onednn: Callable[..., T] | None = None,
 ) -> T:
-    """`lax.platform_dependent`, which traces all functions and compiles one; see `only`."""
+    """`lax.platform_dependent`, which traces all functions and compiles one; see `only`.
+
+    `onednn` is for inference on a CPU where `backend.onednn()`; it is never chosen by platform.
+    """
     if which := _only.get():
-        return {"cpu": cpu, "gpu": gpu or default, "default": default}[which](*operands)
+        variants = {"cpu": cpu, "onednn": onednn or cpu, "gpu": gpu or default, "default": default}
+        return variants[which](*operands)
     more = {"cuda": gpu, "rocm": gpu} if gpu else {}
     return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
 
@@ -81,12 +86,13 @@ def conv2d(
 
     On CPU a 1x1 convolution becomes a matrix product, a depthwise one (as many groups as channels
     in and out) a sum of shifted products, and any other grouped one several dense convolutions,
-    each for a few of the groups. On GPU a depthwise convolution is a sum of shifted products too,
-    and a strided one of an image runs over blocks of its pixels.
+    each for a few of the groups; oneDNN is faster at the depthwise ones. On GPU a depthwise
+    convolution is a sum of shifted products too, and a strided one of an image runs over blocks of
+    its pixels.
     """
     native = partial(lowerings.xla_conv, stride=stride, pads=pads, groups=groups)
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
-    gpu = native
+    gpu, onednn = native, None
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
         cpu = partial(lowerings.ungrouped, stride=stride, pads=pads)
         if channels <= IMAGE_CHANNELS and stride != (1, 1):
@@ -96,9 +102,10 @@ def conv2d(
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
         cpu = partial(lowerings.padded_depthwise, stride=stride, pads=pads)
         gpu = partial(lowerings.whole_depthwise, stride=stride, pads=pads)
+        onednn = partial(lowerings.wide_depthwise, stride=stride, pads=pads)
     else:
         cpu = partial(lowerings.grouped, stride=stride, pads=pads, groups=groups)
-    return by_platform(x, kernel, cpu=cpu, gpu=gpu, default=native)
+    return by_platform(x, kernel, cpu=cpu, gpu=gpu, onednn=onednn, default=native)
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: Any) -> jax.Array:

@@ -50,7 +50,7 @@ def train(work: dict[str, Any]) -> Callable[[], Any]:
             work["coordinator"], work["processes"], work["rank"], heartbeat_timeout_seconds=3600
         )
     devices, step, state = training(work)
-    step = devices.compile(step, donate=True)
+    step = devices.compile(step, donate=True, dtype=work.get("dtype", "float32"))
     share = slice(jax.process_index(), None, jax.process_count())
     labels = np.arange(work["batch"], dtype=np.int32)
     batch = {"image": images(work)[share], "label": labels[share]}

@@ -319,8 +319,8 @@ class Runner:
         key = json.dumps([same.to_dict(), sorted(phase.trained)])
         if key not in self._programs:
             self._programs[key] = (
-                devices.compile(parts.step, donate=True),
-                devices.compile(session.eval_step(parts.program), donate=False),
+                devices.compile(parts.step, donate=True, dtype=same.dtype),
+                devices.compile(session.eval_step(parts.program), donate=False, inference=True),
             )
         return self._programs[key]
 

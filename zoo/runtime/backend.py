@@ -4,7 +4,8 @@ The user's environment is not changed, and a user's own settings take precedence
 
 - `compiler_options()` makes XLA compute convolutions and matrix products with Eigen, in our
   programs only. By default XLA uses its newer YNN library for them, which is slower. Reductions
-  stay with YNN, which is far faster at those. The same flag in `XLA_FLAGS` overrides this.
+  stay with YNN, which is far faster at those. For inference, and for training in bfloat16, they go
+  to oneDNN where jaxlib has it (0.11 and later). The same flags in `XLA_FLAGS` override this.
 - `keep_memory()` makes malloc keep freed memory in this process, because mapping a fresh page costs
   more than the arithmetic on it. Memory left over from compiling a large program is returned to
   the system before the program runs. `share_heap()` makes all threads use one heap, for inference.
@@ -24,21 +25,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import monitoring
+from jax import lax, monitoring
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
+ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
 
-def jit(function: Callable[..., Any], platform: str | None = None, **settings: Any) -> Any:
+def jit(
+    function: Callable[..., Any],
+    platform: str | None = None,
+    *,
+    library: str = "eigen",
+    **settings: Any,
+) -> Any:
     """`jax.jit` with our compiler options for `platform`.
 
     None means the default backend, which is then started. Do not use it inside another `jax.jit`:
-    compiler options belong to the outermost one.
+    compiler options belong to the outermost one. `library` is that of `compiler_options`.
     """
     keep_memory()
-    return jax.jit(function, compiler_options=compiler_options(platform), **settings)
+    return jax.jit(function, compiler_options=compiler_options(platform, library), **settings)
 
 
 def under_jit() -> bool:
@@ -46,11 +54,45 @@ def under_jit() -> bool:
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
-def compiler_options(platform: str | None = None) -> dict[str, str] | None:
-    """The value for `jax.jit(..., compiler_options=)` on a platform; None as in `jit`."""
+def compiler_options(
+    platform: str | None = None, library: str = "eigen"
+) -> dict[str, str | bool] | None:
+    """The value for `jax.jit(..., compiler_options=)` on a platform; None as in `jit`.
+
+    Args:
+      platform: what the program is for.
+      library: of convolutions and products on CPU, "eigen" or "onednn"; Eigen where `onednn()` is
+        false.
+    """
     if (platform or jax.default_backend()) != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
         return None
-    return {YNN: "LIBRARY_FUSION_TYPE_REDUCE"}
+    options: dict[str, str | bool] = {YNN: "LIBRARY_FUSION_TYPE_REDUCE"}
+    return {**options, ONEDNN: True} if library == "onednn" and onednn() else options
+
+
+@cache
+def onednn() -> bool:
+    """Whether XLA gives convolutions on CPU to oneDNN if told to: asked once, of a small program.
+
+    jaxlib 0.10 knows the option and ignores it. False as well where a GPU or TPU is the default, or
+    where `XLA_FLAGS` says something of the option.
+    """
+    asked = os.environ.get("XLA_FLAGS", "")
+    if jax.default_backend() != "cpu" or YNN in asked or ONEDNN in asked:
+        return False
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8, 8, 8), (3, 3, 8, 8))]
+    options: dict[str, str | bool] = {YNN: "LIBRARY_FUSION_TYPE_REDUCE", ONEDNN: True}
+    try:
+        program = jax.jit(convolve, compiler_options=options).lower(*shapes).compile()
+    except jax.errors.JaxRuntimeError:  # an option that this version does not know
+        return False
+    return "onednn$convolution" in (program.as_text() or "")
 
 
 @cache

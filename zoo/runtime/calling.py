@@ -10,6 +10,7 @@ A model that cannot be compiled like this runs operation by operation, as any `n
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from .. import ops
 from . import backend
 
 Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
@@ -138,8 +140,14 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
       treedef: of the model's state.
       alone: whether it is a program of its own, not a part of one under a transformation.
     """
+    # where a GPU or TPU is the default, the model may still lie on the CPU
+    which = "onednn" if backend.onednn() else "cpu" if jax.default_backend() == "cpu" else ""
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
+        with ops.only(which) if alone and which else nullcontext():
+            return traced(values, x)
+
+    def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         model = nnx.merge(graphdef, jax.tree.unflatten(treedef, [0] * treedef.num_leaves))
         settings, variables = inspect(model)
         for variable, value in zip(variables, values, strict=True):
@@ -152,4 +160,4 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
         pairs = enumerate(zip(values, after, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
-    return backend.jit(run) if alone else jax.jit(run)
+    return backend.jit(run, library="onednn") if alone else jax.jit(run)
