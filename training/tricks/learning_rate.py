@@ -22,15 +22,15 @@ TRICK = Trick(
         warmup=0.0,
     ),
     arms={
-        "constant, 0.4": dict(learning_rate=0.4),
+        "constant, 0.1": dict(learning_rate=0.1),
         "constant, 0.005": dict(learning_rate=0.005),
-        "0.4, decayed": dict(learning_rate=0.4, schedule="exponential", decay_rate=0.5),
+        "0.1, decayed": dict(learning_rate=0.1, schedule="exponential", decay_rate=0.5),
         "Adam, constant": dict(optimizer="adam"),
         "Adagrad, constant": dict(optimizer="adagrad"),
     },
     pairs=(
-        Pair("constant, 0.4", "0.4, decayed"),
-        Pair("constant, 0.005", "0.4, decayed"),
+        Pair("constant, 0.1", "0.1, decayed"),
+        Pair("constant, 0.005", "0.1, decayed"),
     ),
     measure=ACCURACY,
     effect=1.0,  # the papers do not say what it gained
@@ -44,5 +44,7 @@ TRICK = Trick(
     notes=(
         "The rates of the three arms of SGD are the experiment; those of Adam and Adagrad are "
         "searched.",
+        "In a first run the large rate was 0.4, at which no arm learned (49 to 54 %): the article's "
+        "0.1 took its place.",
     ),
 )

@@ -19,6 +19,7 @@ On GPU and TPU only `share_heap` applies, since it concerns the host.
 import ctypes
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -30,6 +31,7 @@ from jax import lax, monitoring
 COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+UNCACHED = "Error writing persistent compilation cache entry .* std::bad_alloc"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
 
@@ -75,7 +77,8 @@ def onednn() -> bool:
     """Whether XLA gives convolutions on CPU to oneDNN if told to: asked once, of a small program.
 
     jaxlib 0.10 knows the option and ignores it. False as well where a GPU or TPU is the default, or
-    where `XLA_FLAGS` says something of the option.
+    where `XLA_FLAGS` says something of the option. No version can write such programs to the
+    compilation cache; each says so with a warning, which is then ignored.
     """
     asked = os.environ.get("XLA_FLAGS", "")
     if jax.default_backend() != "cpu" or YNN in asked or ONEDNN in asked:
@@ -89,10 +92,21 @@ def onednn() -> bool:
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8, 8, 8), (3, 3, 8, 8))]
     options: dict[str, str | bool] = {YNN: "LIBRARY_FUSION_TYPE_REDUCE", ONEDNN: True}
     try:
-        program = jax.jit(convolve, compiler_options=options).lower(*shapes).compile()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", UNCACHED)
+            program = jax.jit(convolve, compiler_options=options).lower(*shapes).compile()
     except jax.errors.JaxRuntimeError:  # an option that this version does not know
         return False
-    return "onednn$convolution" in (program.as_text() or "")
+    if "onednn$convolution" not in (program.as_text() or ""):
+        return False
+    warnings.filterwarnings("ignore", UNCACHED)
+    return True
+
+
+def caches_programs() -> bool:
+    """Whether JAX keeps compiled programs in a folder."""
+    settings = jax.config.values
+    return bool(settings["jax_compilation_cache_dir"] and settings["jax_enable_compilation_cache"])
 
 
 @cache

@@ -140,8 +140,10 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
       treedef: of the model's state.
       alone: whether it is a program of its own, not a part of one under a transformation.
     """
-    # where a GPU or TPU is the default, the model may still lie on the CPU
-    which = "onednn" if backend.onednn() else "cpu" if jax.default_backend() == "cpu" else ""
+    which = ""  # where a GPU or TPU is the default, the model may still lie on the CPU
+    if jax.default_backend() == "cpu":
+        # what oneDNN computes cannot be cached: a command would compile it at every start
+        which = "onednn" if not backend.caches_programs() and backend.onednn() else "cpu"
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         with ops.only(which) if alone and which else nullcontext():
@@ -160,4 +162,5 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
         pairs = enumerate(zip(values, after, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
-    return backend.jit(run, library="onednn") if alone else jax.jit(run)
+    library = "onednn" if which == "onednn" else "eigen"
+    return backend.jit(run, library=library) if alone else jax.jit(run)
