@@ -33,6 +33,7 @@ def test_the_report(capsys, zoo_cache):
     assert (told["backend"], told["devices"]) == ("cpu", "8 x cpu")  # as conftest has it
     assert told["a convolution"].startswith("right")
     assert told["lowerings"] == "ours"
+    assert "oneDNN" in told["bfloat16"] or "AMX" in told["bfloat16"]
     assert str(zoo_cache) in told["cache"]
     assert told["JAX_PLATFORMS"] == "cpu"
     assert not [row for row in report["rows"] if "failed" in row["value"]]

@@ -79,6 +79,12 @@ def processor(root: Path) -> str:
     return f"{name[1] if name else platform.processor() or platform.machine()}, {cores}"
 
 
+def processor_flags(root: Path = Path("/")) -> set[str]:
+    """What the CPU can do, in Linux' names; empty where the system does not tell."""
+    flags = re.search(r"^flags\s*: (.+)", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    return set(flags[1].split()) if flags else set()
+
+
 def memory() -> str:
     """The size of the memory."""
     return readable_size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

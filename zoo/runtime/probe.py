@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ..errors import ZooError
-from .machine import folder_size, readable_size
+from .machine import folder_size, processor_flags, readable_size
 
 Fact = tuple[str, str, str]  # part of the report, what, value
 
@@ -104,10 +104,11 @@ def main() -> None:
     answer("jax", "devices", _devices)
     answer("jax", "version", _platform_version)
     answer("jax", "a convolution", _convolution)
-    cpu = kind == "cpu"
-    answer("fast paths", "lowerings", lambda: "ours" if cpu else "XLA's, as all but CPUs have them")
-    if cpu:
+    lowerings = {"cpu": "ours", "gpu": "ours for images and depthwise convolutions"}
+    answer("fast paths", "lowerings", lambda: lowerings.get(kind, "XLA's own"))
+    if kind == "cpu":
         answer("fast paths", "compiler options", _compiler_options)
+        answer("fast paths", "bfloat16", _bfloat16)
         answer("fast paths", "malloc keeps memory", _keeps_memory)
     answer("fast paths", "compilation cache", _compilation_cache)
 
@@ -167,6 +168,17 @@ def _compiler_options() -> str:
 
     options = backend.compiler_options() or {}
     return ", ".join(f"{name}={value}" for name, value in options.items()) or "none"
+
+
+def _bfloat16() -> str:
+    """Whether it is worth asking for: measured with and without oneDNN, on a processor with AMX."""
+    from . import backend
+
+    if not backend.onednn():
+        return "no faster than float32: XLA has no oneDNN here (jax 0.11 and later do)"
+    if "amx_bf16" not in processor_flags():
+        return "not measured on a processor without AMX"
+    return "oneDNN and AMX: faster than float32 from a few pictures on"
 
 
 def _keeps_memory() -> str:
