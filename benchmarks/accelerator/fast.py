@@ -47,7 +47,8 @@ class Training:
             {"image": rng.integers(0, 256, shape, np.uint8), "label": labels}
         )
         begun = time.perf_counter()
-        self.program = devices.jit(step, donate=True).lower(self._state, self._batch).compile()
+        jitted = devices.jit(step, donate=True, dtype=self.work["dtype"])
+        self.program = jitted.lower(self._state, self._batch).compile()
         self.seconds_to_compile = time.perf_counter() - begun
 
     def step(self) -> Any:
