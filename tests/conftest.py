@@ -147,8 +147,8 @@ def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
         compile_, steps = Devices.compile, 0
 
-        def compiling(self: Devices, step: Any, *, donate: bool) -> Any:
-            run = compile_(self, step, donate=donate)
+        def compiling(self: Devices, step: Any, *, donate: bool, **settings: Any) -> Any:
+            run = compile_(self, step, donate=donate, **settings)
 
             def stopping(state: Any, batch: Any) -> Any:
                 nonlocal steps

@@ -86,9 +86,9 @@ def poison(monkeypatch):
         compile_, made = Devices.compile, 0
 
         # after the compiled step and not in it: all tests have that in common
-        def compiling(self, step, *, donate):
+        def compiling(self, step, *, donate, **settings):
             nonlocal made
-            run = compile_(self, step, donate=donate)
+            run = compile_(self, step, donate=donate, **settings)
             made += donate  # training alone
             if not donate or made > times:
                 return run
@@ -263,8 +263,8 @@ def test_files_that_may_not_grow(pictures, tmp_path):
 def test_the_second_ctrl_c_stops_at_once(config, pictures, tmp_path, monkeypatch):
     compile_ = Devices.compile
 
-    def compiling(self, step, *, donate):
-        run = compile_(self, step, donate=donate)
+    def compiling(self, step, *, donate, **settings):
+        run = compile_(self, step, donate=donate, **settings)
         calls = 0
 
         def impatient(state, batch):
