@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from zoo.errors import ZooError
@@ -139,20 +139,28 @@ def _sentence(trick: Trick, effect: Effect) -> str:
 
 
 def _setting(outcome: Outcome) -> str:
-    """What all arms have in common, in words."""
+    """What the trainings have in common, in words; the values of what the axis changes."""
     trick = outcome.trick
-    config = outcome.trainings[-1].cell.config
-    record = outcome.trainings[-1].record
+    configs = [training.cell.config for training in outcome.trainings]
+    config, record = configs[-1], outcome.trainings[-1].record
+    pictures = _each(f"{t.record['train_pictures']:,}" for t in outcome.trainings)
+    schedules = {f"{c.optimizer}, {c.schedule} rate" for c in configs}
     seeds = sorted({t.cell.seed for t in outcome.trainings})
     rates = ", ".join(f"{rate:g}" for rate in trick.rates)
     parts = [
-        f"{config.model} on {config.data} ({record['train_pictures']:,} pictures to train on, "
+        f"{_each(c.model for c in configs)} on {config.data} ({pictures} pictures to train on, "
         f"{record['val_pictures']:,} to validate)",
         f"{config.image_size or 'the data set'} pixels",
-        f"{config.epochs} epochs of batches of {config.batch_size}",
-        f"{config.optimizer}, {config.schedule} rate",
+        f"{_each(str(c.epochs) for c in configs)} epochs of batches of {config.batch_size}",
+        *(schedules if len(schedules) == 1 else ()),  # else they are what the arms differ in
         f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}",
     ]
     if rates:
         parts.append(f"each arm at the best of the rates {rates}, chosen with seed 0")
     return "; ".join(parts) + "."
+
+
+def _each(values: Iterable[str]) -> str:
+    """Different values in the order of their coming: "400, 120 or 40"."""
+    *first, last = dict.fromkeys(values)
+    return f"{', '.join(first)} or {last}" if first else last
