@@ -131,7 +131,7 @@ def _sentence(trick: Trick, effect: Effect) -> str:
         kind = "gain" if effect.mean >= 0 else "loss"
         sign = 1 if effect.mean >= 0 else -1
         bounds = sorted((sign * effect.low, sign * effect.high))
-        found, low, high = (f"{x:.2g}" for x in (sign * effect.mean, *bounds))
+        found, low, high = (f"{round(x, 6):.2g}" for x in (sign * effect.mean, *bounds))
         what = f"{name}: a {kind} of {found}, {low} to {high} with 95 % confidence"
     if not math.isfinite(effect.high):
         what = what.rpartition(",")[0] + " with one seed, which shows no spread"
