@@ -178,8 +178,8 @@ def test_nan_is_not_saved_when_told_to_stop(config, tmp_path, poison, stop_befor
 def test_nan_is_seen_before_the_epoch_ends(config, tmp_path, monkeypatch, poison):
     run, calls = Devices.compile, 0
 
-    def counted(self, step, *, donate):
-        compiled = run(self, step, donate=donate)
+    def counted(self, step, *, donate, **settings):
+        compiled = run(self, step, donate=donate, **settings)
 
         def call(state, batch):
             nonlocal calls
