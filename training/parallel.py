@@ -134,10 +134,12 @@ class Devices:
         """The jitted function behind `compile`, which also has `lower(state, batch)`."""
         # not for gradients in float32, for which Eigen is faster
         library = "onednn" if inference or dtype == "bfloat16" else "eigen"
+        # nor its lowerings for any gradients, as XLA's own of depthwise convolutions are slow
         onednn = inference and self.platform == "cpu" and backend.onednn()
+        variants = "onednn" if onednn else self.platform
 
         def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
-            with ops.only("onednn") if onednn else ops.platform_only(self.platform):
+            with ops.platform_only(variants):
                 return step(state, batch)
 
         donated = (0,) if donate else ()

@@ -28,6 +28,9 @@ HALF_BOUND = 0.1  # bfloat16 has three digits, and a random network of forty lay
 PICTURES = 4
 UNIT = "of the largest"
 
+# Nothing of these programs is timed: XLA need not try which of its kernels is fastest.
+UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_experimental_enable_fusion_autotuner": False}
+
 # SiLU has a smooth derivative. That of ReLU jumps: a value that rounds to the other side of zero
 # changes a sum of few pictures by more than any error.
 STEP: Row = dict(side=32, batch=16, act="silu", rate=0.1, engine="shard_map")
@@ -36,8 +39,6 @@ LOGITS = "{}: logits, accelerator against CPU"
 TRAINED = "training step, accelerator against CPU: {}"
 PARTS = ("parameters", "BN statistics", "gradients")
 CALLED = "model(x) on the CPU beside the accelerator"
-# Nothing of these programs is timed: XLA need not try which of its kernels is fastest.
-UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_experimental_enable_fusion_autotuner": False}
 ENGINES = "pmap against shard_map"
 HALF = "{}: bfloat16 logits against float32"
 DEFAULT = "{}: float32 logits at JAX's default precision against the highest"  # TF32 on a GPU

@@ -32,7 +32,7 @@ def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
     """Write the pictures of an experiment; returns their names and what they show."""
     trick = outcome.trick
     point = trick.points[-1]
-    at = "" if trick.axis is None else f", {words(trick.axis[0])} {point}"
+    at = "" if trick.axis is None else f", {_words(trick.axis[0])}: {point}"
     before = f"before the first step{at}"
     made = [ARTICLE[trick.name]] if trick.name in ARTICLE else []
     made += [
@@ -40,7 +40,7 @@ def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
         ("accuracy.png", f"Validation accuracy by step{at}", partial(_accuracies, outcome)),
     ]
     if trick.axis is not None:
-        text = f"{trick.measure.name} by {words(trick.axis[0])}"
+        text = f"{trick.measure.name} by {_words(trick.axis[0])}"
         made.append(("axis.png", text, partial(_by_axis, outcome)))
     if trick.probed:
         made += [
@@ -129,9 +129,9 @@ def _accuracies(outcome: Outcome, axes: "Axes") -> None:
     axes.set(xlabel="step", ylabel="validation accuracy, %")
 
 
-def words(setting: str) -> str:
-    """A setting's name in a picture: "per class"."""
-    return setting.replace("_", " ")
+def _words(setting: str) -> str:
+    """A setting as a picture names it."""
+    return {"per_class": "pictures a class", "model": "network"}.get(setting, setting)
 
 
 def _by_axis(outcome: Outcome, axes: "Axes") -> None:
@@ -157,7 +157,7 @@ def _by_axis(outcome: Outcome, axes: "Axes") -> None:
         axes.set_xscale("log")
         axes.minorticks_off()
     axes.set_xticks(xs, [str(point) for point in points])
-    axes.set(xlabel=words(setting), ylabel=trick.measure.name)
+    axes.set(xlabel=_words(setting), ylabel=trick.measure.name)
 
 
 def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:

@@ -10,7 +10,6 @@ A model that cannot be compiled like this runs operation by operation, as any `n
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -140,16 +139,8 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
       treedef: of the model's state.
       alone: whether it is a program of its own, not a part of one under a transformation.
     """
-    which = ""  # where a GPU or TPU is the default, the model may still lie on the CPU
-    if jax.default_backend() == "cpu":
-        # what oneDNN computes cannot be cached: a command would compile it at every start
-        which = "onednn" if not backend.caches_programs() and backend.onednn() else "cpu"
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
-        with ops.only(which) if alone and which else nullcontext():
-            return traced(values, x)
-
-    def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         model = nnx.merge(graphdef, jax.tree.unflatten(treedef, [0] * treedef.num_leaves))
         settings, variables = inspect(model)
         for variable, value in zip(variables, values, strict=True):
@@ -162,5 +153,21 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
         pairs = enumerate(zip(values, after, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
-    library = "onednn" if which == "onednn" else "eigen"
-    return backend.jit(run, library=library) if alone else jax.jit(run)
+    return _for_default_backend(run) if alone else jax.jit(run)
+
+
+def _for_default_backend(run: Program) -> Program:
+    """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had."""
+    program: Program
+    if jax.default_backend() != "cpu":
+        program = backend.jit(run)  # the model may lie on the CPU all the same
+        return program
+    # what oneDNN computes cannot be cached: a command would compile it at every start
+    onednn = not backend.caches_programs() and backend.onednn()
+
+    def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
+        with ops.platform_only("onednn" if onednn else "cpu"):
+            return run(values, x)
+
+    program = backend.jit(traced, library="onednn" if onednn else "eigen")
+    return program

@@ -175,7 +175,7 @@ def _bfloat16() -> str:
     from . import backend
 
     if not backend.onednn():
-        return "no faster than float32: XLA has no oneDNN here (jax 0.11 and later do)"
+        return "no faster than float32 without oneDNN (jax 0.11 or later, no XLA_FLAGS against it)"
     if "amx_bf16" not in processor_flags():
         return "not measured on a processor without AMX"
     return "oneDNN and AMX: faster than float32 from a few pictures on"
