@@ -40,6 +40,17 @@ def test_the_command_of_the_card_still_means_its_settings():
     assert {name: str(today[name]) for name, _ in rows} == dict(rows)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".cifar10")])
+def test_cifar10_reaches_the_accuracy_of_its_card(name, shared):
+    found = evaluate(zoo.load(name), f"cifar10:{shared('data/cifar10/cifar10_jpeg.tar.gz')}")
+    card = (OWN / f"{name}.md").read_text("utf-8")
+    stated = int(re.search(r"\(([\d,]+) of 10,000", card)[1].replace(",", ""))
+    # the GPU multiplied with 10 bits of precision
+    assert found.count == 10_000
+    assert abs(found.accuracy * 10_000 - stated) <= 10
+
+
 def test_digits_reach_the_accuracy_of_their_card():
     model = zoo.load("mobilenet_v1_025.digits")
     assert model.classes == tuple("0123456789")

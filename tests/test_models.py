@@ -167,6 +167,7 @@ TABLE = [
     Row("plain34",           21_623_848,    15_232,  3.644494, 224, "paper"),
     # with 10 classes 269_722, 464_154, 658_586, 853_018 and 1_727_962
     Row("resnet20_cifar",       334_072,     1_376,  0.040614,  32, "paper"),
+    Row("plain20_cifar",       334_072,     1_376,  0.040614,  32, "paper"),
     Row("resnet32_cifar",       528_504,     2_272,  0.068926,  32, "paper"),
     Row("resnet44_cifar",       722_936,     3_168,  0.097238,  32, "paper"),
     Row("resnet56_cifar",       917_368,     4_064,  0.125549,  32, "paper"),
@@ -190,6 +191,8 @@ TABLE = [
     Row("seresnet50",        28_088_024,    53_120,  4.091699, 224, "timm seresnet50"),
     Row("seresnet101",       49_326_872,   105_344,  7.806149, 224, "timm seresnet101"),
     Row("seresnet152",       66_821_848,   151_424, 11.520205, 224, "timm seresnet152"),
+    # with 10 classes 1_649_402, as in appendix A of the paper
+    Row("inception_cifar",   1_983_032,     3_424,  0.204552,  28, "paper"),
     Row("nin_imagenet",       7_595_176,         0,  1.100189, 224, "paper"),
     Row("nin_cifar",          1_158_056,         0,  0.234652,  32, "paper"),
     Row("shufflenet_v2_x0_5", 1_366_792,     7_952,  0.040476, 224,
@@ -210,6 +213,7 @@ TABLE = [
     Row("vgg16_bn",         138_365_992,     8_448, 15.470264, 224, "torchvision vgg16_bn"),
     Row("vgg19",            143_667_240,         0, 19.632062, 224, "torchvision vgg19"),
     Row("vgg19_bn",         143_678_248,    11_008, 19.632062, 224, "torchvision vgg19_bn"),
+    Row("vgg9_bn_cifar",      1_431_176,     1_920,  0.053045,  32, "paper"),
     Row("wide_resnet50_2",   68_883_240,    68_224, 11.398021, 224, "torchvision wide_resnet50_2"),
     Row("wide_resnet101_2", 126_886_696,   137_856, 22.753051, 224, "torchvision wide_resnet101_2"),
     Row("xception",          22_855_952,    54_528,  8.357403, 299, "timm legacy_xception"),
@@ -539,6 +543,7 @@ def builders(network):
         efficientnet_v2=lambda: network(
             efficientnet_v2.base(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
         ),
+        inception_cifar=functools.partial(create, "inception_cifar"),
         mnasnet=functools.partial(create, "semnasnet_050"),
         mobilenet_v1=functools.partial(create, "mobilenet_v1_025"),
         mobilenet_v2=functools.partial(create, "mobilenet_v2_035"),

@@ -93,7 +93,7 @@ def test_what_a_user_sets_goes_to_every_arm():
     asked = dict(data="cifar10:somewhere", epochs=3)
     for arm in experiment.arms:
         config = experiment.config(arm, asked=asked)
-        assert (config.data, config.epochs, config.image_size) == ("cifar10:somewhere", 3, 32)
+        assert (config.data, config.epochs, config.image_size) == ("cifar10:somewhere", 3, 16)
     assert set(asked) <= set(ASKED)
 
 

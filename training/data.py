@@ -8,7 +8,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -25,6 +25,9 @@ from .sources import labels_of as labels_of
 from .sources import open_dataset as open_dataset
 
 CHUNK = 16  # pictures at most that a thread decodes at a time
+KEPT = 1 << 30  # bytes of pictures that are kept in memory once they have been decoded
+
+Batch = dict[str, np.ndarray]
 
 
 def train_batches(
@@ -58,18 +61,21 @@ def train_batches(
         [B, K] where pictures may show several classes. Its `get_state()` given
         to the `set_state()` of another continues with the very next batch.
     """
+    source = dataset.train
     if balanced:
-        order = _balanced(labels_of(dataset.train), seed)
-        places = grain.MapDataset.range(sys.maxsize).seed(seed)
-        stream = places.map(lambda place: dataset.train[order(place)])
-    else:
-        stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
-    if crop_scale < 1:
-        examples = stream.random_map(partial(_load_random, preprocess, crop_scale))
-    else:
-        examples = stream.map(partial(_load_centre, preprocess))
-    process, processes = shard
-    return iter(_batched(examples[process::processes], batch_size, threads))
+        balance = _balanced(labels_of(source), seed)
+        order = grain.MapDataset.range(sys.maxsize).seed(seed).map(balance)
+    else:  # in another order each epoch, without end
+        order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    cropped = order.random_map(partial(_load_random, source, preprocess, crop_scale))
+    whole = _Pictures(source, preprocess, partial(_load_centre, preprocess))
+
+    def load(places: np.ndarray) -> Batch:
+        if crop_scale < 1:
+            return _stacked([cropped[int(place)] for place in places])
+        return whole(np.array([order[int(place)] for place in places]))
+
+    return iter(_batched(load, sys.maxsize, batch_size, shard, threads))
 
 
 def _balanced(labels: np.ndarray, seed: int) -> Callable[[int], int]:
@@ -116,22 +122,75 @@ def eval_batches(
         the label float32 [B, K] where pictures may show several classes.
         The weight is 1, and 0 for the blank pictures that fill up the last batch.
     """
-    process, processes = shard
-    batches = -(-len(source) // (batch_size * processes))  # rounded up
-    blank = np.zeros(preprocess.shape, np.uint8)
-    no_label = np.zeros_like(_label(source[0])) if len(source) else np.int32(0)
+    batches = -(-len(source) // (batch_size * shard[1]))  # rounded up
+    pictures = _Pictures(source, preprocess, partial(_load, preprocess))
 
-    def load(index: int) -> dict[str, Any]:
-        if index < len(source):
-            return {**_load(preprocess, source[index]), "weight": np.float32(1)}
-        return {"image": blank, "label": no_label, "weight": np.float32(0)}
+    def load(places: np.ndarray) -> Batch:
+        there = places < len(source)
+        own = pictures(places[there])
+        blank = [(0, len(places) - there.sum())]
+        batch = {name: np.pad(x, blank + [(0, 0)] * (x.ndim - 1)) for name, x in own.items()}
+        return {**batch, "weight": there.astype(np.float32)}
 
-    indices = grain.MapDataset.range(batches * batch_size * processes)[process::processes]
-    return _batched(indices.map(load), batch_size, threads)
+    return _batched(load, batches * batch_size, batch_size, shard, threads)
+
+
+class _Pictures:
+    """Pictures by number. If all of them fit into memory, each is made only once.
+
+    Args:
+        source: of the pictures.
+        preprocess: of the network.
+        load: makes {"image", "label"} of an example of the source, always the same.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Preprocess,
+        load: Callable[[Mapping[str, Any]], Batch],
+    ):
+        self._source, self._load = source, load
+        label = _label(source[0]) if len(source) else np.int32(0)
+        self._blank = {"image": np.zeros(preprocess.shape, np.uint8), "label": np.asarray(label)}
+        self._kept: Batch | None = None
+        if len(source) * self._blank["image"].size <= KEPT:
+            self._kept, self._made = self._empty(len(source)), np.zeros(len(source), bool)
+
+    def __call__(self, indices: np.ndarray) -> Batch:
+        """A batch of pictures; threads may call it at the same time."""
+        if self._kept is None:
+            batch = self._empty(len(indices))
+            self._fill(batch, range(len(indices)), indices)
+            return batch
+        new = indices[~self._made[indices]]
+        self._fill(self._kept, new, new)
+        self._made[new] = True
+        return {name: array[indices] for name, array in self._kept.items()}
+
+    def _empty(self, count: int) -> Batch:
+        return {name: np.empty((count, *x.shape), x.dtype) for name, x in self._blank.items()}
+
+    def _fill(self, batch: Batch, places: Iterable[int], indices: np.ndarray) -> None:
+        for place, index in zip(places, indices, strict=True):
+            for name, value in self._load(self._source[int(index)]).items():
+                batch[name][place] = value
 
 
 def _load(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"image": preprocess.image(example["image"]), "label": _label(example)}
+    image = example["image"]
+    if not _is_input(image, preprocess):
+        image = preprocess.image(image)
+    return {"image": image, "label": _label(example)}
+
+
+def _is_input(image: Any, preprocess: Preprocess) -> bool:
+    """Whether a picture is an array that preprocessing would leave as it is."""
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8):
+        return False
+    size = (preprocess.size, preprocess.size)
+    same = preprocess.central == 1 and preprocess.resized(size) == size
+    return same and image.shape == preprocess.shape
 
 
 def _label(example: Mapping[str, Any]) -> np.ndarray | np.int32:
@@ -140,16 +199,20 @@ def _label(example: Mapping[str, Any]) -> np.ndarray | np.int32:
 
 
 def _load_centre(preprocess: Preprocess, example: Mapping[str, Any]) -> dict[str, Any]:
-    image = crop(example["image"], preprocess, preprocess.box)
+    image = example["image"]
+    if not _is_input(image, preprocess):
+        image = crop(image, preprocess, preprocess.box)
     return {"image": image, "label": _label(example)}
 
 
 def _load_random(
+    source: Source,
     preprocess: Preprocess,
     crop_scale: float,
-    example: Mapping[str, Any],
+    index: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
+    example = source[index]
     image = crop(example["image"], preprocess, lambda size: random_box(size, crop_scale, rng))
     return {"image": image, "label": _label(example)}
 
@@ -175,7 +238,23 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -> grain.IterDataset:
+def _batched(
+    load: Callable[[np.ndarray], Batch],
+    count: int,
+    batch_size: int,
+    shard: tuple[int, int],
+    threads: int | None,
+) -> grain.IterDataset:
+    """Batches of the examples at `count` places a host.
+
+    Args:
+        load: the examples at some places of all hosts' common order.
+        count: how many places each host takes.
+        batch_size: examples in a batch of this host.
+        shard: as for `train_batches`.
+        threads: likewise.
+    """
+    process, processes = shard
     threads = threads or min(16, os.cpu_count() or 1)
     # A thread takes several pictures at once. For every element that it passes on, Grain asks all
     # pending ones whether they are done, which took longer than decoding a small picture.
@@ -183,9 +262,17 @@ def _batched(examples: grain.MapDataset, batch_size: int, threads: int | None) -
     # Two batches ahead: one being filled while the other is taken.
     ahead = max(2 * batch_size // chunk, threads)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    chunks = examples.batch(chunk, drop_remainder=True).to_iter_dataset(options)
+
+    def loaded(number: int) -> Batch:
+        return load(process + processes * (number * chunk + np.arange(chunk)))
+
+    chunks = grain.MapDataset.range(count // chunk).map(loaded).to_iter_dataset(options)
     return chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined)
 
 
-def _joined(chunks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _stacked(examples: Sequence[Batch]) -> Batch:
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def _joined(chunks: Batch) -> Batch:
     return {name: array.reshape(-1, *array.shape[2:]) for name, array in chunks.items()}

@@ -30,14 +30,22 @@ from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
 from .probing import Probe, compiled, read
+from .sources.base import Subset
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
 from .state import Arrays, Program, TrainState, take_apart
 from .step import AXIS, Batch, make_eval_step, make_train_step
 
 
-def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
+def open_data(
+    config: TrainConfig, objects: Objects = NONE, dataset: data.Dataset | None = None
+) -> data.Dataset:
     """Open the dataset of a run.
+
+    Args:
+      config: of the run.
+      objects: given in place of settings.
+      dataset: `config.data`, where it is open already.
 
     Raises:
       ZooError: an unknown network or dataset, unreadable pictures, or fewer than a batch of them.
@@ -46,7 +54,7 @@ def open_data(config: TrainConfig, objects: Objects = NONE) -> data.Dataset:
         find(config.model)  # an unknown name is an error before any picture is read
     if objects.data is not None:
         dataset = own_dataset(objects.data, config.val_fraction)
-    else:
+    elif dataset is None:
         dataset = data.open_dataset(
             config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
         )
@@ -280,13 +288,20 @@ class Session:
     model: Network
 
     @classmethod
-    def open(cls, config: TrainConfig, objects: Objects = NONE) -> "Session":
+    def open(
+        cls, config: TrainConfig, objects: Objects = NONE, dataset: data.Dataset | None = None
+    ) -> "Session":
         """Open the data and build the network of a run.
+
+        Args:
+          config: of the run.
+          objects: given in place of settings.
+          dataset: `config.data`, where it is open already.
 
         Raises:
           ZooError: as `open_data` and `build`.
         """
-        dataset = open_data(config, objects)
+        dataset = open_data(config, objects, dataset)
         return cls(config, objects, dataset, build(config, dataset, objects))
 
     @property
@@ -387,10 +402,17 @@ class Session:
             balanced=self.config.balanced,
         )
 
-    def val_batches(self) -> grain.IterDataset:
-        """This process's part of the validation batches, every picture once."""
+    def val_batches(self, most: int | None = None) -> grain.IterDataset:
+        """This process's part of the validation batches, every picture once.
+
+        Args:
+          most: how many pictures at most, spread over all of them; None: all.
+        """
+        source = self.dataset.val
+        if most is not None and most < len(source):
+            source = Subset(source, np.arange(most) * len(source) // most)
         return data.eval_batches(
-            self.dataset.val,
+            source,
             self.model.preprocess,
             batch_size=self.config.batch_size // jax.process_count(),
             shard=(jax.process_index(), jax.process_count()),

@@ -1,6 +1,6 @@
 """Augmentation: rotation, crops and noise enlarge the sample."""
 
-from .experiment import ACCURACY, GAP, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, GAP, Figure, Pair, Trick
 from .networks import ALEXNET
 
 NONE = dict(shift=0, flip=False)
@@ -34,7 +34,7 @@ TRICK = Trick(
     effect=10.41 - 8.81,
     rates=(0.01, 0.03),
     axis=("per_class", (14, 43, 140)),  # 10, 30 and 100 % of the digits
-    page={"cifar10": dict(image_size=32, epochs=10)},
+    page={"cifar10": {**CIFAR10, "epochs": 10}},
     page_axis={"cifar10": (50, 150, 500)},
     quick=dict(epochs=1),
     networks=(ALEXNET,),

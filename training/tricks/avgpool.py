@@ -1,6 +1,6 @@
 """Global average pooling in place of fully connected layers."""
 
-from .experiment import ACCURACY, GAP, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, GAP, Figure, Pair, Trick
 from .networks import ALEXNET
 from .small_kernels import PARAMS
 
@@ -27,7 +27,7 @@ TRICK = Trick(
     measure=ACCURACY,
     effect=11.59 - 10.41,
     rates=(0.01, 0.03, 0.1),
-    page={"cifar10": dict(image_size=32, epochs=15)},
+    page={"cifar10": {**CIFAR10, "epochs": 20}},
     quick=dict(epochs=1, per_class=16),
     networks=(ALEXNET,),
     also=(PARAMS, GAP),

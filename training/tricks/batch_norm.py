@@ -1,6 +1,6 @@
 """Batch normalisation: fewer steps, larger rates."""
 
-from .experiment import ACCURACY, STEPS, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, STEPS, Figure, Pair, Trick
 
 TRICK = Trick(
     name="batch_norm",
@@ -25,7 +25,7 @@ TRICK = Trick(
     effect=31.0 / 2.1,
     ratio=True,
     rates=(0.003, 0.01, 0.03, 0.1, 0.3),
-    page={"cifar10": dict(image_size=32, epochs=10)},
+    page={"cifar10": {**CIFAR10, "image_size": 16, "epochs": 10}},
     quick=dict(epochs=1, per_class=16),
     also=(ACCURACY,),
     probed=True,

@@ -1,6 +1,6 @@
 """Dropout: random removal of units acts as resampling."""
 
-from .experiment import ACCURACY, GAP, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, GAP, Figure, Pair, Trick
 from .networks import ALEXNET
 
 TRICK = Trick(
@@ -22,7 +22,7 @@ TRICK = Trick(
     effect=14.98 - 14.32,
     rates=(0.01, 0.03),
     axis=("per_class", (140, 14)),
-    page={"cifar10": dict(epochs=15)},
+    page={"cifar10": {**CIFAR10, "epochs": 20}},
     page_axis={"cifar10": (500, 50)},
     quick=dict(epochs=1),
     networks=(ALEXNET,),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .experiment import ACCURACY, TRAIN_LOSS, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, TRAIN_LOSS, Figure, Pair, Trick
 
 RUNGS: dict[str, dict[str, Any]] = {
     "before the tricks": dict(
@@ -51,7 +51,7 @@ TRICK = Trick(
     measure=ACCURACY,
     effect=79.29 - 75.3,
     rates=(0.01, 0.1),
-    page={"cifar10": dict(image_size=32, epochs=10)},
+    page={"cifar10": {**CIFAR10, "image_size": 16, "epochs": 10}},
     quick=dict(epochs=1, per_class=16),
     also=(TRAIN_LOSS,),
     predicts="The first two rungs stay near chance, He's initialisation and batch norm bring most, "

@@ -1,6 +1,6 @@
 """Initialisation: how large the first weights are."""
 
-from .experiment import TRAIN_LOSS, Figure, Pair, Trick
+from .experiment import CIFAR10, TRAIN_LOSS, Figure, Pair, Trick
 
 TRICK = Trick(
     name="initialisation",
@@ -40,7 +40,7 @@ TRICK = Trick(
     measure=TRAIN_LOSS,
     effect=1.0,  # the paper has curves: a network that learns against one that does not
     rates=(0.003, 0.03),
-    page={"cifar10": dict(image_size=32, epochs=5)},
+    page={"cifar10": {**CIFAR10, "image_size": 16, "epochs": 10}},
     quick=dict(epochs=1, per_class=16),
     probed=True,
     predicts="normal(1.0) and zeros stay at chance, ln 10 = 2.30 nats or worse. "

@@ -1,6 +1,6 @@
 """Learning rate: large first, small later."""
 
-from .experiment import ACCURACY, STEPS, TRAIN_LOSS, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, STEPS, TRAIN_LOSS, Figure, Pair, Trick
 
 TRICK = Trick(
     name="learning_rate",
@@ -35,7 +35,7 @@ TRICK = Trick(
     measure=ACCURACY,
     effect=1.0,  # the papers do not say what it gained
     rates=(0.003, 0.03),
-    page={"cifar10": dict(image_size=32, epochs=10)},
+    page={"cifar10": {**CIFAR10, "image_size": 16, "epochs": 10, "decay_epochs": 4.0}},
     quick=dict(epochs=1, per_class=16),
     also=(STEPS, TRAIN_LOSS),
     predicts="The decayed rate ends best: at the constant large rate the accuracy of the last "

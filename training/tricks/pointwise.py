@@ -1,6 +1,6 @@
 """1x1 kernels: fewer channels before a larger kernel."""
 
-from .experiment import ACCURACY, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, Figure, Pair, Trick
 from .networks import INCEPTION
 from .small_kernels import MACS, PARAMS
 
@@ -19,7 +19,7 @@ TRICK = Trick(
     measure=ACCURACY,
     effect=0.0,
     rates=(0.03, 0.1),
-    page={"cifar10": dict(epochs=10)},
+    page={"cifar10": {**CIFAR10, "epochs": 15}},
     quick=dict(epochs=1, per_class=16),
     networks=(INCEPTION,),
     also=(PARAMS, MACS),

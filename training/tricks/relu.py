@@ -1,6 +1,6 @@
 """ReLU in place of tanh and sigmoid."""
 
-from .experiment import ACCURACY, STEPS, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, STEPS, Figure, Pair, Trick
 from .networks import ALEXNET
 
 TRICK = Trick(
@@ -26,7 +26,7 @@ TRICK = Trick(
     effect=6.0,
     ratio=True,
     rates=(0.003, 0.01, 0.03, 0.1),
-    page={"cifar10": dict(epochs=12)},
+    page={"cifar10": {**CIFAR10, "epochs": 15}},
     quick=dict(epochs=1, per_class=16),
     networks=(ALEXNET,),
     also=(ACCURACY,),

@@ -1,6 +1,6 @@
 """Residual connections: depth becomes trainable."""
 
-from .experiment import ACCURACY, TRAIN_LOSS, Figure, Pair, Trick
+from .experiment import ACCURACY, CIFAR10, TRAIN_LOSS, Figure, Pair, Trick
 
 TRICK = Trick(
     name="residuals",
@@ -19,7 +19,7 @@ TRICK = Trick(
     effect=0.2,  # figure 6 has curves; at 56 layers the plain network's loss is far above
     rates=(0.03, 0.1),
     axis=("model", ("resnet20_cifar", "resnet56_cifar", "resnet110_cifar")),
-    page={"cifar10": dict(image_size=32, epochs=10)},
+    page={"cifar10": {**CIFAR10, "image_size": 16, "per_class": 250, "epochs": 10}},
     quick=dict(epochs=1, per_class=16),
     also=(ACCURACY,),
     probed=True,

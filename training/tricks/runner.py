@@ -24,6 +24,7 @@ from zoo.registry import list_models, register
 
 from .. import evaluation
 from ..config import PROBES, TrainConfig
+from ..data import Dataset, open_dataset
 from ..logging import say
 from ..parallel import Devices
 from ..phases import Phase
@@ -33,6 +34,7 @@ from .experiment import PRETRAINED, Settings, Trick, kind_of
 
 SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
 LOOKS = 40  # at the training loss, in a training
+FEW = 1000  # pictures to validate on before the last epoch; then all
 PERIOD = 64  # learning rates in the state
 # what changes the learning rates, which are no part of a program, and nothing else
 RATES = (
@@ -103,6 +105,13 @@ class Runner:
                 register(variant)
         self._programs: dict[str, tuple[Any, Any]] = {}  # compiled steps
         self._last: Any = None  # the network of the last training
+        self._data: dict[str, Dataset] = {}  # opened once
+
+    def _session(self, config: TrainConfig) -> Session:
+        """A session, over data that are opened once."""
+        if config.data not in self._data:
+            self._data[config.data] = open_dataset(config.data, val_fraction=config.val_fraction)
+        return Session.open(config, dataset=self._data[config.data])
 
     def cell(self, arm: str, point: Any, rate: float | None, seed: int) -> Cell:
         """A training of this experiment."""
@@ -170,7 +179,7 @@ class Runner:
         for cell in todo:
             key = f"{cell.arm} {cell.point}"
             if key not in flops:
-                session = Session.open(replace(cell.config, weights=None))
+                session = self._session(replace(cell.config, weights=None))
                 size = session.model.preprocess.size
                 pictures = session.steps_per_epoch * cell.config.batch_size * cell.config.epochs
                 flops[key] = zoo.count(session.model, input_size=size).train_flops * pictures
@@ -207,7 +216,7 @@ class Runner:
         config, begin = cell.config, time.perf_counter()
         if config.weights == PRETRAINED:
             config = replace(config, weights=str(self._pretrained(cell, tell)))
-        session = Session.open(config)
+        session = self._session(config)
         devices = Devices(config.engine)
         devices.check_batch(config.batch_size)
         session.check(len(devices))
@@ -257,6 +266,7 @@ class Runner:
         config, length = session.config, session.steps_per_epoch
         parts = session.assemble(phase, period=PERIOD)
         step, eval_step = self._compiled(session, parts, devices, phase)
+        few, whole = session.val_batches(FEW), session.val_batches()
         state = devices.replicate(parts.start(phase.start * length))
         every = max(config.epochs * length // LOOKS, 1)
         for epoch in range(phase.start, phase.stop):
@@ -279,7 +289,7 @@ class Runner:
                 devices,
                 state.weights,
                 state.stats,
-                session.val_batches(),
+                whole if epoch + 1 == config.epochs else few,
                 parts.metrics,
             )
             yield dict(
@@ -298,7 +308,10 @@ class Runner:
     def _pretrained(self, cell: Cell, tell: Callable[[str], object]) -> Path:
         """The weights to start an arm from: those of a training of their own, done once a seed."""
         settings = {**self.trick.setting, **(self.trick.quick if self.quick else {})}
-        settings |= {**self.trick.pretraining, **self.asked, "seed": cell.seed}
+        kind = kind_of(self.asked)
+        if kind not in self.trick.pretraining:
+            raise ZooError(f"{self.trick.name} on {kind}: expected --weights to start from")
+        settings |= {**self.trick.pretraining[kind], **self.asked, "seed": cell.seed}
         first = Cell("pretraining", None, None, cell.seed, TrainConfig(**settings))
         file = self.folder / f"{first.name}.safetensors"
         if not file.exists():

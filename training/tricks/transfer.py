@@ -22,16 +22,19 @@ TRICK = Trick(
         classes="6,7,8,9",
         shift=0,
     ),
-    pretraining=dict(classes="0,1,2,3,4,5", epochs=8, batch_size=32, learning_rate=0.1),
+    pretraining={
+        "digits": dict(classes="0,1,2,3,4,5", epochs=8, batch_size=32, learning_rate=0.1),
+        "cifar10": dict(
+            classes="airplane,automobile,bird,cat,deer", epochs=20, batch_size=64, learning_rate=0.1
+        ),
+    },
     arms={"random": {}, "pretrained": dict(weights=PRETRAINED)},
     pairs=(Pair("random", "pretrained"),),
     measure=ACCURACY,
     effect=10.0,  # the paper has curves
     rates=(0.01, 0.02),
     axis=("per_class", (100, 30, 10, 5)),
-    page={
-        "cifar10": dict(classes="dog,frog,horse,ship,truck"),
-    },
+    page={"cifar10": dict(classes="dog,frog,horse,ship,truck")},
     quick=dict(epochs=1),
     predicts="With 5 and 10 pictures of each digit from 6 to 9 the network that has seen the "
     "digits from 0 to 5 is ahead by ten points or more; with 100 both are equal.",

@@ -1,6 +1,5 @@
 """ResNet for CIFAR (He et al., 2015, section 4.2), https://arxiv.org/abs/1512.03385."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +10,7 @@ from jax import lax
 from ..context import KERAS, Context
 from ..layers import Conv, Layer, Network, Row, Table
 from ..variant import Paper, Variant
-from .resnet import HEAD, PAPER, Block, stage
+from .resnet import HEAD, PAPER, Block, Plain, Unit, stage
 
 MLPERF_TINY = Paper(
     "MLPerf Tiny Benchmark",
@@ -48,9 +47,8 @@ def bare_projection(features: int, stride: int) -> Row:
     return Conv(1, features, stride, norm=False, act=None)
 
 
-def section_4_2(n: int, shortcut: Callable[[int, int], Row]) -> Table:
+def section_4_2(n: int, unit: Unit) -> Table:
     """The table of section 4.2, a network of 6n + 2 layers."""
-    unit = partial(Block, shortcut=shortcut)
     # fmt: off
     return dict(
         stem=Conv(3, 16),                                # 32x32
@@ -61,11 +59,12 @@ def section_4_2(n: int, shortcut: Callable[[int, int], Row]) -> Table:
     # fmt: on
 
 
-def resnet_cifar(
-    ctx: Context, layers: int, shortcut: Callable[[int, int], Row] = ZeroPadded
-) -> Network:
+OPTION_A = partial(Block, shortcut=ZeroPadded)
+
+
+def resnet_cifar(ctx: Context, layers: int, unit: Unit = OPTION_A) -> Network:
     """The ResNet for CIFAR-10 with that number of layers, 6n + 2."""
-    return Network(section_4_2((layers - 2) // 6, shortcut), HEAD, ctx, min_size=4)
+    return Network(section_4_2((layers - 2) // 6, unit), HEAD, ctx, min_size=4)
 
 
 VARIANTS = [
@@ -73,10 +72,11 @@ VARIANTS = [
         Variant(f"resnet{layers}_cifar", partial(resnet_cifar, layers=layers), PAPER, input_size=32)
         for layers in (20, 32, 44, 56, 110)
     ),
+    Variant("plain20_cifar", partial(resnet_cifar, layers=20, unit=Plain), PAPER, input_size=32),
     # The image classifier of the MLPerf Tiny benchmark (Banbury et al., 2021)
     Variant(
         "resnet8_mlperf",
-        partial(resnet_cifar, layers=8, shortcut=bare_projection),
+        partial(resnet_cifar, layers=8, unit=partial(Block, shortcut=bare_projection)),
         MLPERF_TINY,
         input_size=32,
         numerics=replace(KERAS, conv_bias=True),

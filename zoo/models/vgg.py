@@ -3,7 +3,18 @@
 from functools import partial
 
 from ..context import Context
-from ..layers import Conv, Dense, Dropout, FlattenAt, MaxPool, Network, Row, Sequence, Table
+from ..layers import (
+    Conv,
+    Dense,
+    Dropout,
+    FlattenAt,
+    GlobalAvgPool,
+    MaxPool,
+    Network,
+    Row,
+    Sequence,
+    Table,
+)
 from ..variant import Paper, Variant
 
 PAPER = Paper(
@@ -49,6 +60,17 @@ HEAD: Table = dict(
 )
 
 
+# For pictures of 32x32: column B to its fourth stage at half the width, a mean, one classifier.
+CIFAR_WIDTHS = (32, 64, 128, 256)
+CIFAR: Table = {f"stage{i}": stage(width, 2, True) for i, width in enumerate(CIFAR_WIDTHS, 1)}
+CIFAR_HEAD: Table = dict(avgpool=GlobalAvgPool())
+
+
+def vgg9_cifar(ctx: Context) -> Network:
+    """A small VGG for CIFAR, of eight convolutions and a classifier."""
+    return Network(CIFAR, CIFAR_HEAD, ctx, min_size=16)
+
+
 def vgg(ctx: Context, depths: tuple[int, ...], norm: bool) -> Network:
     """VGG with these numbers of convolutions in its five stages."""
     return Network(table_1(depths, norm), HEAD, ctx, min_size=32)
@@ -58,4 +80,4 @@ VARIANTS = [
     Variant(name + suffix, partial(vgg, depths=depths, norm=norm), PAPER)
     for name, depths in DEPTHS.items()
     for suffix, norm in (("", False), ("_bn", True))
-]
+] + [Variant("vgg9_bn_cifar", vgg9_cifar, PAPER, input_size=32)]
