@@ -392,7 +392,7 @@ def test_the_command(tiny, capsys):
     cli.main([*words, "--format", "md"])
     assert "| memory of a chip |" in capsys.readouterr().out
     cli.main(["plan", "tiny", "--topology", "h100:2", "--recipe", "resnet20_cifar10"])
-    assert "batch 128" in capsys.readouterr().out
+    assert "batch 256" in capsys.readouterr().out
 
 
 def test_topology_alone_lists_the_machines(capsys):
