@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -503,6 +505,29 @@ def take(batches, count: int) -> np.ndarray:
         assert (batch["image"] == batch["label"][:, None, None, None]).all()
         out.append(batch["label"])
     return np.stack(out)
+
+
+class Counted(tuple):
+    """Pictures that count how often each is asked for."""
+
+    def __getitem__(self, index):
+        self.asked[index] += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("room", "often"), [(60 * 4 * 4 * 3, False), (60 * 4 * 4 * 3 - 1, True)])
+def test_pictures_that_fit_into_memory_are_made_once(monkeypatch, room, often):
+    monkeypatch.setattr("training.data.KEPT", room)
+    data = numbered(60)
+    source = Counted(data.train)
+    source.asked = Counter()
+    data = replace(data, train=source)
+    take(train_batches(data, TINY, batch_size=20, seed=3, threads=1), 12)  # four epochs
+    source.asked[0] -= 1  # for the type of its label
+    assert (min(source.asked.values()), max(source.asked.values()) > 1) == (
+        4 if often else 1,
+        often,
+    )
 
 
 def test_epochs_are_permutations_and_differ():
