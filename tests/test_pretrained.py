@@ -148,7 +148,7 @@ def zeros(shapes) -> Arrays:
 
 
 @pytest.mark.parametrize(
-    "name", [f"resnet{layers}" for layers in (18, 34, 50, 101, 152)] + zoo.list_models("vgg*")
+    "name", [f"resnet{layers}" for layers in (18, 34, 50, 101, 152)] + zoo.list_models("vgg1*")
 )
 def test_torchvision_names_cover_the_published_file(shared, name):
     with gzip.open(shared("reference/state_names/torchvision.json.gz")) as file:
