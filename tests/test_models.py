@@ -191,7 +191,7 @@ TABLE = [
     Row("seresnet50",        28_088_024,    53_120,  4.091699, 224, "timm seresnet50"),
     Row("seresnet101",       49_326_872,   105_344,  7.806149, 224, "timm seresnet101"),
     Row("seresnet152",       66_821_848,   151_424, 11.520205, 224, "timm seresnet152"),
-    # with 10 classes 1_649_402, as in appendix A of the paper
+    # with 10 classes 1_649_402, as in table 1 of the paper
     Row("inception_cifar",   1_983_032,     3_424,  0.204552,  28, "paper"),
     Row("nin_imagenet",       7_595_176,         0,  1.100189, 224, "paper"),
     Row("nin_cifar",          1_158_056,         0,  0.234652,  32, "paper"),

@@ -111,11 +111,13 @@ def eval_batches(
     batch_size: int,
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
+    keep: bool = False,
 ) -> grain.IterDataset:
     """Every picture once, in order, in batches of one shape.
 
-    The arguments are those of `train_batches`. With several hosts, host `p` of `n` takes pictures
-    `p`, `p + n`, ..., and all hosts get the same number of batches.
+    The arguments are those of `train_batches`, and `keep`: whether the batches are to be gone
+    through again, so that pictures that fit into memory stay there. With several hosts, host `p` of
+    `n` takes pictures `p`, `p + n`, ..., and all hosts get the same number of batches.
 
     Returns:
         An iterable of `{"image": uint8 [B, S, S, C], "label": int32 [B], "weight": float32 [B]}`,
@@ -123,7 +125,7 @@ def eval_batches(
         The weight is 1, and 0 for the blank pictures that fill up the last batch.
     """
     batches = -(-len(source) // (batch_size * shard[1]))  # rounded up
-    pictures = _Pictures(source, preprocess, partial(_load, preprocess))
+    pictures = _Pictures(source, preprocess, partial(_load, preprocess), keep=keep)
 
     def load(places: np.ndarray) -> Batch:
         there = places < len(source)
@@ -136,12 +138,13 @@ def eval_batches(
 
 
 class _Pictures:
-    """Pictures by number. If all of them fit into memory, each is made only once.
+    """Pictures by number. If all of them fit into `KEPT` bytes, each is made only once.
 
     Args:
         source: of the pictures.
         preprocess: of the network.
         load: makes {"image", "label"} of an example of the source, always the same.
+        keep: False: never keep them.
     """
 
     def __init__(
@@ -149,12 +152,14 @@ class _Pictures:
         source: Source,
         preprocess: Preprocess,
         load: Callable[[Mapping[str, Any]], Batch],
+        *,
+        keep: bool = True,
     ):
         self._source, self._load = source, load
         label = _label(source[0]) if len(source) else np.int32(0)
         self._blank = {"image": np.zeros(preprocess.shape, np.uint8), "label": np.asarray(label)}
         self._kept: Batch | None = None
-        if len(source) * self._blank["image"].size <= KEPT:
+        if keep and len(source) * self._blank["image"].size <= KEPT:
             self._kept, self._made = self._empty(len(source)), np.zeros(len(source), bool)
 
     def __call__(self, indices: np.ndarray) -> Batch:

@@ -416,6 +416,7 @@ class Session:
             self.model.preprocess,
             batch_size=self.config.batch_size // jax.process_count(),
             shard=(jax.process_index(), jax.process_count()),
+            keep=True,
         )
 
 

@@ -12,8 +12,7 @@ Settings = Mapping[str, Any]  # of `TrainConfig`, by name
 PRETRAINED = "PRETRAINED"  # as `weights`: those of the training that `Trick.pretraining` describes
 
 
-# Of every experiment with `--data cifar10:PATH`, besides its epochs: a tenth of the pictures, for a
-# night on two cores.
+# Of every experiment with `--data cifar10:PATH`, besides its epochs: a tenth of the pictures.
 CIFAR10: Settings = dict(image_size=32, per_class=500, batch_size=64)
 
 
