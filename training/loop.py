@@ -116,7 +116,7 @@ class Loop:
         )
         look = None
         if self.config.probes and self.log:
-            look = self.session.prober(parts.program, self.config.probes)
+            look = self.session.prober(self.session.measuring(parts.program, self.config.probes))
         for epoch in range(done // self.steps_per_epoch, phase.stop):
             rates = self.devices.replicate(parts.rates(epoch * self.steps_per_epoch - first))
             state = replace(state, inputs={**state.inputs, "rates": rates})

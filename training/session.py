@@ -29,7 +29,7 @@ from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
 from .phases import Phase, phases, rate_scales
-from .probing import Probe, compiled, read
+from .probing import Measured, Probe, compiled, read
 from .sources.base import Subset
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
@@ -366,19 +366,27 @@ class Session:
             objects=self.objects,
         )
 
-    def prober(self, program: Program, kinds: Collection[str]) -> Callable[[Arrays, Arrays], Probe]:
-        """A function that looks at parameters and BN statistics, always on the same batch.
+    def measuring(self, program: Program, kinds: Collection[str]) -> Callable[..., Measured]:
+        """`probing.compiled` of a network and this session's loss.
 
         Args:
           program: the network.
           kinds: those of `config.PROBES` that are wanted.
         """
-        goal, batch = self.objective, next(self.train_batches())
+        goal = self.objective
 
         def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
             return goal.loss(logits, goal.weighted(goal.smoothed(labels))).mean()
 
-        run = compiled(program, loss if "gradients" in kinds else None)
+        return compiled(program, loss if "gradients" in kinds else None)
+
+    def prober(self, run: Callable[..., Measured]) -> Callable[[Arrays, Arrays], Probe]:
+        """A function that looks at parameters and BN statistics, always on the same batch.
+
+        Args:
+          run: `measuring`'s, of this session or of one whose network and loss are the same.
+        """
+        batch = next(self.train_batches())
         images = np.asarray(self.model.preprocess.normalize(batch["image"]))
 
         def probe(params: Arrays, stats: Arrays) -> Probe:

@@ -34,12 +34,13 @@ from .experiment import PRETRAINED, Settings, Trick, kind_of
 
 SEARCH_SEED = 0  # of the search for a learning rate; the arms are compared with the seeds after it
 LOOKS = 40  # at the training loss, in a training
+EVALUATIONS = 20  # at most, in a training
 FEW = 1000  # pictures to validate on before the last epoch; then all
 PERIOD = 64  # learning rates in the state
-# what changes the learning rates, which are no part of a program, and nothing else
-RATES = (
+# settings that are no part of a compiled program: the learning rates are its arguments
+NOT_COMPILED = (
+    *("seed", "init", "weights", "epochs", "per_class"),
     *("learning_rate", "schedule", "warmup", "decay_rate", "decay_epochs", "milestones"),
-    "epochs",
 )
 FLOPS_OF_A_CORE = 2e10  # a second, of training small networks
 COMPILING = 15.0  # seconds, of a network
@@ -103,7 +104,7 @@ class Runner:
         for variant in trick.networks:
             if variant.name not in list_models():
                 register(variant)
-        self._programs: dict[str, tuple[Any, Any]] = {}  # compiled steps
+        self._programs: dict[str, Any] = {}  # compiled
         self._last: Any = None  # the network of the last training
         self._data: dict[str, Dataset] = {}  # opened once
 
@@ -226,7 +227,7 @@ class Runner:
             trick=self.trick.name, arm=cell.arm, point=cell.point, config=config.to_dict()
         )
         if self.trick.probed:
-            record["probe"] = _probed(session)
+            record["probe"] = self._probed(session)
         batches = session.train_batches()
         for phase in session.phases:
             for epoch in self._epochs(session, devices, phase, batches, losses):
@@ -259,7 +260,9 @@ class Runner:
         batches: Iterator[Any],
         losses: list[tuple[int, float]],
     ) -> Iterator[dict[str, float]]:
-        """Train a phase and yield the figures of each epoch; the network gets the weights.
+        """Train a phase and yield the figures of its epochs; the network gets the weights.
+
+        All epochs are looked at where they are few, else every n-th one and the last.
 
         `losses` gets (steps done, mean loss of the batches since the one before).
         """
@@ -269,6 +272,7 @@ class Runner:
         few, whole = session.val_batches(FEW), session.val_batches()
         state = devices.replicate(parts.start(phase.start * length))
         every = max(config.epochs * length // LOOKS, 1)
+        rare = math.ceil(config.epochs / EVALUATIONS)
         for epoch in range(phase.start, phase.stop):
             begin, seen = time.perf_counter(), (0.0, 0.0)
             for done in range(epoch * length, (epoch + 1) * length):
@@ -284,24 +288,22 @@ class Runner:
                     seen = now
             train = evaluation.means(state.totals)
             seconds = time.perf_counter() - begin
-            val = evaluation.run(
-                eval_step,
-                devices,
-                state.weights,
-                state.stats,
-                whole if epoch + 1 == config.epochs else few,
-                parts.metrics,
-            )
-            yield dict(
-                step=(epoch + 1) * length,
-                train_loss=train.loss,
-                train_accuracy=train.accuracy,
-                val_loss=val.loss,
-                val_accuracy=val.accuracy,
-                images_per_second=length * config.batch_size / seconds,
-            )
+            last, finite = epoch + 1 == config.epochs, math.isfinite(train.loss)
+            if last or (epoch + 1) % rare == 0 or not finite:
+                pictures = whole if last else few
+                val = evaluation.run(
+                    eval_step, devices, state.weights, state.stats, pictures, parts.metrics
+                )
+                yield dict(
+                    step=(epoch + 1) * length,
+                    train_loss=train.loss,
+                    train_accuracy=train.accuracy,
+                    val_loss=val.loss,
+                    val_accuracy=val.accuracy,
+                    images_per_second=length * config.batch_size / seconds,
+                )
             state = replace(state, totals=devices.replicate(no_totals(parts.metrics)))
-            if not math.isfinite(train.loss):
+            if not finite:
                 break
         put_together(session.model, *devices.own((state.weights, state.stats)))
 
@@ -322,19 +324,30 @@ class Runner:
     def _compiled(
         self, session: Session, parts: Assembly, devices: Devices, phase: Phase
     ) -> tuple[Any, Any]:
-        """A phase's steps, shared by trainings that differ in seed, first weights or rates."""
-        same = replace(
-            session.config,
-            seed=0,
-            init=TrainConfig.init,
-            **{name: getattr(TrainConfig, name) for name in RATES},
-        )
-        key = json.dumps([same.to_dict(), sorted(phase.trained)])
-        if key not in self._programs:
-            self._programs[key] = (
-                devices.compile(parts.step, donate=True, dtype=same.dtype),
+        """A phase's steps."""
+
+        def steps() -> tuple[Any, Any]:
+            return (
+                devices.compile(parts.step, donate=True, dtype=session.config.dtype),
                 devices.compile(session.eval_step(parts.program), donate=False, inference=True),
             )
+
+        steps_of_phase: tuple[Any, Any] = self._once(session, sorted(phase.trained), steps)
+        return steps_of_phase
+
+    def _probed(self, session: Session) -> list[dict[str, Any]]:
+        """Of each layer, in order, before the first step: its activations and gradients."""
+        program, params, stats = take_apart(session.model)
+        run = self._once(session, "probe", lambda: session.measuring(program, PROBES))
+        return session.prober(run)(params, stats).record()
+
+    def _once(self, session: Session, what: object, compiled: Callable[[], Any]) -> Any:
+        """What is compiled once for trainings that differ in `NOT_COMPILED` alone."""
+        settings = session.config.to_dict()
+        same = {name: value for name, value in settings.items() if name not in NOT_COMPILED}
+        key = json.dumps([same, what], sort_keys=True)
+        if key not in self._programs:
+            self._programs[key] = compiled()
         return self._programs[key]
 
 
@@ -354,9 +367,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _probed(session: Session) -> list[dict[str, Any]]:
-    """Of each layer, in order, before the first step: its activations and gradients."""
-    program, params, stats = take_apart(session.model)
-    return session.prober(program, PROBES)(params, stats).record()
