@@ -23,7 +23,9 @@ from ..settings import shown
 from ..text import reason
 
 HERE = Path(__file__).parent
-OWN = HERE.parent / "checkpoints"  # weights that this project trained, each beside its card
+# weights that this project trained, each beside its card: beside the package in a clone
+_installed = HERE.parent / "checkpoints"
+OWN = _installed if _installed.is_dir() else HERE.parents[1] / "checkpoints"
 
 PRESETS = ("TORCH", "TF", "KERAS")  # of `zoo.context`, which is slow to import
 HUB, FIRST = "sha256 of the Hub", "first download"  # `Weights.check` where no hash was published
@@ -43,7 +45,7 @@ class Weights:
 
     model: str  # one of `zoo.list_models()`
     tag: str  # who trained it, and on what: "tv2_in1k", "a1_in1k", "keras_in1k"
-    source: str  # torchvision, timm, keras, slim, caffe, files; zoo: ours, in zoo/checkpoints
+    source: str  # torchvision, timm, keras, slim, caffe, files; zoo: ours, in `OWN`
     file: str  # https://..., hf://organisation/repository/file, or a bare name: not for download
     hash: str  # "sha256:", "md5:" or "sha1:" and the digest or its first digits; empty: unknown
     size_mb: float | None  # 10^6 bytes, roughly; None: unknown
