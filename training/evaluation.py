@@ -30,6 +30,7 @@ from .sources.splits import split_off
 from .state import Arrays, Program, no_totals, take_apart
 from .step import AXIS, Batch, make_eval_step
 
+BINS = 15  # of probabilities, to compare them with accuracies
 Z_95 = 1.959963984540054  # 95 % of a normal distribution lies within so many deviations
 
 
@@ -102,6 +103,11 @@ class Predictions:
         """How many pictures are classified correctly."""
         return int(self.right.sum())
 
+    @property
+    def calibration_error(self) -> float:
+        """`calibration_error` of `probabilities`; NaN where pictures may show several classes."""
+        return math.nan if self.multilabel else calibration_error(self.probabilities, self.right)
+
     @cached_property
     def average_precisions(self) -> np.ndarray:
         """The `average_precision` of each class, float64 [K]; NaN if no picture shows it."""
@@ -124,6 +130,28 @@ class Predictions:
                 top = rows.max(-1, keepdims=True)
                 sums[i : i + 1024] = top[:, 0] + np.log(np.exp(rows - top).sum(-1))
         return sums
+
+
+def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """How far the probability of an answer is from how often such answers are right, 0 to 1.
+
+    The expected calibration error of C. Guo et al., "On Calibration of Modern Neural Networks",
+    2017, arXiv:1706.04599, section 2: the distance between accuracy and mean probability, in 15
+    bins of equal width, weighted by the number of pictures. NaN without pictures, and where a
+    probability is NaN.
+
+    Args:
+      probabilities: of the answers, [N], 0 to 1.
+      right: whether each answer is right, bool [N].
+
+    >>> round(calibration_error(np.array([0.9, 0.9, 0.5]), np.array([True, False, True])), 3)
+    0.433
+    """
+    if not len(right):
+        return math.nan
+    bins = np.minimum((np.nan_to_num(probabilities) * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, probabilities - right, BINS)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

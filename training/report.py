@@ -92,7 +92,7 @@ def write(
     mistakes(predictions, dataset, model).save(out / "mistakes.png")
     drawn.add("mistakes.png")
     write_predictions(out / "predictions.csv", predictions, dataset)
-    _write_text(out / "card.md", card(config, model, dataset, history, out, kept))
+    _write_text(out / "card.md", card(config, model, dataset, history, out, kept, predictions))
     text = report(config, model, dataset, history, predictions, drawn, kept)
     _write_text(out / "report.md", text)
 
@@ -107,6 +107,7 @@ def card(
     history: list[Record],
     out: Path | None = None,
     kept: Record | None = None,
+    predictions: Predictions | None = None,
 ) -> str:
     """The model card: what `model.safetensors` holds, how to load it and how it was trained.
 
@@ -118,17 +119,21 @@ def card(
       out: folder of the run; None: `config.folder`. Its `model.safetensors` is hashed and its
         `curves.png` shown if they exist.
       kept: the record of the epoch whose weights the model has; None: the last.
+      predictions: on the held-out pictures, to tell the calibration and the mistakes too.
     """
     out = out or config.folder
     kept = kept or history[-1]
     which = "last epoch" if kept is history[-1] else f"epoch {kept['epoch']}"
     best, count = best_of(history), len(dataset.val)
+    cost = zoo.count(model, input_size=model.preprocess.size)
     accuracy = kept["val_accuracy"]
     correct = round(accuracy * count) if math.isfinite(accuracy) else 0
     rows = [
         (f"validation accuracy, {which}", f"{accuracy:.2%} {_interval(correct, count)}"),
         (f"validation loss, {which}", f"{kept['val_loss']:.4f}"),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
+        *(_calibration(predictions) if predictions else ()),
+        ("multiply-accumulates a picture", f"{cost.macs:,}"),
         ("training time", f"{_seconds(history):.0f} s on {_device()}"),
         ("versions", _versions()),
         ("seed", f"{config.seed}"),
@@ -141,16 +146,19 @@ def card(
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         rows.append(("sha256 of model.safetensors", f"`{digest}`"))
     curves = "![curves](curves.png)\n\n" if (out / "curves.png").exists() else ""
+    mistaken = ""
+    if predictions and not predictions.multilabel:
+        mistaken = f"What it mistakes most:\n\n{_confused(predictions, dataset.classes)}\n\n"
     return f"""# {markdown(config.model)} on {markdown(config.data)}
 
-{zoo.count(model).params:,} parameters, trained from {_started(config)} on {len(dataset.train):,} \
+{cost.params:,} parameters, trained from {_started(config)} on {len(dataset.train):,} \
 pictures of {len(dataset.classes)} classes, measured on {count:,} others.
 
 {_table(("", ""), rows)}
 
 {curves}{_loaded(model)}
 
-What trained it:
+{mistaken}What trained it:
 
 {_command(config)}
 
@@ -265,6 +273,7 @@ def _result(
         ]
     known = ("val_loss", "val_accuracy", "val_top5")
     rows += [
+        *_calibration(predictions),
         ("loss", loss),
         *(
             (markdown(name.removeprefix("val_")), f"{value:.4g}")
@@ -276,6 +285,17 @@ def _result(
     if silent:
         rows.append(("without an answer (NaN)", f"{silent:,} pictures"))
     return rows
+
+
+def _calibration(predictions: Predictions) -> list[tuple[str, str]]:
+    """Whether the probabilities of the answers are to be believed."""
+    if predictions.multilabel:
+        return []
+    mean, error = predictions.probabilities.mean(), predictions.calibration_error
+    return [
+        ("mean probability of its answers", f"{mean:.2%}"),
+        ("expected calibration error, 15 bins", f"{error:.2%}"),
+    ]
 
 
 def _facts(
