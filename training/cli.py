@@ -1,4 +1,4 @@
-"""The command `zoo` with what trains: train, finetune, evaluate, tricks, plan."""
+"""The command `zoo` with what trains: train, finetune, evaluate, reproduce, tricks, plan."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli import Commands, _add_format, commands, export_model
 from zoo.errors import ZooError
@@ -21,6 +21,10 @@ from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 from .tricks import cli as tricks
 
+if TYPE_CHECKING:
+    from .logging import Record
+
+EXIT_OUTSIDE = 1
 EXIT_BAD_INPUT = 2
 LIST = "list"  # what `zoo plan --topology` is asked without a name
 
@@ -93,6 +97,17 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+
+    parser = found.add(
+        "reproduce",
+        _reproduce,
+        "train weights of our own again by their recipe, and compare them with their card; "
+        "the exit code is 1 if they lie outside its interval",
+        "zoo reproduce mobilenet_v1_025.digits",
+    )
+    parser.add_argument("weights", metavar="NETWORK.TAG", help="see `zoo weights --own`")
+    parser.add_argument("--data", help="the pictures that they were trained on: cifar10:PATH")
+    parser.add_argument("--out", help="folder of the run; an interrupted run there is continued")
 
     tricks.add(found)
 
@@ -265,7 +280,8 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
     print(f"suggestion: --learning-rate {finding.suggestion:.2g}")
 
 
-def _fit(config: TrainConfig) -> None:
+def _fit(config: TrainConfig) -> "Record":
+    """Train, print what came of it, and return the record of the epoch that is kept."""
     from .fitting import fit
     from .logging import best_of, kept_of
     from .stopping import Interrupted
@@ -289,6 +305,21 @@ def _fit(config: TrainConfig) -> None:
     ]
     print(table((plain(config.model), plain(config.data)), rows))
     print(f"run: {result.out}")
+    return kept
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from zoo.pretrained.own import own
+    from zoo.runtime.cache import enable_compilation_cache
+
+    from .reproduction import Reproduction, reproduction_config
+
+    config = reproduction_config(args.weights, args.data, args.out)
+    enable_compilation_cache()
+    found = Reproduction(own(args.weights), _fit(config)["val_accuracy"])
+    print(found)
+    if not found.within:
+        sys.exit(EXIT_OUTSIDE)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -172,7 +172,7 @@ def _loaded(model: Network) -> str:
     lines += ['logits = model(model.preprocess(["picture.png"]))']
     if isinstance(model, Wrapped):
         lines = [f"model = ...  # {model.spec.name}", 'zoo.restore(model, "model.safetensors")']
-    return block("\n".join(["import zoo", *lines]), "python")
+    return block("\n".join(["import zoo", "", *lines]), "python")
 
 
 def report(

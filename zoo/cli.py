@@ -132,6 +132,10 @@ def commands() -> Commands:
         "zoo weights 'resnet50*'",
     )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    parser.add_argument(
+        "--own", action="store_true", help="those of this project, which need no network"
+    )
+    _add_format(parser)
 
     parser = command.add(
         "convert",
@@ -344,24 +348,35 @@ def _diff(args: argparse.Namespace) -> None:
 
 
 def _weights(args: argparse.Namespace) -> None:
+    from .pretrained import own
     from .pretrained.catalogue import list_weights, weights
     from .pretrained.store import in_cache
+    from .report.table import Column, Table, number
 
+    if args.own:
+        print(own.table(args.pattern).render(args.format))
+        return
     matching = [weights(name) for name in list_weights(args.pattern)]
     if not matching:
         raise ZooError(f"no weights match {args.pattern!r}; `zoo weights` shows all")
-    rows = [
+    columns = (
+        *(Column(key, key, left=True) for key in ("weights", "licence", "check")),
+        Column("cached", "cached", lambda is_there: "yes" if is_there else "", left=True),
+        Column("size_mb", "MB", number(".1f")),
+        Column("top1", "top-1", number(".1f")),
+        Column("top5", "top-5", number(".1f")),
+    )
+    rows = tuple(
         (
             w.name,
             w.licence + (" (non-commercial)" if w.non_commercial else ""),
-            w.check,
-            "yes" if in_cache(w) else "",
-            *("" if value is None else f"{value:.1f}" for value in (w.size_mb, w.top1, w.top5)),
+            *(w.check, in_cache(w), w.size_mb, w.top1, w.top5),
         )
         for w in matching
-    ]
-    head = ("weights", "licence", "check", "cached", "MB", "top-1", "top-5")
-    print(table(head, rows, left=range(4)))
+    )
+    found = Table("weights", columns, rows)
+    # whole lines, however long: `zoo weights | grep`
+    print(found.text(width=sys.maxsize) if args.format == "text" else found.render(args.format))
 
 
 def _convert(args: argparse.Namespace) -> None:
