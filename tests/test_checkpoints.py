@@ -1,14 +1,20 @@
 """The weights that this project trained: they load by name, and do what their cards say."""
 
 import hashlib
+import json
 import re
 
 import pytest
 
 import zoo
 from training import evaluate
+from training.cli import main
 from training.config import TrainConfig
+from training.evaluation import interval
+from training.recipes import recipe
+from training.reproduction import Reproduction, reproduction_config
 from zoo.pretrained.catalogue import OWN
+from zoo.pretrained.own import own
 
 NAMES = sorted(path.stem for path in OWN.glob("*.safetensors"))
 
@@ -26,6 +32,73 @@ def test_card_and_catalogue_speak_of_this_file(name):
     assert f"`{digest}`" in card
     assert f'zoo.load("{name}")' in card
     assert (OWN / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_are_those_of_the_card(name):
+    facts, card = own(name), (OWN / f"{name}.md").read_text("utf-8")
+    assert facts.name == name
+    assert f"({facts.correct:,} of {facts.held_out:,}, 95% interval" in card
+    assert card.count(f"{facts.params:,} parameters, ") == 1
+    assert f"on {facts.train:,} pictures" in card
+    assert f"{facts.seconds:.0f} s on {facts.device} |" in card
+    assert f"| seed | {facts.seed} |" in card
+    assert (facts.low, facts.high) == pytest.approx(interval(facts.correct, facts.held_out))
+    assert "expected calibration error" in card
+    assert "multiply-accumulates" in card
+    assert "taken for" in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_what_the_card_says(name):
+    card = (OWN / f"{name}.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| (.*?) \| .*\|$", card, re.MULTILINE))
+    for key, value in recipe(own(name).recipe).items():
+        assert rows[key] == str(value), key
+
+
+def test_own_weights_as_a_table(capsys):
+    main(["weights", "--own", "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == NAMES
+    main(["weights", "*.digits", "--own"])
+    assert "cifar10" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["weights", "nothing", "--own"])
+    assert "no weights of our own match 'nothing'" in capsys.readouterr().err
+
+
+def test_reproduce_takes_the_recipe_and_the_same_pictures():
+    config = reproduction_config("resnet20_cifar.digits")
+    assert (config.image_size, config.epochs, config.data) == (32, 20, "digits")
+    assert config.out == "runs/reproduce-resnet20_cifar.digits"
+    config = reproduction_config("plain20_cifar.cifar10", "cifar10:x", "again")
+    assert (config.weight_decay, config.data, config.out) == (0.005, "cifar10:x", "again")
+    for name, data, said in (
+        ("plain20_cifar.cifar10", None, "got nothing, expected --data cifar10:PATH"),
+        ("vgg9_bn_cifar.digits", "cifar10:x", "got cifar10:x, expected --data digits"),
+        ("vgg9_bn_cifar.digit", None, "did you mean 'vgg9_bn_cifar.digits'"),
+        ("resnet50.a1_in1k", None, "unknown weights of our own"),
+    ):
+        with pytest.raises(zoo.ZooError, match=re.escape(said)):
+            reproduction_config(name, data)
+
+
+def test_reproduce_says_whether_the_result_is_within(monkeypatch, capsys):
+    monkeypatch.setattr("training.cli._fit", lambda config: {"val_accuracy": 354 / 360})
+    main(["reproduce", "mobilenet_v1_025.digits"])
+    assert "98.33%, within the card's interval of 97.18% to 99.57%" in capsys.readouterr().out
+    monkeypatch.setattr("training.cli._fit", lambda config: {"val_accuracy": 340 / 360})
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "mobilenet_v1_025.digits"])
+    assert ended.value.code == 1
+    assert "94.44%, outside the card's interval" in capsys.readouterr().out
+
+
+def test_reproduced_at_the_edges_of_the_interval():
+    facts = own("mobilenet_v1_025.digits")
+    assert Reproduction(facts, facts.low).within
+    assert not Reproduction(facts, facts.high + 1e-9).within
 
 
 def test_the_command_of_the_card_still_means_its_settings():
@@ -51,10 +124,9 @@ def test_cifar10_reaches_the_accuracy_of_its_card(name, shared):
     assert abs(found.accuracy * 10_000 - stated) <= 10
 
 
-def test_digits_reach_the_accuracy_of_their_card():
-    model = zoo.load("mobilenet_v1_025.digits")
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".digits")])
+def test_digits_reach_the_accuracy_of_their_card(name):
+    model = zoo.load(name)
     assert model.classes == tuple("0123456789")
     found = evaluate(model, "digits")
-    assert f"{found.accuracy:.2%} (356 of {found.count}," in (
-        OWN / "mobilenet_v1_025.digits.md"
-    ).read_text("utf-8")
+    assert (round(found.accuracy * found.count), found.count) == (own(name).correct, 360)

@@ -46,6 +46,7 @@ def put(run: Path, name: str, by: str, data: str, about: str) -> None:
     shutil.copyfile(run / "model.safetensors", OWN / f"{name}.safetensors")
     shutil.copyfile(run / "curves.png", OWN / f"{name}.png")
     title, _, rest = card.partition("\n\n")
+    rest = rest.replace(settings["out"], run.name)  # no folders of this machine
     rest = rest.replace("(curves.png)", f"({name}.png)")
     rest = rest.replace('zoo.load("model.safetensors")', f'zoo.load("{name}")')
     (OWN / f"{name}.md").write_text(f"{title}\n\n{about.strip()}\n\n{rest}", "utf-8")
