@@ -34,6 +34,7 @@ SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear",
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 KEEP = ("last", "best")
+HEADS = ("random", "ridge")
 PROBES = ("activations", "gradients")
 
 
@@ -208,6 +209,12 @@ class TrainConfig:
     like: str | None = option(None, "published weights that a file of weights computes like")
     head_epochs: int = option(
         0, "epochs at the start that train the classifier alone", low=0, high="epochs"
+    )
+    head_init: str = option(
+        "random",
+        "what the classifier of a pretrained network starts from: random weights, or ridge, a "
+        "ridge regression on the features of the training pictures",
+        choices=HEADS,
     )
     head_only: bool = option(False, "train the classifier alone to the end")
     freeze: str | None = option(None, "stages to leave as loaded: stem..stage3, or stem,stage1")

@@ -371,7 +371,7 @@ def predict_all(
     """The logits of every picture of a source, in its order.
 
     Args:
-      model: the network.
+      model: the network; one without a classifier gives its features in their place.
       source: the pictures.
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
       devices: None takes all of this host, as several hosts always do: each that calls this
@@ -383,7 +383,7 @@ def predict_all(
     preprocess = preprocess or model.preprocess
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
-    classes = model.spec.num_classes
+    classes = model.head.channels if model.classifier is None else model.spec.num_classes
     step = devices.compile(make_predict_step(program, preprocess), donate=True, inference=True)
     state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
     logits = np.empty((len(source), classes), np.float32)

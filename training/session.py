@@ -23,11 +23,12 @@ from zoo.registry import abstract, find
 from zoo.text import plain
 from zoo.wrapped import wrapped
 
-from . import data, optim
+from . import data, linear, optim
 from .config import TrainConfig
 from .doors import losses
 from .objective import LOSSES, Objective
 from .objects import NONE, Objects
+from .parallel import Devices
 from .phases import Phase, phases, rate_scales
 from .probing import Measured, Probe, compiled, read
 from .sources.base import Subset
@@ -365,6 +366,21 @@ class Session:
             flip=self.flip,
             objects=self.objects,
         )
+
+    def start_classifier(self, devices: Devices) -> float | None:
+        """Make the classifier what `config.head_init` asks for, and return its accuracy.
+
+        It is that on the training pictures, leaving out one at a time; None: it stays random.
+
+        Raises:
+          ZooError: as `linear.start`; or no pretrained weights.
+        """
+        if self.config.head_init == "random":
+            return None
+        if not self.config.weights:
+            raise ZooError("head_init: got ridge, and no weights to start from")
+        size = max(self.config.batch_size // jax.process_count(), 1)
+        return linear.start(self.model, self.dataset, size, devices)
 
     def measuring(self, program: Program, kinds: Collection[str]) -> Callable[..., Measured]:
         """`probing.compiled` of a network and this session's loss.

@@ -221,6 +221,7 @@ class Runner:
         devices = Devices(config.engine)
         devices.check_batch(config.batch_size)
         session.check(len(devices))
+        session.start_classifier(devices)
         losses: list[tuple[int, float]] = []
         epochs: list[dict[str, float]] = []
         record: dict[str, Any] = dict(
