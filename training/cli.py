@@ -228,6 +228,10 @@ def _run(config: TrainConfig, args: argparse.Namespace) -> None:
 
     distributed.start(args.coordinator, args.processes, args.process)
     enable_compilation_cache()
+    if args.command == "finetune" and "epochs" not in args:
+        from .finetuning import with_enough_epochs
+
+        config = with_enough_epochs(config)
     previews = (
         (args.show_schedule, _schedule),
         (args.show_batch, _batch),

@@ -1,15 +1,18 @@
-"""The fine-tuning policy: the classifier first, then the whole network, more gently to the stem."""
+"""The fine-tuning policy: a classifier solved at once, then all of it, more gently to the stem."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import zoo
 
-from .config import FINETUNE, TrainConfig
+from .config import FINETUNE, FINETUNE_STEPS, TrainConfig
 from .fitting import Result, fit
+from .session import open_data
 
 
 def finetune(
-    model: str, data: str, *, epochs: int = 10, out: str | None = None, **settings: Any
+    model: str, data: str, *, epochs: int | None = None, out: str | None = None, **settings: Any
 ) -> Result:
     """Fine-tune a pretrained network on your own pictures.
 
@@ -17,7 +20,8 @@ def finetune(
       model: published weights ("resnet50.a1_in1k", see `zoo.list_weights()`), or a network, whose
         default weights are then taken.
       data: "folder:PATH" or another dataset.
-      epochs: passes over the training pictures, the first ones for the classifier alone.
+      epochs: passes over the training pictures; None: 10, and more where these are so few that
+        10 take less than 200 steps.
       out: folder of the run; None: runs/DATA-MODEL.
       settings: anything else of `TrainConfig`; `weights` is a file to start from instead.
 
@@ -26,7 +30,10 @@ def finetune(
 
     >>> finetune("mobilenet_v1_025", "folder:photos", out="runs/photos")     # doctest: +SKIP
     """
-    return fit(finetune_config(model=model, data=data, epochs=epochs, out=out, **settings))
+    settings |= {"model": model, "data": data, "out": out}
+    if epochs is not None:
+        return fit(finetune_config(epochs=epochs, **settings))
+    return fit(with_enough_epochs(finetune_config(**settings)))
 
 
 def finetune_config(**settings: Any) -> TrainConfig:
@@ -34,6 +41,14 @@ def finetune_config(**settings: Any) -> TrainConfig:
     if not settings.get("weights"):
         record = zoo.weights(settings.get("model", TrainConfig.model))
         settings |= {"model": record.model, "weights": record.name}
-    epochs = settings.get("epochs", FINETUNE["epochs"])
-    head_epochs = -(-epochs // 3)  # a third: an untrained classifier would wreck the body
-    return TrainConfig.from_dict({**FINETUNE, "head_epochs": head_epochs, **settings})
+    return TrainConfig.from_dict({**FINETUNE, **settings})
+
+
+def with_enough_epochs(config: TrainConfig) -> TrainConfig:
+    """The settings with so many epochs that they make at least `FINETUNE_STEPS` steps.
+
+    Raises:
+      ZooError: as `open_data`.
+    """
+    steps = len(open_data(config).train) // config.batch_size
+    return replace(config, epochs=max(config.epochs, math.ceil(FINETUNE_STEPS / steps)))

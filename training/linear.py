@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo.errors import ZooError
 from zoo.layers import Network
 
 from .data import Dataset
@@ -78,25 +77,24 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((np.log(np.exp(shifted).sum(1)) - own).mean())
 
 
-def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | None) -> float:
-    """Make the classifier of a pretrained network what `ridge` gives, and return its accuracy.
+def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | None) -> str:
+    """Make the classifier of a pretrained network what `ridge` gives, and say what became of it.
 
     The features are those of the pictures as evaluation sees them, of at most `MOST` pictures.
+    Nothing is done where there is no such solution: pictures show several classes, or the
+    classifier is not one linear layer.
 
     Args:
       model: its classifier is replaced.
       dataset: the training pictures and their classes.
       batch_size: pictures at a time.
       devices: see `predict_all`.
-
-    Raises:
-      ZooError: pictures of several classes, or a classifier that is not one linear layer.
     """
-    if dataset.multilabel:
-        raise ZooError("head_init: got ridge, expected random where pictures show several classes")
     linear = getattr(model.classifier, "linear", None)
+    if dataset.multilabel:
+        return "classifier: untrained at first, as pictures show several classes"
     if not isinstance(linear, nnx.Linear) or linear.in_features != model.head.channels:
-        raise ZooError(f"head_init: got ridge, and {model.spec.name} has no linear classifier")
+        return f"classifier: untrained at first, as that of {model.spec.name} is not linear"
     source = dataset.train
     if len(source) > MOST:
         source = Subset(source, np.arange(MOST) * len(source) // MOST)
@@ -105,4 +103,7 @@ def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | 
     found = predict_all(headless, source, batch_size=batch_size, devices=devices)
     solved = ridge(found.logits, found.labels, len(dataset.classes))
     nnx.update(linear, {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)})
-    return solved.accuracy
+    return (
+        f"classifier: ridge regression on the features gets {solved.accuracy:.1%} of the training "
+        "pictures right, each left out in turn"
+    )

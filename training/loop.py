@@ -84,13 +84,8 @@ class Loop:
 
     def train(self) -> None:
         """Train from where the run stands to its end; afterwards the model has the weights."""
-        if not self.position:
-            accuracy = self.session.start_classifier(self.devices)
-            if accuracy is not None:
-                say(
-                    f"classifier: ridge regression on the features, {accuracy:.1%} of the training "
-                    "pictures, each left out"
-                )
+        if not self.position and (told := self.session.start_classifier(self.devices)):
+            say(told)
         for phase in self.session.phases:
             while self.position <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:

@@ -337,6 +337,11 @@ class Session:
         rate_scales(model_stages(self.model), (), self.config.depth_decay, self.config.multipliers)
         _ = self.phases, self.objective  # for what they refuse
         check_batch_norm(self.config, self.model, devices)
+        if self.config.head_init != "random" and not self.config.weights:
+            raise ZooError(
+                f"head_init: got {self.config.head_init} and no weights to take features from, "
+                "expected random"
+            )
 
     def rate(self, phase: Phase, scale: float = 1.0) -> optax.Schedule:
         """The learning rate by step of the phase; that of a schedule object, by step of the run."""
@@ -367,18 +372,10 @@ class Session:
             objects=self.objects,
         )
 
-    def start_classifier(self, devices: Devices) -> float | None:
-        """Make the classifier what `config.head_init` asks for, and return its accuracy.
-
-        It is that on the training pictures, leaving out one at a time; None: it stays random.
-
-        Raises:
-          ZooError: as `linear.start`; or no pretrained weights.
-        """
+    def start_classifier(self, devices: Devices) -> str:
+        """Make the classifier what `config.head_init` asks for, and say what became of it."""
         if self.config.head_init == "random":
-            return None
-        if not self.config.weights:
-            raise ZooError("head_init: got ridge, and no weights to start from")
+            return ""
         size = max(self.config.batch_size // jax.process_count(), 1)
         return linear.start(self.model, self.dataset, size, devices)
 
