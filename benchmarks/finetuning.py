@@ -3,8 +3,9 @@
     python -m benchmarks.finetuning --weights mobilenet_2_5_224_tf_no_top.h5 \
         --data folder:imagenette:96 --data cifar10:PATH:64 --data digits:64 --json FILE
 
-Each way starts from the same weights and the same pictures, a seed at a time, and is measured on the
-validation pictures (at most 1,000 of them) after its last epoch. What is in the file is not run again.
+Each way starts from the same weights and the same pictures, a seed at a time, and is measured on
+the validation pictures (at most 1,000 of them) after its last epoch. What is in the file is not run
+again.
 """
 
 import argparse
@@ -38,35 +39,24 @@ MOST = 1000  # validation pictures
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     # our defaults until this study: the classifier for a third of ten epochs, then all of it
-    "head first": dict(
-        head_init="random", epochs=10, head_epochs=4, learning_rate=5e-3, unfreeze_scale=0.02
-    ),
+    "head first": {
+        **{"head_init": "random", "epochs": 10, "head_epochs": 4},
+        **{"learning_rate": 5e-3, "unfreeze_scale": 0.02},
+    },
     # https://keras.io/guides/transfer_learning: the classifier with Adam at 0.001, then ten epochs
     # of everything at 0.00001, batch norm in inference mode throughout
-    "Keras' guide": dict(
-        head_init="random",
-        epochs=30,
-        head_epochs=20,
-        learning_rate=1e-3,
-        unfreeze_scale=0.01,
-        depth_decay=1.0,
-        schedule="constant",
-        warmup=0.0,
-        crop_scale=1.0,
-    ),  # fmt: skip
+    "Keras' guide": {
+        **{"head_init": "random", "epochs": 30, "head_epochs": 20, "depth_decay": 1.0},
+        **{"learning_rate": 1e-3, "unfreeze_scale": 0.01, "schedule": "constant", "warmup": 0.0},
+        "crop_scale": 1.0,
+    },
     # fastai's `fine_tune`: an epoch of the classifier at 0.002, then everything by the one-cycle
     # policy at up to 0.001 and a hundredth of that at the stem; batch norm is trained
-    "fastai's fine_tune": dict(
-        head_init="random",
-        epochs=11,
-        head_epochs=1,
-        learning_rate=2e-3,
-        unfreeze_scale=0.5,
-        depth_decay=0.72,
-        schedule="one_cycle",
-        crop_scale=0.35,
-        freeze_bn=False,
-    ),  # fmt: skip
+    "fastai's fine_tune": {
+        **{"head_init": "random", "epochs": 11, "head_epochs": 1, "depth_decay": 0.72},
+        **{"learning_rate": 2e-3, "unfreeze_scale": 0.5, "schedule": "one_cycle"},
+        **{"crop_scale": 0.35, "freeze_bn": False},
+    },
 }
 
 
@@ -131,7 +121,7 @@ def _probe(config: TrainConfig, data: Dataset) -> float:
 def _fit(config: TrainConfig, data: Dataset) -> float:
     with (
         tempfile.TemporaryDirectory() as out,
-        open(os.devnull, "w") as nothing,
+        Path(os.devnull).open("w") as nothing,
         contextlib.redirect_stderr(nothing),
     ):
         result = fit(replace(config, out=f"{out}/run"), data=data)

@@ -12,7 +12,7 @@ import pytest
 import zoo
 from training import optim
 from training.config import TrainConfig, differences
-from training.finetuning import finetune_config
+from training.finetuning import finetune_config, with_enough_epochs
 from training.phases import phases, rate_scales
 from zoo.errors import ZooError
 
@@ -162,13 +162,16 @@ def test_default_rates(optimizer, rate):
 
 
 def test_default_rates_of_finetuning():
-    head, everything = phases(finetune_config(model="m", weights="w"), STAGES)
-    assert (head.learning_rate, everything.learning_rate) == (5e-3, 5e-3 * 0.02)
+    (everything,) = phases(finetune_config(model="m", weights="w"), STAGES)
+    assert everything.learning_rate == 1e-3
+    assert everything.trained == set(STAGES)
 
 
-def test_finetuning_trains_the_head_for_a_third():
-    assert finetune_config(model="m", weights="w", epochs=10).head_epochs == 4
-    assert finetune_config(model="m", weights="w", epochs=10, head_epochs=0).head_epochs == 0
+@pytest.mark.parametrize(("per_class", "epochs"), [(20, 34), (64, 10), (None, 10)])
+def test_finetuning_takes_more_epochs_where_pictures_are_few(per_class, epochs):
+    """200 pictures of the digits make 6 batches: 34 epochs are 204 steps."""
+    config = finetune_config(model="nin_cifar", weights="w", data="digits", per_class=per_class)
+    assert with_enough_epochs(config).epochs == epochs
 
 
 def test_finetuning_starts_from_published_weights():

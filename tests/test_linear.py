@@ -1,9 +1,13 @@
 """The classifier that fine-tuning starts from: ridge regression on features."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import zoo
+from training import linear
 from training.config import TrainConfig
 from training.evaluation import predict_all
 from training.linear import PENALTIES, ridge
@@ -79,15 +83,26 @@ def session(**settings: object) -> Session:
 def test_the_network_starts_at_what_the_regression_reaches():
     opened = session(weights="resnet20_cifar.cifar10")
     before = opened.model.body.stem.conv.kernel.get_value()
-    accuracy = opened.start_classifier(Devices("pmap"))
+    told = opened.start_classifier(Devices("pmap"))
+    said = float(re.search(r"gets ([\d.]+)% of the training pictures right", told)[1])
     after = predict_all(opened.model, opened.dataset.val)
-    assert after.correct / len(after.labels) == pytest.approx(accuracy, abs=0.15)
+    assert 100 * after.correct / len(after.labels) == pytest.approx(said, abs=15)
     assert after.correct / len(after.labels) > 0.5
     np.testing.assert_array_equal(before, opened.model.body.stem.conv.kernel.get_value())
 
 
-def test_what_has_no_such_classifier_is_refused():
-    with pytest.raises(zoo.ZooError, match="head_init: got ridge, and no weights to start from"):
-        session().start_classifier(Devices("pmap"))
+def test_where_there_is_no_such_solution_the_classifier_stays_and_a_line_says_so():
+    opened = session(weights="resnet20_cifar.cifar10")
+    several = replace(opened.dataset, multilabel=True)
+    told = linear.start(opened.model, several, 32, None)
+    assert told == "classifier: untrained at first, as pictures show several classes"
+    squeezed = zoo.create("squeezenet1_1", num_classes=10)
+    told = linear.start(squeezed, opened.dataset, 32, None)
+    assert told == "classifier: untrained at first, as that of squeezenet1_1 is not linear"
+
+
+def test_ridge_wants_pretrained_weights():
+    with pytest.raises(zoo.ZooError, match="head_init: got ridge and no weights"):
+        session().check(1)
     with pytest.raises(zoo.ZooError, match="unknown head_init 'rigde': did you mean 'ridge'"):
         TrainConfig(head_init="rigde")

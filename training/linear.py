@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo.layers import Network
+from zoo.layers import LinearAct, Network
 
 from .data import Dataset
 from .evaluation import predict_all
@@ -90,10 +90,9 @@ def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | 
       batch_size: pictures at a time.
       devices: see `predict_all`.
     """
-    linear = getattr(model.classifier, "linear", None)
     if dataset.multilabel:
         return "classifier: untrained at first, as pictures show several classes"
-    if not isinstance(linear, nnx.Linear) or linear.in_features != model.head.channels:
+    if type(model.classifier) is not LinearAct:  # but of every pixel, with an activation
         return f"classifier: untrained at first, as that of {model.spec.name} is not linear"
     source = dataset.train
     if len(source) > MOST:
@@ -102,7 +101,8 @@ def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | 
     headless.classifier = None
     found = predict_all(headless, source, batch_size=batch_size, devices=devices)
     solved = ridge(found.logits, found.labels, len(dataset.classes))
-    nnx.update(linear, {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)})
+    values = {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)}
+    nnx.update(model.classifier.linear, values)
     return (
         f"classifier: ridge regression on the features gets {solved.accuracy:.1%} of the training "
         "pictures right, each left out in turn"
