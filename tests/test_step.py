@@ -38,7 +38,8 @@ def start(network, *, ema: bool = False, **apart):
 def run(network, batches, *, class_weights=None, apart=None, **settings) -> list[TrainState]:
     """The states before and after each batch, on one device, with plain SGD at rate 1."""
     config = TrainConfig(shift=0, batch_size=len(batches[0]["label"]), **settings)
-    program, optimizer, state = start(network, ema=config.ema > 0, **(apart or {}))
+    averaged = config.ema > 0 or config.wise_ft < 1
+    program, optimizer, state = start(network, ema=averaged, **(apart or {}))
     devices = Devices("pmap", jax.devices()[:1])
     step = devices.compile(
         make_train_step(
@@ -123,6 +124,15 @@ def test_averaged_weights(plain):
         np.testing.assert_allclose(state.ema[path], ema, atol=1e-7)
     assert states[-1].weights[path] is states[-1].ema[path]
     assert average({}, {"a": jnp.ones(2)}, jnp.array(5), 0.9) == {}
+
+
+def test_a_part_of_the_way_from_the_first_weights(plain):
+    states = run(plain, [batch(4, seed) for seed in range(3)], wise_ft=0.25)
+    for path, first in states[0].params.items():
+        for state in states:
+            want = 0.75 * first + 0.25 * state.params[path]
+            np.testing.assert_allclose(state.weights[path], want, atol=1e-6)
+    assert run(plain, [batch(4)], wise_ft=1.0)[-1].ema == {}
 
 
 def test_mixup_trains_towards_mixed_targets(plain):

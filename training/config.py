@@ -210,6 +210,13 @@ class TrainConfig:
     head_epochs: int = option(
         0, "epochs at the start that train the classifier alone", low=0, high="epochs"
     )
+    wise_ft: float = option(
+        1.0,
+        "WiSE-FT: how far the result goes from the first weights to the trained ones; 1: all the "
+        "way",
+        low=0,
+        high=1,
+    )
     head_init: str = option(
         "random",
         "what the classifier of a pretrained network starts from: random weights, or ridge, a "
@@ -292,6 +299,8 @@ class TrainConfig:
                 f"accumulate: {self.accumulate} parts cannot share out a batch of "
                 f"{self.batch_size} evenly"
             )
+        if self.ema and self.wise_ft < 1:
+            raise ZooError("ema and wise_ft: each averages the weights, take one")
         if self.class_weights and self.balanced:
             raise ZooError("class_weights and balanced: each evens out the classes, take one")
         _ = self.drops, self.multipliers  # raises an error here if they cannot be parsed
@@ -419,6 +428,7 @@ FINETUNE: dict[str, Any] = {
     "batch_size": 32,
     "head_init": "ridge",  # an untrained classifier would wreck the body
     "learning_rate": 1e-3,  # benchmarks/finetuning.py compares
+    "wise_ft": 0.5,  # arXiv:2109.01903: near to what the weights know, half the way is better
     "freeze_bn": True,  # statistics of a million pictures beat those of a few batches
     "depth_decay": 0.8,
     "shift": 0,

@@ -267,7 +267,7 @@ def assemble(
         trained,
         frozen,
         stats,
-        averaged=config.ema > 0,
+        averaged=config.ema > 0 or config.wise_ft < 1,
         seed=config.seed,
         rates=optim.table(rate, period),
         optimizer=optimizer,

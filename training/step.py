@@ -107,7 +107,9 @@ def make_train_step(
             state,
             step=state.step + 1,
             params=params,
-            ema=average(state.ema, params, state.step, config.ema),
+            ema=average(state.ema, params, state.step, config.ema)
+            if config.ema
+            else part_of_the_way(state.ema, state.params, params, config.wise_ft),
             stats=stats,
             opt_state=opt_state,
             totals=add(state.totals, sums),
@@ -163,6 +165,18 @@ def in_parts(
     (stats, total), logits = jax.lax.scan(one, start, (*split, jnp.arange(parts)))
     grads = jax.tree.map(lambda g: g / parts, total)
     return logits.reshape(len(x), -1), stats, grads
+
+
+def part_of_the_way(ema: Arrays, before: Arrays, after: Arrays, share: float) -> Arrays:
+    """Weights between the first ones and the trained ones, after one more step; {} for none.
+
+    Args:
+      ema: those before the step: at first, the parameters themselves.
+      before: the parameters before the step.
+      after: the parameters after it.
+      share: of the way that they have come.
+    """
+    return {path: old + share * (after[path] - before[path]) for path, old in ema.items()}
 
 
 def average(ema: Arrays, params: Arrays, step: jax.Array, decay: float) -> Arrays:
