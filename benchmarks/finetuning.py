@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--data", action="append", required=True, metavar="DATA:SIDE", help="and side in pixels"
     )
+    parser.add_argument(
+        "--way", action="append", choices=tuple(WAYS), help="beside the ridge probe; all of them"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="(3)")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     args = parser.parse_args()
@@ -78,7 +81,7 @@ def main() -> None:
             data, _, side = spec.rpartition(":")
             opened = _opened(data)
             for count in SIZES:
-                for way in ("ridge probe", *WAYS):
+                for way in ("ridge probe", *(args.way or WAYS)):
                     key = f"{_name(data)}, {count} a class | {way} | {seed}"
                     if key in found:
                         continue
