@@ -42,7 +42,8 @@ NOT_COMPILED = (
     *("seed", "init", "weights", "epochs", "per_class"),
     *("learning_rate", "schedule", "warmup", "decay_rate", "decay_epochs", "milestones"),
 )
-FLOPS_OF_A_CORE = 2e10  # a second, of training small networks
+FLOPS_OF_A_CORE = 4e10  # a second, of training small networks
+OF_A_LAYER = 1e-3  # seconds in a step, however small it is
 COMPILING = 15.0  # seconds, of a network
 
 
@@ -162,8 +163,8 @@ class Runner:
     def estimate(self, seeds: int) -> tuple[int, float]:
         """How many trainings are to be done yet, and about how many seconds they take.
 
-        The pictures of all epochs at a rate that CPUs reach on such networks, and the compilation
-        of each program.
+        The pictures of all epochs at a rate that CPUs reach on such networks, what the layers of a
+        step take at least, and the compilation of each program.
         """
         cells = self.search()
         if all(self.kept(cell) for cell in cells):
@@ -176,16 +177,20 @@ class Runner:
                 for arm in self.trick.arms
             ]
         todo = [cell for cell in cells if self.kept(cell) is None]
-        flops: dict[str, float] = {}
+        each: dict[str, float] = {}  # seconds of a training
+        rate = FLOPS_OF_A_CORE * (os.cpu_count() or 1)
         for cell in todo:
             key = f"{cell.arm} {cell.point}"
-            if key not in flops:
+            if key not in each:
                 session = self._session(replace(cell.config, weights=None))
                 size = session.model.preprocess.size
-                pictures = session.steps_per_epoch * cell.config.batch_size * cell.config.epochs
-                flops[key] = zoo.count(session.model, input_size=size).train_flops * pictures
-        work = sum(flops[f"{cell.arm} {cell.point}"] for cell in todo)
-        return len(todo), work / (FLOPS_OF_A_CORE * (os.cpu_count() or 1)) + COMPILING * len(flops)
+                steps = session.steps_per_epoch * cell.config.epochs
+                flops = zoo.count(session.model, input_size=size).train_flops
+                kernels = sum(x.ndim > 1 for x in take_apart(session.model)[1].values())
+                a_step = flops * cell.config.batch_size / rate + OF_A_LAYER * kernels
+                each[key] = steps * a_step
+        work = sum(each[f"{cell.arm} {cell.point}"] for cell in todo)
+        return len(todo), work + COMPILING * len(each)
 
     def run(self, seeds: int) -> list[Training]:
         """Do all trainings that are not there yet, and return those that are compared."""
