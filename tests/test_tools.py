@@ -3,7 +3,6 @@
 import csv
 import tomllib
 
-import pytest
 from conftest import ROOT
 
 from tools import csv_files
@@ -19,9 +18,12 @@ def test_what_is_written_is_read_again(tmp_path):
     assert "\r" not in written
 
 
-def test_it_is_not_installed():
-    setuptools = pytest.importorskip("setuptools")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    include = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    packages = setuptools.find_packages(str(ROOT), include=include)
-    assert {name.partition(".")[0] for name in packages} == {"zoo", "training"}
+def test_all_packages_are_installed_and_the_tools_are_not():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in ("zoo", "training")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert project["package-dir"] == {"zoo.checkpoints": "checkpoints"}
+    assert set(project["packages"]) == there | {"zoo.checkpoints"}

@@ -367,23 +367,25 @@ def predict_all(
     batch_size: int = 64,
     devices: Devices | None = None,
     preprocess: Preprocess | None = None,
+    width: int | None = None,
 ) -> Predictions:
     """The logits of every picture of a source, in its order.
 
     Args:
-      model: the network; one without a classifier gives its features in their place.
+      model: the network.
       source: the pictures.
       batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
       devices: None takes all of this host, as several hosts always do: each that calls this
         computes everything by itself, and none waits for another.
       preprocess: None takes the network's own.
+      width: how many outputs it has; None: as many as classes.
     """
     if devices is None or jax.process_count() > 1:
         devices = Devices("shard_map", jax.local_devices())  # pmap would take those of all hosts
     preprocess = preprocess or model.preprocess
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
-    classes = model.head.channels if model.classifier is None else model.spec.num_classes
+    classes = width or model.spec.num_classes
     step = devices.compile(make_predict_step(program, preprocess), donate=True, inference=True)
     state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
     logits = np.empty((len(source), classes), np.float32)

@@ -99,7 +99,8 @@ def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | 
         source = Subset(source, np.arange(MOST) * len(source) // MOST)
     headless = nnx.clone(model)
     headless.classifier = None
-    found = predict_all(headless, source, batch_size=batch_size, devices=devices)
+    width = model.head.channels
+    found = predict_all(headless, source, batch_size=batch_size, devices=devices, width=width)
     solved = ridge(found.logits, found.labels, len(dataset.classes))
     values = {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)}
     nnx.update(model.classifier.linear, values)
