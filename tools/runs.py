@@ -1,6 +1,8 @@
 """Draw the validation accuracy of several runs by step into one picture.
 
-python -m tools.runs PICTURE "from CIFAR-10=runs/a" "from random weights=runs/b" --line 97
+    python -m tools.runs PICTURE "from CIFAR-10=runs/a" "from random weights=runs/b" --line 97
+
+RUNS are folders, each after what the picture calls it.
 """
 
 import argparse

@@ -51,11 +51,11 @@ def ridge(features: np.ndarray, labels: np.ndarray, classes: int) -> Linear:
     x = (x - mean) / deviation
     y = np.eye(classes)[labels]
     prior = y.mean(0)
-    u, s, v = np.linalg.svd(x, full_matrices=False)
+    u, squares = _left_singular(x)
     projected = u.T @ (y - prior)
     best: tuple[float, float] | None = None
     for penalty in PENALTIES * len(x):
-        shrunk = s**2 / (s**2 + penalty)
+        shrunk = squares / (squares + penalty)
         leverage = 1 / len(x) + (u**2) @ shrunk
         fitted = prior + u @ (shrunk[:, None] * projected)
         left_out = y + (fitted - y) / np.maximum(1 - leverage, 1e-9)[:, None]
@@ -66,9 +66,21 @@ def ridge(features: np.ndarray, labels: np.ndarray, classes: int) -> Linear:
     assert best is not None
     accuracy, penalty = best
     scale = min(SCALES, key=lambda scale: _cross_entropy(scale * chosen, labels))
-    kernel = scale * (v.T @ ((s / (s**2 + penalty))[:, None] * projected)) / deviation[:, None]
+    kernel = scale * (x.T @ (u @ (projected / (squares + penalty)[:, None]))) / deviation[:, None]
     bias = scale * prior - mean @ kernel
     return Linear(kernel.astype(np.float32), bias.astype(np.float32), accuracy)
+
+
+def _left_singular(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The left singular vectors [N, R] of a matrix [N, D], and the squares of its singular values.
+
+    Of the smaller of its two Gram matrices, which is several times as fast as `np.linalg.svd`.
+    """
+    wide = x.shape[0] <= x.shape[1]
+    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = squares > 1e-10 * squares[-1]
+    squares, vectors = squares[kept], vectors[:, kept]
+    return (vectors if wide else x @ vectors / np.sqrt(squares)), squares
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
