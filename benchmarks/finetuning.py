@@ -24,9 +24,10 @@ import numpy as np
 
 import zoo
 from training import linear
-from training.config import FINETUNE, FINETUNE_STEPS, TrainConfig
+from training.config import FINETUNE, TrainConfig
 from training.data import Dataset, open_dataset
 from training.evaluation import predict_all
+from training.finetuning import enough_epochs
 from training.fitting import fit
 from training.session import Session
 from training.sources.base import Subset
@@ -35,7 +36,7 @@ MODEL = "mobilenet_v1_025"
 SIZES = (10, 60)  # pictures of each class
 MOST = 1000  # validation pictures
 
-# With `epochs` those of the way itself, else as many as `FINETUNE_STEPS` steps take.
+# With `epochs` those of the way itself, else as many as `enough_epochs` says.
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     # our defaults until this study: the classifier for a third of ten epochs, then all of it
@@ -108,8 +109,7 @@ def _opened(data: str) -> Dataset:
 def _config(
     weights: str, data: Dataset, side: int, count: int, seed: int, way: Mapping[str, Any] | None
 ) -> TrainConfig:
-    steps = count * len(data.classes) // FINETUNE["batch_size"]
-    epochs = max(FINETUNE["epochs"], -(-FINETUNE_STEPS // steps))
+    epochs = enough_epochs(count * len(data.classes), FINETUNE["batch_size"])
     common = dict(model=MODEL, weights=weights, image_size=side, per_class=count, seed=seed)
     return TrainConfig(**{**FINETUNE, "epochs": epochs, **(way or {}), **common})
 

@@ -39,7 +39,7 @@ def test_facts_are_those_of_the_card(name):
     facts, card = own(name), (OWN / f"{name}.md").read_text("utf-8")
     assert facts.name == name
     assert f"({facts.correct:,} of {facts.held_out:,}, 95% interval" in card
-    assert card.count(f"{facts.params:,} parameters, ") == 1
+    assert card.count(f"{zoo.weights(name).params:,} parameters, ") == 1
     assert f"on {facts.train:,} pictures" in card
     assert f"{facts.seconds:.0f} s on {facts.device} |" in card
     assert f"| seed | {facts.seed} |" in card

@@ -20,7 +20,6 @@ from training.recipes import recipe
 from zoo.pretrained.catalogue import OWN
 from zoo.pretrained.own import Own
 
-PARAMETERS = re.compile(r"^([\d,]+) parameters", re.MULTILINE)
 DEVICE = re.compile(r"^\| training time \| \d+ s on (.*) \|$", re.MULTILINE)
 
 
@@ -68,7 +67,6 @@ def _facts(run: Path, name: str, by: str, data: str, settings: dict[str, object]
         correct=sum(right),
         low=low,
         high=high,
-        params=int(PARAMETERS.findall(card)[0].replace(",", "")),
         seconds=round(sum(epoch["seconds"] for epoch in epochs), 1),
         device=DEVICE.findall(card)[0],
         seed=int(str(settings["seed"])),

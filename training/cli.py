@@ -87,7 +87,9 @@ def _add_training(found: Commands) -> None:
         "measure a trained network on a dataset",
         "zoo evaluate runs/digits/model.safetensors --data digits",
     )
-    parser.add_argument("model", help="file of a trained network, or the folder of its run")
+    parser.add_argument(
+        "model", help="weights by name, a trained network's file, or the folder of its run"
+    )
     parser.add_argument("--data", required=True, help=_HELP["data"])
     parser.add_argument(
         "--split",
@@ -218,17 +220,18 @@ def _recipe(args: argparse.Namespace) -> dict[str, Any]:
 def _finetune(args: argparse.Namespace) -> None:
     from .finetuning import finetune_config
 
-    _run(finetune_config(**_settings(args)), args)
+    _run(finetune_config(**_settings(args)), args, enough="epochs" not in args)
 
 
-def _run(config: TrainConfig, args: argparse.Namespace) -> None:
+def _run(config: TrainConfig, args: argparse.Namespace, *, enough: bool = False) -> None:
+    """Train, or draw the previews asked for; `enough`: with enough epochs to fine-tune."""
     from zoo.runtime.cache import enable_compilation_cache
 
     from . import distributed
 
     distributed.start(args.coordinator, args.processes, args.process)
     enable_compilation_cache()
-    if args.command == "finetune" and "epochs" not in args:
+    if enough:
         from .finetuning import with_enough_epochs
 
         config = with_enough_epochs(config)

@@ -50,5 +50,10 @@ def with_enough_epochs(config: TrainConfig) -> TrainConfig:
     Raises:
       ZooError: as `open_data`.
     """
-    steps = len(open_data(config).train) // config.batch_size
-    return replace(config, epochs=max(config.epochs, math.ceil(FINETUNE_STEPS / steps)))
+    return replace(config, epochs=enough_epochs(len(open_data(config).train), config.batch_size))
+
+
+def enough_epochs(pictures: int, batch_size: int) -> int:
+    """Ten epochs, and more where so few training pictures make less than 200 steps of them."""
+    epochs: int = max(FINETUNE["epochs"], math.ceil(FINETUNE_STEPS / (pictures // batch_size)))
+    return epochs

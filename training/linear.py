@@ -18,7 +18,7 @@ from .parallel import Devices
 from .sources.base import Subset
 
 MOST = 10_000  # pictures
-PENALTIES = np.logspace(-4, 3, 15)  # of ridge regression, over the mean variance of a feature
+PENALTIES = np.logspace(-4, 3, 15)  # of ridge regression on standardised features, a picture
 SCALES = np.logspace(0, 2, 41)  # of the logits
 
 
@@ -53,18 +53,15 @@ def ridge(features: np.ndarray, labels: np.ndarray, classes: int) -> Linear:
     prior = y.mean(0)
     u, squares = _left_singular(x)
     projected = u.T @ (y - prior)
-    best: tuple[float, float] | None = None
-    for penalty in PENALTIES * len(x):
-        shrunk = squares / (squares + penalty)
+    accuracy, penalty, chosen = -1.0, 0.0, y
+    for tried in PENALTIES * len(x):
+        shrunk = squares / (squares + tried)
         leverage = 1 / len(x) + (u**2) @ shrunk
         fitted = prior + u @ (shrunk[:, None] * projected)
         left_out = y + (fitted - y) / np.maximum(1 - leverage, 1e-9)[:, None]
-        accuracy = float((left_out.argmax(1) == labels).mean())
-        if best is None or accuracy >= best[0]:  # of equal ones the largest penalty
-            best = accuracy, penalty
-            chosen = left_out
-    assert best is not None
-    accuracy, penalty = best
+        right = float((left_out.argmax(1) == labels).mean())
+        if right >= accuracy:  # of equal ones the largest penalty
+            accuracy, penalty, chosen = right, float(tried), left_out
     scale = min(SCALES, key=lambda scale: _cross_entropy(scale * chosen, labels))
     kernel = scale * (x.T @ (u @ (projected / (squares + penalty)[:, None]))) / deviation[:, None]
     bias = scale * prior - mean @ kernel

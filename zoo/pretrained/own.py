@@ -29,7 +29,6 @@ class Own:
     correct: int  # of the pictures held out
     low: float  # of the accuracy's 95 % interval (Wilson's), 0 to 1
     high: float
-    params: int
     seconds: float
     device: str
     seed: int
@@ -90,7 +89,7 @@ def table(pattern: str = "*") -> "Table":
     rows = tuple(
         (
             *(one.name, one.data, one.accuracy, f"{100 * one.low:.1f} to {100 * one.high:.1f}"),
-            *(one.held_out, one.params, one.seconds, one.device, one.recipe),
+            *(one.held_out, weights(one.name).params, one.seconds, one.device, one.recipe),
         )
         for one in map(own, names)
     )
