@@ -137,7 +137,7 @@ def class_names(weights: Weights) -> tuple[str, ...]:
     """The classes of the outputs, in order; () where the source names none (ImageNet-21k)."""
     if weights.source == "zoo":
         return tuple(about(OWN / weights.file)["classes"])
-    imagenet = _imagenet_classes()
+    imagenet = imagenet_classes()
     data = {"cifar10": CIFAR10, "in1k": imagenet, "features": imagenet}  # as tags say it
     names = next((data[part] for part in weights.tag.split("_") if part in data), ())
     if weights.label_offset:
@@ -391,5 +391,20 @@ def _record(row: Row) -> Weights:
 
 
 @cache
-def _imagenet_classes() -> tuple[str, ...]:
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ILSVRC2012's 1000 classes, in the order of the outputs.
+
+    >>> imagenet_classes()[0]
+    'tench'
+    """
     return tuple((HERE / "imagenet_classes.txt").read_text("utf-8").splitlines())
+
+
+@cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """The WordNet numbers of the same classes, which the folders of the pictures are called.
+
+    >>> imagenet_synsets()[0]
+    'n01440764'
+    """
+    return tuple((HERE / "imagenet_synsets.txt").read_text("utf-8").splitlines())
