@@ -549,7 +549,8 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
 
 def _own(_: Path, params: Params) -> Iterator[Entry]:
     """The weights that this project trained, by their files."""
-    for path in sorted(OWN.glob("*.safetensors")):
+    for facts in sorted(OWN.glob("*.json")):
+        path = facts.with_suffix(".safetensors")
         network, tag = path.stem.split(".", 1)
         described = about(path)
         yield _entry(

@@ -145,6 +145,14 @@ def class_names(weights: Weights) -> tuple[str, ...]:
     return names if len(names) == weights.classes else ()
 
 
+def bundled(weights: Weights) -> Path | None:
+    """The file of weights that come with the package: our own, and a few published ones."""
+    if weights.source == "zoo":
+        return OWN / weights.file
+    file = OWN / f"{weights.name}.safetensors"
+    return file if file.is_file() else None
+
+
 def about(file: Path) -> dict[str, Any]:
     """The description that `zoo.save` wrote into a file: spec, preprocessing, classes."""
     from safetensors import safe_open
