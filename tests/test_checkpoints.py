@@ -158,3 +158,8 @@ def test_digits_reach_the_accuracy_of_their_card(name):
     assert model.classes == tuple("0123456789")
     found = evaluate(model, "digits")
     assert (round(found.accuracy * found.count), found.count) == (own(name).correct, 360)
+
+
+def test_imagenette_reaches_the_accuracy_of_its_card(shared):
+    found = evaluate(zoo.load("mobilenet_v1_025.imagenette"), f"folder:{shared('data/imagenette')}")
+    assert (round(found.accuracy * found.count), found.count) == (460, 500)

@@ -38,9 +38,8 @@ def outputs_of(model: Network, dataset: Dataset) -> np.ndarray | None:
             "ones in the same order where pictures may show several"
         )
     places = {name: i for i, name in enumerate(known)}
-    if places.keys() >= set(imagenet_classes()):  # slim has "background" too
-        names = zip(imagenet_synsets(), imagenet_classes(), strict=True)
-        places |= {synset: places[name] for synset, name in names}
+    names = zip(imagenet_synsets(), imagenet_classes(), strict=True)
+    places = {synset: places[name] for synset, name in names if name in places} | places
     if unknown := [name for name in classes if name not in places]:
         raise ZooError(
             f"{model.spec.name} does not know {len(unknown)} of the dataset's {len(classes)} "
