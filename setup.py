@@ -1,7 +1,7 @@
 """What `pyproject.toml` cannot say: addresses that an index page can follow.
 
-In the repository README.md links to files beside it. An index shows the text alone, so links and the
-picture become absolute here, to the tag of this version at the address of the repository:
+In the repository README.md links to files beside it. An index shows the text alone, so links and
+the picture become absolute here, to the tag of this version at the address of the repository:
 `ZOO_REPOSITORY` in the environment, or that of git's remote `origin`, or what a source distribution
 was made with. Where there is none, the text stays and the links go.
 """
