@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
 from test_readme import torchvision_file
 
 import zoo
@@ -43,13 +44,13 @@ def folder(tmp_path, monkeypatch):
     """A folder with the files that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "tests/seven.png", tmp_path)
-    rng = np.random.default_rng(0)
-    for name, colour in (("cat", "orange"), ("dog", "brown")):
-        Image.new("RGB", (300, 250), colour).save(f"{name}.jpg")
+    digits, labels = load_digits(return_X_y=True)
+    for name, digit in (("cat", 0), ("dog", 1)):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(24):
-            noise = rng.integers(0, 120, (40, 40, 3), np.uint8) + 130 * (name == "cat")
-            Image.fromarray(noise.astype(np.uint8)).save(f"photos/{name}/{i}.png")
+        drawn = (digits[labels == digit][:150] * 15).reshape(-1, 8, 8).astype(np.uint8)
+        for i, pixels in enumerate(drawn):
+            Image.fromarray(pixels).resize((40, 40)).convert("RGB").save(f"photos/{name}/{i}.png")
+        Image.open(f"photos/{name}/0.png").save(f"{name}.jpg")
     save_file(torchvision_file("resnet18"), "resnet18.safetensors")
     return tmp_path
 
