@@ -125,7 +125,7 @@ def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path):
     reference = (out / "docs/api.html").read_text("utf-8")
     assert 'id="zoo.load"' in reference
     assert "num_classes" in reference
-    assert "wise_ft" in reference  # the settings
+    assert "passes over the training pictures" in reference  # the settings
     for page in out.rglob("*.html"):  # nothing is fetched to show it
         fetched = re.findall(FETCHED, page.read_text("utf-8"))
         assert not fetched, page
