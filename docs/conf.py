@@ -50,6 +50,12 @@ html_copy_source = False
 html_show_sphinx = False
 
 
+def sentence(_app, what, _name, _object, _options, lines):
+    """Napoleon takes what stands before a colon in a property's first line for its type."""
+    if what == "property":
+        lines.insert(0, "")
+
+
 def settings(_app, _what, name, _object, _options, lines):
     """The fields of `TrainConfig`, each with its default and the sentence of `zoo train --help`."""
     if name == "zoo.TrainConfig":
@@ -65,3 +71,4 @@ def setup(app):
     """Connect what is above, and show CSV as it is."""
     app.add_lexer("csv", TextLexer)
     app.connect("autodoc-process-docstring", settings)
+    app.connect("autodoc-process-docstring", sentence, priority=400)  # before Napoleon
