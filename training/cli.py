@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
 
-from . import stopping
+from . import needs, stopping
 from .config import DTYPES, FINETUNE, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
@@ -209,6 +209,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> None:
+    needs.check()
     _run(TrainConfig.from_dict({**_recipe(args), **_settings(args)}), args)
 
 
@@ -219,6 +220,7 @@ def _recipe(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _finetune(args: argparse.Namespace) -> None:
+    needs.check()
     from .finetuning import finetune_config
 
     _run(finetune_config(**_settings(args)), args, enough="epochs" not in args)
@@ -322,6 +324,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     from .reproduction import Reproduction, reproduction_config
 
+    needs.check()
     config = reproduction_config(args.weights, args.data, args.out)
     enable_compilation_cache()
     found = Reproduction(own(args.weights), _fit(config)["val_accuracy"])
@@ -334,6 +337,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.epoch is None:
         args.of_file(args)
         return
+    needs.check()
     from .checkpoint import network_of
 
     if not Path(args.model).is_dir():
@@ -342,6 +346,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    needs.check()
     from zoo.runtime.cache import enable_compilation_cache
 
     from .evaluation import evaluate, interval
@@ -375,6 +380,7 @@ def _plan(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise ZooError("expected the name of a network, see `zoo list`")
+    needs.check()
     topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
