@@ -1,4 +1,4 @@
-"""The command `zoo` with what trains: train, finetune, evaluate, reproduce, tricks, plan."""
+"""The command `zoo` with what trains: train, finetune, evaluate, runs, reproduce, tricks, plan."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,8 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import Commands, _add_format, commands, export_model
+from zoo.cli import commands, export_model
+from zoo.command import Commands, add_format, lines
 from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     if argv is None:
         stopping.take_over()
-    args = parser().parse_args(argv)
+    args = command().parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
@@ -51,11 +52,16 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.close()
 
 
-def parser() -> argparse.ArgumentParser:
+def command() -> Commands:
     """The whole command line."""
     zoo_commands = commands()
     _add_training(zoo_commands)
-    return zoo_commands.parser
+    return zoo_commands
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    return command().parser
 
 
 def _add_training(found: Commands) -> None:
@@ -121,6 +127,19 @@ def _add_training(found: Commands) -> None:
     )
     parser.set_defaults(run=_export, of_file=parser.get_default("run"))
 
+    parser = found.parsers["compare"]
+    parser.set_defaults(run=_compare, of_networks=parser.get_default("run"))
+
+    parser = found.add(
+        "runs",
+        _runs,
+        "list the runs of a folder: network, data, epochs, accuracy, whether they are finished",
+        "zoo runs --sort val_accuracy",
+    )
+    parser.add_argument("folder", nargs="?", default="runs", help="where to look (runs)")
+    parser.add_argument("--sort", metavar="COLUMN", help="val_accuracy (best first), model, ...")
+    add_format(parser)
+
     parser = found.add(
         "plan",
         _plan,
@@ -140,7 +159,7 @@ def _add_training(found: Commands) -> None:
         "--num-classes", type=int, metavar="INT", help="of the classifier; default: data's, or 1000"
     )
     _add_recipe(parser)
-    _add_format(parser, ("text", "md", "json"))
+    add_format(parser, ("text", "md", "json"))
     _add_settings(parser, {**TrainConfig().to_dict(), "data": None, "engine": "shard_map"})
 
 
@@ -338,6 +357,29 @@ def _export(args: argparse.Namespace) -> None:
     if not Path(args.model).is_dir():
         raise ZooError(f"--epoch: got the model {args.model}, expected the folder of a run")
     export_model(network_of(Path(args.model), args.epoch), args)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from .comparing import compare_runs, is_run
+
+    if not any(map(is_run, args.names)):
+        args.of_networks(args)
+        return
+    if args.family or args.all:
+        raise ZooError("--family and --all are of networks, got runs")
+    found = compare_runs(args.names)
+    if args.out:
+        print("\n".join(map(str, found.save(args.out))))
+    else:
+        print(found.render(args.format))
+
+
+def _runs(args: argparse.Namespace) -> None:
+    from zoo.report.listing import selected
+
+    from .comparing import list_runs
+
+    print(lines(selected(list_runs(args.folder), sort=args.sort), args.format))
 
 
 def _evaluate(args: argparse.Namespace) -> None:

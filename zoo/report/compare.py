@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ZooError
+from ..errors import ZooError, checked
 from ..paths import write
 from ..plotting import DPI, encode, need_matplotlib
 from ..pretrained.catalogue import Weights, weights
@@ -126,6 +126,7 @@ class Comparison:
         return self.table()._repr_html_()
 
 
+@checked(positional="give the names in a list: zoo.compare(['resnet50', 'vgg16'])")
 def compare(
     names: Iterable[str] | None = None, *, on_done: Callable[[], object] | None = None
 ) -> Comparison:
