@@ -384,7 +384,7 @@ def compare_runs(folders: Sequence[str | Path]) -> RunComparison:
     """
     chosen = {Path(folder).resolve(): read_run(folder) for folder in folders}
     if len(chosen) < 2:
-        raise ZooError(f"compare: got {len(chosen)} run, expected two or more")
+        raise ZooError(f"got {len(chosen)} run to compare, expected two or more")
     return RunComparison(tuple(chosen.values()))
 
 

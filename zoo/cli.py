@@ -273,6 +273,8 @@ def _params(args: argparse.Namespace) -> None:
             )
         each = iter(counted)
         counts = [of[n].count(args.size) if n in of else next(each) for n in args.names]
+        if of:
+            note(args, "weights and runs are counted with their own classes, networks with 1000")
         reports = (
             [c.table() for c in counts] if args.layers else [networks(counts, args.batch_size)]
         )

@@ -68,6 +68,11 @@ class Weights:
         return f"{self.model}.{self.tag}"
 
     @property
+    def extra_data(self) -> bool:
+        """Whether they saw more pictures than ImageNet-1k's: their tag says `_ft_`."""
+        return "_ft_" in self.tag
+
+    @property
     def check(self) -> str:
         """What a download is compared with, and the cached file whenever it is read.
 

@@ -5,12 +5,13 @@ not have, such as the networks of plugins, is counted when it is asked for.
 """
 
 import csv
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..pretrained.catalogue import Weights
     from .count import Count
 
 FILE = Path(__file__).with_name("costs.csv")
@@ -43,6 +44,14 @@ def cost(network: str, input_size: int) -> Cost:
       ZooError: an unknown network, or an input below its minimum.
     """
     return _known().get((network, input_size)) or _counted(network, input_size)
+
+
+def weights_cost(w: "Weights") -> Cost:
+    """The cost of a network with published weights, at their input size.
+
+    The parameters are those of their own classifier; all else is counted with 1000 classes.
+    """
+    return replace(cost(w.model, w.preprocess.size), params=w.params)
 
 
 def of(counted: "Count") -> Cost:
