@@ -7,6 +7,7 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
 
-from . import stopping
-from .config import FINETUNE, TrainConfig
+from . import stopping, typed
+from .config import FINETUNE, FINETUNE_STEPS, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 from .tricks import cli as tricks
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         stopping.take_over()
     args = command().parse(argv)
+    words = typed.COMMAND.set(typed.typed(sys.argv[1:] if argv is None else argv))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # `zoo list | head`
         sys.stderr.close()
+    finally:
+        typed.COMMAND.reset(words)
 
 
 def command() -> Commands:
@@ -80,12 +84,11 @@ def _add_training(found: Commands) -> None:
         "finetune",
         _finetune,
         "fine-tune a pretrained network on your own pictures",
-        "zoo finetune mobilenet_v1_025 --weights mobilenet_2_5_224_tf_no_top.h5 "
-        "--data folder:photos/ --out runs/photos",
+        "zoo finetune resnet18.a1_in1k --data folder:photos/ --out runs/photos",
     )
-    parser.add_argument("model", help=_HELP["model"])
+    parser.add_argument("model", help="published weights, see `zoo weights`; or a network")
     _add_previews(parser)
-    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE})
+    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE}, _FINETUNE_HELP)
 
     parser = found.add(
         "evaluate",
@@ -196,19 +199,39 @@ _HELP = {
 }
 
 
-def _add_settings(parser: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
-    """An option for each field of `TrainConfig`, absent from the arguments unless given."""
+# What fine-tuning does where it is not told, in words
+_FINETUNE_HELP = {
+    "epochs": f"passes over the training pictures; default: {FINETUNE['epochs']}, and more where"
+    f" these make less than {FINETUNE_STEPS} steps",
+    "learning_rate": f"peak rate, whatever the optimizer ({FINETUNE['learning_rate']})",
+    "image_size": "side of the input, pixels; default: the dataset's, or else the weights'",
+    "weights": "weights to start from, published ones or a file; default: those that the model"
+    " names, or the network's default",
+}
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, defaults: dict[str, Any], says: Mapping[str, str] | None = None
+) -> None:
+    """An option for each field of `TrainConfig`, absent from the arguments unless given.
+
+    Args:
+      parser: to add them to.
+      defaults: by field, as the help shows them.
+      says: help with its default, in place of the field's.
+    """
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         if field.name == "model" or field.name not in _HELP:
             continue
         name = "--" + field.name.replace("_", "-")
         default = defaults[field.name]
-        shown = "" if default is None else f" ({default})"
+        shown = "" if default in (None, "") else f" ({default})"
+        text = (says or {}).get(field.name, field.metadata["help"] + shown)
         parser.add_argument(
             name,
             default=argparse.SUPPRESS,
-            help=(field.metadata["help"] + shown).replace("%", "%%"),
+            help=text.replace("%", "%%"),
             **_kind(hints[field.name]),
         )
 

@@ -79,6 +79,11 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
+COMPILING = "{desc}: compiling..."
+# in 80 columns, with a little bar still; the time that is left is "?" until a step tells it
+STEPPING = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
+
+
 class Progress:
     """The progress of a run on stderr: a line for each epoch and, on a terminal, a bar.
 
@@ -99,6 +104,7 @@ class Progress:
             disable=None if first else True,  # None: unless stderr is a terminal
             dynamic_ncols=True,
             smoothing=0.05,
+            bar_format=COMPILING,
         )
 
     def go_back(self, done: int) -> None:
@@ -107,15 +113,18 @@ class Progress:
 
     def begin(self, epoch: int) -> None:
         """Show which epoch begins, counted from 0."""
-        self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}")
 
     def advance(self, pictures: int) -> None:
         """Count the pictures of a step."""
+        if self._bar.bar_format == COMPILING:
+            self._bar.bar_format = STEPPING
+            self._bar.unpause()  # the compilation says nothing of the time that is left
         self._bar.update(pictures)
 
     def glance(self, loss: float, accuracy: float, waiting: float) -> None:
         """Show the means of the epoch so far, and the share of time without a batch."""
-        self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.1%} input wait {waiting:.0%}")
+        self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.1%} wait {waiting:.0%}")
 
     def end(self, record: Record) -> None:
         """Print the line of a finished epoch."""

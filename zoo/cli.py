@@ -404,7 +404,7 @@ def _predict(args: argparse.Namespace) -> None:
                 bar.update()
                 yield answer
 
-        for text in FORMS[args.format](answers()):
+        for text in FORMS[args.format](answers(), images):
             with bar.external_write_mode(file=sys.stdout):
                 print(text)
     if len(bad) == len(images):
