@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli import commands, export_model
 from zoo.command import Commands, add_format, lines
+from zoo.completion import SHELLS, script
 from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
@@ -142,6 +143,14 @@ def _add_training(found: Commands) -> None:
     parser.add_argument("folder", nargs="?", default="runs", help="where to look (runs)")
     parser.add_argument("--sort", metavar="COLUMN", help="val_accuracy (best first), model, ...")
     add_format(parser)
+
+    parser = found.add(
+        "completion",
+        _completion,
+        "print a script that completes this command in a shell",
+        "zoo completion bash > ~/.local/share/bash-completion/completions/zoo",
+    )
+    parser.add_argument("shell", choices=SHELLS, help=", ".join(SHELLS), metavar="SHELL")
 
     parser = found.add(
         "plan",
@@ -380,6 +389,10 @@ def _export(args: argparse.Namespace) -> None:
     if not Path(args.model).is_dir():
         raise ZooError(f"--epoch: got the model {args.model}, expected the folder of a run")
     export_model(network_of(Path(args.model), args.epoch), args)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    print(script(command(), args.shell))
 
 
 def _compare(args: argparse.Namespace) -> None:

@@ -25,6 +25,15 @@ KIND = {"COMMAND": "command"}
 class Parser(argparse.ArgumentParser):
     """An argument parser that refuses in one line, with the nearest valid choice."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.arguments: list[argparse.Action] = []  # but for those of groups
+        super().__init__(*args, **settings)
+
+    def add_argument(self, *args: Any, **settings: Any) -> argparse.Action:
+        """Add an argument, as argparse does, and keep it."""
+        self.arguments.append(super().add_argument(*args, **settings))
+        return self.arguments[-1]
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and exit with code 2."""
         if found := CHOICE.fullmatch(message):
@@ -51,11 +60,11 @@ class Commands:
         )
         self.parser.add_argument("--version", action="version", version=f"zoo {__version__}")
         self._subparsers = self.parser.add_subparsers(
-            dest="command", required=True, metavar="COMMAND"
+            dest="command", required=True, metavar="COMMAND", parser_class=Parser
         )
-        self.parsers: dict[str, argparse.ArgumentParser] = {}  # of the subcommands, by name
+        self.parsers: dict[str, Parser] = {}  # of the subcommands, by name
 
-    def add(self, name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
+    def add(self, name: str, run: Command, text: str, example: str) -> Parser:
         """Add a subcommand, and return its parser to add arguments to."""
         parser = self._subparsers.add_parser(
             name,
