@@ -99,7 +99,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             if not set(columns) & set(header):
                 raise ZooError(
                     f"list {plain(str(file))}: its header (row 1) lacks a column"
-                    f" {' or '.join(columns)}, got"
+                    f" {' or '.join(columns[:3])}, got"
                     f" {plain(','.join(header))[:200] or 'nothing'}"
                 )
         for number, cells in enumerate(reader, 2):
@@ -154,7 +154,7 @@ def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, list[str
         value = next((row[name] for name in columns if name in row), None)
         whole = isinstance(value, int) and not isinstance(value, bool)
         text = str(value).strip() if isinstance(value, str) or whole else ""
-        where = f"{_at(file, number)}: expected text for {' or '.join(columns)}"
+        where = f"{_at(file, number)}: expected text for {' or '.join(columns[:3])}"
         if not text:
             got = "nothing" if value in (None, "") else repr(value)[:60]
             raise ZooError(f"{where}, got {got}")
