@@ -147,8 +147,9 @@ def _add_training(found: Commands) -> None:
     parser = found.add(
         "completion",
         _completion,
-        "print a script that completes this command in a shell",
-        "zoo completion bash > ~/.local/share/bash-completion/completions/zoo",
+        "print a script that completes this command in a shell, for the shell's folder of them: "
+        "~/.local/share/bash-completion/completions/zoo, for bash",
+        "zoo completion bash",
     )
     parser.add_argument("shell", choices=SHELLS, help=", ".join(SHELLS), metavar="SHELL")
 

@@ -109,7 +109,8 @@ class Progress:
 
     def go_back(self, done: int) -> None:
         """Set the bar back to so many pictures."""
-        self._bar.n = done
+        self._stand(done)
+        self._bar.bar_format = COMPILING
 
     def begin(self, epoch: int) -> None:
         """Show which epoch begins, counted from 0."""
@@ -117,10 +118,17 @@ class Progress:
 
     def advance(self, pictures: int) -> None:
         """Count the pictures of a step."""
-        if self._bar.bar_format == COMPILING:
+        if self._bar.bar_format == COMPILING:  # the step that ends it tells nothing of the speed
             self._bar.bar_format = STEPPING
-            self._bar.unpause()  # the compilation says nothing of the time that is left
-        self._bar.update(pictures)
+            self._stand(self._bar.n + pictures)
+        else:
+            self._bar.update(pictures)
+
+    def _stand(self, done: float) -> None:
+        """Set the bar to so many pictures, and measure its speed from here."""
+        self._bar.n = self._bar.initial = self._bar.last_print_n = int(done)
+        self._bar.unpause()
+        self._bar.refresh()
 
     def glance(self, loss: float, accuracy: float, waiting: float) -> None:
         """Show the means of the epoch so far, and the share of time without a batch."""

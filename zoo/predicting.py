@@ -121,8 +121,11 @@ def as_text(answers: Iterator[Answer], images: Sequence[str]) -> Iterator[str]:
     width = line_width()
     longest = max([len("picture"), *(len(plain(image)) for image in images)])
     name = min(longest, width // 2)
-    yield f"{'picture':{name}}  {'share':>6}  class"
+    head = f"{'picture':{name}}  {'share':>6}  class"
     for answer in answers:
+        if head:
+            yield head
+            head = ""
         image = plain(answer.image)
         image = image if len(image) <= name else "…" + image[1 - name :]
         for line in answer.lines():
