@@ -65,3 +65,14 @@ def test_the_bar_says_when_it_compiles_and_fits_a_terminal(monkeypatch):
     os.close(ours)
     assert re.search(r"[0-9:]{5,} left, [0-9.]+k?img/s, loss 12.345 acc 99.9% wait 99%", shown)
     assert max(len(line.rstrip()) for line in re.split(r"[\r\n]+", shown)) <= 80
+
+
+def test_without_a_terminal_there_is_no_bar(capsys):
+    bar = Progress(epochs=2, pictures=32, done=0)
+    bar.begin(0)
+    for _ in range(2):
+        bar.advance(16)
+        bar.glance(1.0, 0.5, 0.0)
+    bar.go_back(16)
+    bar.close()
+    assert capsys.readouterr().err == ""

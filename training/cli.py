@@ -397,11 +397,11 @@ def _completion(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from .comparing import compare_runs, is_run
-
-    if not any(map(is_run, args.names)):
+    if not any((Path(name) / "config.json").is_file() for name in args.names):
         args.of_networks(args)
         return
+    from .comparing import compare_runs  # slow to import
+
     if args.family or args.all:
         raise ZooError("--family and --all are of networks, got runs")
     found = compare_runs(args.names)

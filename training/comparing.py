@@ -99,11 +99,6 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def is_run(folder: str) -> bool:
-    """Whether a folder is a run's."""
-    return (Path(folder) / "config.json").is_file()
-
-
 # --- a list of runs -------------------------------------------------------------------------------
 
 RUNS = (

@@ -94,7 +94,7 @@ class Progress:
     """
 
     def __init__(self, epochs: int, pictures: int, done: int):
-        self._epochs = epochs
+        self._epochs, self._compiling = epochs, True
         first = jax.process_index() == 0
         self._bar = tqdm(
             total=epochs * pictures,
@@ -109,8 +109,8 @@ class Progress:
 
     def go_back(self, done: int) -> None:
         """Set the bar back to so many pictures."""
+        self._show(compiling=True)
         self._stand(done)
-        self._bar.bar_format = COMPILING
 
     def begin(self, epoch: int) -> None:
         """Show which epoch begins, counted from 0."""
@@ -118,11 +118,15 @@ class Progress:
 
     def advance(self, pictures: int) -> None:
         """Count the pictures of a step."""
-        if self._bar.bar_format == COMPILING:  # the step that ends it tells nothing of the speed
-            self._bar.bar_format = STEPPING
+        if self._compiling:  # the step that ends it tells nothing of the speed
+            self._show(compiling=False)
             self._stand(self._bar.n + pictures)
         else:
             self._bar.update(pictures)
+
+    def _show(self, *, compiling: bool) -> None:
+        self._compiling = compiling
+        self._bar.bar_format = COMPILING if compiling else STEPPING
 
     def _stand(self, done: float) -> None:
         """Set the bar to so many pictures, and measure its speed from here."""

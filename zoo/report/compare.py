@@ -13,7 +13,7 @@ from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import find, list_models
 from ..variant import Variant
 from . import definitions, plots
-from .costs import Cost, weights_cost
+from .costs import Cost, countable, weights_cost
 from .count import Count
 from .many import count_many
 from .page import page
@@ -83,8 +83,9 @@ class Comparison:
 
     @property
     def weights(self) -> list[Weights]:
-        """All published weights of these networks."""
-        return [weights(name) for e in self.entries for name in list_weights(f"{e.name}.*")]
+        """All published weights of these networks whose size these can take."""
+        every = (weights(name) for e in self.entries for name in list_weights(f"{e.name}.*"))
+        return [w for w in every if countable(w)]
 
     def notes(self) -> tuple[str, ...]:
         """Where the numbers come from, and at which input sizes."""

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ZooError
+
 if TYPE_CHECKING:
     from ..pretrained.catalogue import Weights
     from .count import Count
@@ -52,6 +54,15 @@ def weights_cost(w: "Weights") -> Cost:
     The parameters are those of their own classifier; all else is counted with 1000 classes.
     """
     return replace(cost(w.model, w.preprocess.size), params=w.params)
+
+
+def countable(w: "Weights") -> bool:
+    """Whether the network takes pictures of the weights' size."""
+    try:
+        cost(w.model, w.preprocess.size)
+    except ZooError:
+        return False
+    return True
 
 
 def of(counted: "Count") -> Cost:

@@ -12,7 +12,7 @@ from ..errors import ZooError, nearest, unknown
 from ..pretrained import catalogue
 from ..pretrained.catalogue import Weights, weights
 from ..settings import shown
-from .costs import cost
+from .costs import cost, countable
 from .table import Column, Table, number, words
 
 BEST_FIRST = (
@@ -57,7 +57,8 @@ class Listing(list[str]):
         """What there is to know of each: accuracy, costs, licence, whether it is in the cache."""
         from ..pretrained.store import in_cache  # slow to import
 
-        return Table("published weights", WEIGHTS, tuple(_row(w, in_cache) for w in self._records))
+        rows = tuple(_row(w, _macs(w), in_cache(w)) for w in self._records)
+        return Table("published weights", WEIGHTS, rows)
 
     def to_pandas(self) -> Any:
         """The table as a `pandas.DataFrame` of raw values: parameters and MACs in ones.
@@ -75,13 +76,17 @@ class Listing(list[str]):
         return [weights(name) for name in self]
 
 
-def _row(w: Weights, in_cache: Any) -> tuple[Any, ...]:
-    size = w.preprocess.size
+def _row(w: Weights, macs: int | None, cached: bool) -> tuple[Any, ...]:
     return (
-        *(w.name, w.top1, w.top5, w.params, cost(w.model, size).macs, size, w.size_mb),
+        *(w.name, w.top1, w.top5, w.params, macs, w.preprocess.size, w.size_mb),
         w.licence + (" (non-commercial)" if w.non_commercial else ""),
-        *(in_cache(w), w.source, w.check),
+        *(cached, w.source, w.check),
     )
+
+
+def _macs(w: Weights) -> int | None:
+    """Of a picture of the weights' size; None if the network takes none so small."""
+    return cost(w.model, w.preprocess.size).macs if countable(w) else None
 
 
 def list_weights(
@@ -130,8 +135,12 @@ def list_weights(
 
         records = [w for w in records if in_cache(w)]
     most = _limits(max_params=max_params, max_macs=max_macs)
-    rows = {w.name: dict(zip((c.key for c in WEIGHTS), _row(w, lambda _: False), strict=True))
-            for w in records}  # fmt: skip
+    count = "macs" in most or sort == "macs"  # of networks from outside it takes its time
+    keys = [column.key for column in WEIGHTS]
+    rows = {
+        w.name: dict(zip(keys, _row(w, _macs(w) if count else None, cached), strict=True))
+        for w in records
+    }
     return Listing(select(rows, WEIGHTS, sort=sort, most=most, min_top1=min_top1))
 
 
@@ -197,7 +206,11 @@ def select(
     min_top1: float | None,
 ) -> list[Any]:
     """The keys of the rows within the limits, in the order asked for; what has no value is last."""
-    kept = [key for key, row in rows.items() if all(row[name] <= top for name, top in most.items())]
+    kept = [
+        key
+        for key, row in rows.items()
+        if all(row[name] is not None and row[name] <= top for name, top in most.items())
+    ]
     if min_top1 is not None:
         kept = [key for key in kept if (rows[key]["top1"] or 0) >= min_top1]
     if sort is None:
