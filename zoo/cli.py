@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .layers import Network
 
 _NAME = "network, see `zoo list`; weights, see `zoo weights`; or a trained file or its run's folder"
-_MODEL = "published weights (see `zoo weights`), or the file of a network"
+_MODEL = "published weights (see `zoo weights`), a trained file, or its run's folder"
 
 
 def commands() -> Commands:
@@ -162,7 +162,7 @@ def commands() -> Commands:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures"
     )
-    parser.add_argument("--model", required=True, help=f"{_MODEL} or of a run")
+    parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--file", help="weights in a published format, of the network --model")
     _add_file_options(parser)
     parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
