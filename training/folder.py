@@ -133,11 +133,12 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
         "data.json": record,
         "versions.json": {"zoo": zoo.__version__, **{name: version(name) for name in LIBRARIES}},
     }
+    new = not (out / "config.json").exists()
     try:
         for name, content in made_of.items():
             if not (out / name).exists():
                 write(out / name, (json.dumps(content, indent=2) + "\n").encode())
-        if (words := typed.COMMAND.get()) and not (out / typed.FILE).exists():
+        if new and (words := typed.COMMAND.get()):
             write(out / typed.FILE, f"{words}\n".encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ZooError(f"out: cannot write to {out}: {error.strerror}") from error
