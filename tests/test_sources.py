@@ -524,8 +524,8 @@ def test_json_lists_that_are_wrong(text, reason, tmp_path):
 
 def test_lists_that_cannot_be_read(tmp_path):
     assert "No such file" in fails(f"list:{tmp_path}/x.csv")
-    assert fails(f"list:{tmp_path}/x.txt") == f"list {tmp_path}/x.txt: expected FILE.csv or " + (
-        "FILE.jsonl"
+    assert fails(f"list:{tmp_path}/x.txt") == (
+        f"list {tmp_path}/x.txt: expected FILE.csv, FILE.tsv or FILE.jsonl"
     )
     for data in (b"image,label\n\xff\xfe,a\n", "image,label\nx,a\n".encode("utf-16")):
         (tmp_path / "x.csv").write_bytes(data)
