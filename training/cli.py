@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import commands, export_model
-from zoo.command import Commands, add_format, lines
+from zoo.command import Commands, add_format
 from zoo.completion import SHELLS, script
 from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
 
-from . import needs, stopping, typed
+from . import needs, runs, stopping, typed
 from .config import DTYPES, FINETUNE, FINETUNE_STEPS, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
@@ -132,18 +132,7 @@ def _add_training(found: Commands) -> None:
     )
     parser.set_defaults(run=_export, of_file=parser.get_default("run"))
 
-    parser = found.parsers["compare"]
-    parser.set_defaults(run=_compare, of_networks=parser.get_default("run"))
-
-    parser = found.add(
-        "runs",
-        _runs,
-        "list the runs of a folder: network, data, epochs, accuracy, whether they are finished",
-        "zoo runs --sort val_accuracy",
-    )
-    parser.add_argument("folder", nargs="?", default="runs", help="where to look (runs)")
-    parser.add_argument("--sort", metavar="COLUMN", help="val_accuracy (best first), model, ...")
-    add_format(parser)
+    runs.add(found)
 
     parser = found.add(
         "completion",
@@ -399,31 +388,6 @@ def _export(args: argparse.Namespace) -> None:
 
 def _completion(args: argparse.Namespace) -> None:
     print(script(command(), args.shell))
-
-
-def _compare(args: argparse.Namespace) -> None:
-    if not any((Path(name) / "config.json").is_file() for name in args.names):
-        args.of_networks(args)
-        return
-    needs.check()
-    from .comparing import compare_runs  # slow to import
-
-    if args.family or args.all:
-        raise ZooError("--family and --all are of networks, got runs")
-    found = compare_runs(args.names)
-    if args.out:
-        print("\n".join(map(str, found.save(args.out))))
-    else:
-        print(found.render(args.format))
-
-
-def _runs(args: argparse.Namespace) -> None:
-    needs.check()
-    from zoo.report.listing import selected
-
-    from .comparing import list_runs
-
-    print(lines(selected(list_runs(args.folder), sort=args.sort), args.format))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
