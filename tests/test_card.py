@@ -10,6 +10,7 @@ import pytest
 
 import zoo
 from zoo import registry
+from zoo.errors import ZooError
 from zoo.layers import model_stages
 from zoo.report import card as cards
 from zoo.report.card import percent, quantity, weights_table
@@ -197,3 +198,20 @@ def test_shares():
         *("0.0 %", "0.1 %", "8.0 %", "100.0 %")
     ]
     assert percent(1, 100_000) == "<0.1 %"
+
+
+def test_a_card_of_weights():
+    card = zoo.info("resnet18.a3_in1k")
+    facts = dict(card.facts.rows)
+    assert facts["licence"] == "Apache-2.0"
+    assert facts["on ImageNet"] == "65.7 % top-1, 86.3 % top-5"
+    assert "centre 160 x 160 cut out" in facts["input"]
+    assert card.count.macs == zoo.count("resnet18", input_size=160).macs
+    assert card.count.params == zoo.weights("resnet18.a3_in1k").params
+    for text in (card.text(), card.md(), card._repr_html_()):
+        assert "hf://timm/resnet18.a3_in1k" in text.replace("\\", "")
+    assert json.loads(card.json())["weights_of"] == facts
+    with pytest.raises(ZooError, match=r"in_chans: expected with a network"):
+        zoo.info("resnet18.a3_in1k", in_chans=1)
+    with pytest.raises(ZooError, match=r"unknown weights .resnet18\.a9_in1k.: did you mean"):
+        zoo.info("resnet18.a9_in1k")

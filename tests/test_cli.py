@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("list", "params", "info", "compare", "diff"),
     *("weights", "convert", "export", "predict", "env"),
-    *("train", "finetune", "evaluate", "tricks", "plan"),
+    *("train", "finetune", "evaluate", "reproduce", "tricks", "runs", "completion", "plan"),
 ]
 
 
@@ -67,7 +67,7 @@ def test_help_shows_an_example(command, capsys):
     example = re.search(r"^example: zoo (\w+) ", text, re.MULTILINE)
     assert example[1] == (command or ["train"])[0]
     if not command:
-        assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == COMMANDS
+        assert re.findall(r"^    (\w+)(?: |$)", text, re.MULTILINE) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -102,6 +102,62 @@ def test_no_command_is_refused(capsys):
 
 
 @pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("lst",), "zoo: unknown command 'lst': did you mean 'list'?"),
+        (("train", "--epocs", "3", "vgg11"), "zoo train: unknown option '--epocs': did you mean '"),
+        (("list", "--format", "jsn"), "zoo list: unknown --format 'jsn': did you mean 'json'?"),
+        (("list", "resnt*"), "zoo list: no networks match 'resnt*': did you mean 'resnet"),
+        (("weights", "resnt50"), "no weights match 'resnt50': did you mean 'resnet50'"),
+        (("list", "--sort", "topp1"), "unknown column to sort by 'topp1': did you mean 'top1'"),
+        (("list", "--max-params", "6MM"), "got '6MM', expected a number such as 6M or 1.5G"),
+        (("weights", "vgg*", "--min-top1", "99"), "weights pass --min-top1 99.0"),
+        (("weights", "--source", "tim"), "unknown source 'tim': did you mean 'timm'"),
+        (("weights", "--own", "--cached"), "--own: expected alone, got --cached too"),
+        (("params", "runs/none"), "no file runs/none"),
+        (("info", "none.pth"), "no file none.pth"),
+        (("export", "none.safetensors", "a.onnx"), "no file none.safetensors"),
+        (("diff", "vgg11", "b/none.h5"), "no file b/none.h5"),
+        (("runs", "none"), "zoo runs: no folder none: expected one with runs in it"),
+        (("completion", "bsh"), "unknown SHELL 'bsh': did you mean 'bash'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_is_typed_wrongly_is_told_in_a_line(refused, argv, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = refused(*argv)
+    assert line in told
+    assert told.count("'") <= 2 * 11  # ten names at most
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"zoo {zoo.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(run, shell):
+    pytest.importorskip("shtab")
+    script = "\n".join(run("completion", shell))
+    for word in ("finetune", "--max-params", "resnet50.a1_in1k", "mobilenet_v1_025"):
+        assert word in script
+
+
+def test_finetuning_says_what_it_really_does(run, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for says in (
+        "default: 10, and more where these make less than 200 steps",
+        "peak rate, whatever the optimizer (0.001)",
+        "default: those that the model names, or the network's default",
+    ):
+        assert says in text
+
+
+@pytest.mark.parametrize(
     "argv",
     [
         ("predict", "cat.jpg", "--model", "model.safetensors"),
@@ -125,11 +181,48 @@ def test_commands_that_compile_ask_for_the_compilation_cache(argv, refused, monk
 
 
 def test_list(run):
-    head, *rows = run("list")
-    assert re.split(r"  +", head) == ["network", "also called", "paper"]
-    assert [row.split()[0] for row in rows] == zoo.list_models()
-    (row,) = run("list", "mobilenet_v1_100")[1:]
-    assert row.split() == ["mobilenet_v1_100", "mobilenet_v1", "https://arxiv.org/abs/1704.04861"]
+    rows = json.loads("\n".join(run("list", "--format", "json")))["rows"]
+    assert [row["network"] for row in rows] == zoo.list_models()
+    (row,) = run("list", "mobilenet_v1_100")[2:]
+    assert row.split() == [
+        *("mobilenet_v1_100", "4.23", "0.569", "224", "75.4", "13", "2017", "mobilenet_v1"),
+        "https://arxiv.org/abs/1704.04861",
+    ]
+
+
+def test_list_sorted_and_filtered(run):
+    asked = ("list", "--max-params", "6M", "--max-macs", "0.5G", "--min-top1", "74")
+    rows = json.loads("\n".join(run(*asked, "--sort", "top1", "--format", "json")))["rows"]
+    tops = [row["top1"] for row in rows]
+    assert tops == sorted(tops, reverse=True)
+    assert tops[-1] >= 74
+    assert {"efficientnet_b0", "mobilenet_v3_large_100"} <= {row["network"] for row in rows}
+    assert max(row["params"] for row in rows) <= 6e6
+    assert max(row["macs"] for row in rows) <= 5e8
+
+
+def test_a_long_list_is_cut_where_a_terminal_ends(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    cli.main(["weights", "resnet50"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) == 80
+    assert out.count("…") >= len(zoo.list_weights("resnet50"))
+
+
+def test_params_and_info_of_weights_and_of_a_file(trained, capsys):
+    cli.main(["params", f"{trained}", f"{trained.parent}", "resnet18.a3_in1k", "--format", "json"])
+    out, err = capsys.readouterr()
+    assert "with their own classes" in err
+    file, folder, weights = json.loads(out)["rows"]
+    count = zoo.count("mobilenet_v1_025", num_classes=3, input_size=32)
+    assert (file["params"], file["macs"], file["input_size"]) == (count.params, count.macs, 32)
+    assert folder == {**file, "network": f"{trained.parent}"}
+    assert (weights["network"], weights["input_size"]) == ("resnet18.a3_in1k", 160)
+    cli.main(["info", f"{trained.parent}"])
+    text = capsys.readouterr().out
+    for line in ("network: mobilenet_v1_025", "classes: ant, bee, cat", "3 classes"):
+        assert line in text
 
 
 def test_params(run):
@@ -248,14 +341,28 @@ def pictures(tmp_path) -> list[str]:
 
 
 def test_predict(run, trained, pictures):
-    lines = run("predict", *pictures, "--model", str(trained))
+    head, *lines = run("predict", *pictures, "--model", str(trained))
+    assert head.split() == ["picture", "share", "class"]
+    assert max(map(len, lines)) <= 80
     model = zoo.load(str(trained))
     probabilities = np.asarray(jax.nn.softmax(model(model.preprocess(pictures))))
     want = []
     for picture, row in zip(pictures, probabilities, strict=True):
         best = sorted(zip(row, ["ant", "bee", "cat"], strict=True), reverse=True)
-        want += [picture, *(f"  {share:6.1%}  {name}" for share, name in best)]
-    assert lines == want
+        shown = picture if len(picture) <= 40 else "…" + picture[-39:]
+        want += [[name, f"{share:.1%}", label]
+                 for name, (share, label) in zip([[shown], [], []], best, strict=True)]  # fmt: skip
+    assert [line.split() for line in lines] == [[*name, *rest] for name, *rest in want]
+
+
+def test_predict_cuts_what_is_too_long(run, trained, pictures, tmp_path, monkeypatch):
+    model = zoo.load(str(trained))
+    model.classes = ("a" * 300, "bee", "cat")
+    zoo.save(model, tmp_path / "long.safetensors")
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("predict", pictures[0], "--model", str(tmp_path / "long.safetensors"))
+    assert max(map(len, lines)) == 60
+    assert any(line.endswith("aaa…") for line in lines)
 
 
 def test_predict_top(run, trained, pictures):
@@ -337,7 +444,7 @@ def test_predict_with_a_file_of_others(pictures, tmp_path, capsys):
     file = ["--file", str(tmp_path / "b.safetensors"), "--model", "resnet18", "--layout", "timm"]
     cli.main(["predict", pictures[0], *file])
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 3  # a heading and two classes
     stripped, assumed = err.splitlines()
     assert stripped == "zoo predict: names begin with 'module.': left out"
     assert assumed.startswith("zoo predict: preprocessing is assumed")
@@ -375,7 +482,8 @@ def test_an_unknown_network(refused, argv, tmp_path, monkeypatch):
 
 
 def test_a_pattern_that_matches_nothing(refused):
-    assert refused("list", "nil*") == "zoo list: no network matches 'nil*'; `zoo list` shows all"
+    line = refused("list", "qqq*")
+    assert line == "zoo list: no networks match 'qqq*'; without a pattern all are shown"
 
 
 def test_too_small_an_input(refused):

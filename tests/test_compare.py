@@ -24,7 +24,7 @@ from zoo.report.labels import Box, apart, place
 
 NAMES = ("mobilenet_v1_025", "squeezenet1_1", "resnet18")
 FILES = {f"{name}.{suffix}" for name in plots.PLOTS for suffix in ("png", "svg")}
-FILES |= {f"compare.{suffix}" for suffix in ("html", "csv", "md", "json")}
+FILES |= {f"compare.{suffix}" for suffix in ("html", "csv", "md", "json")} | {"weights.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,13 @@ def test_table_is_what_count_says(comparison, done):
             "inference_memory": count.inference_memory,
             "training_memory": count.training_memory,
             "file_bytes": count.file_bytes,
+            "input_size": count.input_size,
             "top1": zoo.weights(name).top1,
+            "top5": zoo.weights(name).top5,
             "weights": zoo.weights(name).name,
+            "licence": zoo.weights(name).licence,
+            "source": zoo.weights(name).source,
+            "family": variant.family,
             "year": variant.paper.year,
         }
     assert "<table" in comparison._repr_html_()

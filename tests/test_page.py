@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.report.compare import Comparison, compare
+import zoo
+from zoo.report.compare import COLUMNS, Comparison, compare
+from zoo.report.plots import family_styles
 
 NAMES = ("resnet18", "squeezenet1_1", "mobilenet_v1_025", "vgg11")
 FLAGS = (
@@ -164,6 +166,7 @@ NAMES_SHOWN = (
     "return [...document.querySelectorAll('#table tbody tr')].map(r => r.cells[0].innerText)"
 )
 DRAWN = "return [...document.querySelectorAll('.dot[data-name]')].map(d => d.dataset.name)"
+SHOWN = "return document.querySelector('#shown').innerText"
 BARS = "return [...document.querySelectorAll('#bars .name')].map(e => e.textContent)"
 
 
@@ -222,6 +225,79 @@ def test_filtered(page):
     page.type("#text", "resnet")  # and nothing is both
     page.see([], NAMES_SHOWN, BARS, DRAWN)
     assert "Nothing to draw" in page.run("return document.querySelector('#scatter').textContent")
+
+
+def test_all_published_weights(page):
+    choose = "const s = document.querySelector('#set'); s.value = arguments[0];"
+    choose += "s.dispatchEvent(new Event('change'))"
+    page.run(choose, "weights")
+    records = [zoo.weights(w) for name in NAMES for w in zoo.list_weights(f"{name}.*")]
+    tags = "return [...document.querySelectorAll('#table tbody tr')].map(r => "
+    tags += "r.cells[0].innerText + '.' + r.querySelector('td.wrapped').innerText)"
+    page.see([w.name for w in records], tags)
+    assert sorted(page.run(DRAWN)) == sorted(w.name for w in records if w.top1 is not None)
+    assert page.run(BARS) == list(NAMES)  # a network once
+    page.see(f"{len(records)} of {len(records)} weights", SHOWN)
+    page.type("#top1", "70")
+    best = [w.name for w in records if (w.top1 or 0) >= 70]
+    page.see(best, tags)
+    page.click("button[type=reset]")
+    page.see(list(NAMES), NAMES_SHOWN)
+
+
+def test_any_two_columns(page):
+    keys = [c.key for c in COLUMNS if not c.left]
+    shown = {"head_share": "head"}
+    for axis in ("x", "y"):
+        options = page.run(
+            f"return [...document.querySelector('#{axis}').options].map(o => o.value)"
+        )
+        assert sorted(options) == sorted(shown.get(key, key) for key in keys)
+    page.run("const x = document.querySelector('#x'); x.value = 'input_size';"
+             "x.dispatchEvent(new Event('change'))")  # fmt: skip
+    assert len(page.run(DRAWN)) == 3
+
+
+def test_the_files_have_every_column_of_the_page(page, comparison):
+    heads = page.run("return [...document.querySelectorAll('#table th')].map(t => t.dataset.key)")
+    names = {"name": "network", "head": "head_share"}
+    want = sorted(names.get(key, key) for key in heads)
+    for table in (comparison.table(), comparison.weights_table()):
+        assert sorted(table.csv().splitlines()[0].split(",")) == want
+    rows = comparison.weights_table().records()
+    assert [row["weights"] for row in rows] == [w.name for w in comparison.weights]
+
+
+def test_marks_are_those_of_the_picture(page, comparison):
+    drawn = "const d = document.querySelector('.dot[data-name=' + arguments[0] + ']');"
+    drawn += "return [d.getAttribute('d').match(/[a-z]/g).join(''), getComputedStyle(d).fill]"
+    edges = {"o": "aa", "s": "hvh"}  # the curves or lines of its path; the others have capitals
+    for entry in comparison.entries:
+        if entry.top1 is None:
+            continue
+        marker, colour = family_styles(comparison.entries)[entry.variant.family]
+        path, fill = page.run(drawn, entry.name)
+        assert path == edges.get(marker, "")
+        assert fill == "rgb({}, {}, {})".format(*bytes.fromhex(colour[1:]))
+
+
+def test_names_break_between_words_alone(page):
+    page.resize(390, 900)
+    broken = page.run(
+        "return [...document.querySelectorAll('#table td:first-child, #bars .name, #tip strong')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1 ||"
+        " getComputedStyle(e).textOverflow === 'ellipsis').map(e => e.innerText)"
+    )
+    assert broken == []
+    ends = page.run(
+        "return [...document.querySelectorAll('#table td:first-child, #bars .name')].flatMap(e => {"
+        "const r = document.createRange(), ends = []; let last = null;"
+        "for (const t of e.childNodes) for (let i = 0; i < (t.length || 0); i++) {"
+        " r.setStart(t, i); r.setEnd(t, i + 1); const y = r.getBoundingClientRect().top;"
+        " if (last && y > last.y + 4) ends.push(last.c); last = { y, c: t.data[i] }; }"
+        "return ends })"
+    )
+    assert set(ends) <= {"_"}
 
 
 NAMED = (

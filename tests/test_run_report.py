@@ -15,10 +15,11 @@ import pytest
 from PIL import Image, ImageFont
 
 import zoo
-from training import TrainConfig, mistakes, plots, report
+from training import TrainConfig, mistakes, plots, report, typed
 from training.cli import _settings, parser
 from training.data import Dataset, Files
 from training.evaluation import Predictions, interval, predict_all
+from training.folder import begin
 from training.logging import Log, best_of, read_records
 from zoo.layers import Conv, GlobalAvgPool
 from zoo.preprocess import Preprocess
@@ -365,6 +366,27 @@ def test_the_command_gives_the_same_run():
     words = shlex.split(report.command(config))
     assert words[0] == "zoo"
     assert TrainConfig.from_dict(_settings(parser().parse_args(words[1:]))) == config
+
+
+def test_the_command_is_repeated_as_it_was_typed(run, tmp_path):
+    _, (model, dataset, config, history), predictions = run
+    words = ["finetune", "resnet18", "--data", "folder:my photos", "--out", "it's here"]
+    assert shlex.split(typed.typed(words)) == ["zoo", *words]
+    arguments = (config, model, dataset, history)
+    by_python = report.report(*arguments, predictions, (), out=tmp_path)
+    assert f"```sh\n{report.command(config)}\n```" in by_python
+    token = typed.COMMAND.set(typed.typed(words))
+    try:
+        begin(tmp_path, config, {})
+    finally:
+        typed.COMMAND.reset(token)
+    begin(tmp_path, config, {})  # continued by Python: the first command stays
+    for text in (
+        report.report(*arguments, predictions, (), out=tmp_path),
+        report.card(*arguments, out=tmp_path),
+    ):
+        assert f"```sh\n{typed.typed(words)}\n```" in text
+        assert report.command(config) not in text
 
 
 # --- the records

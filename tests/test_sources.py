@@ -448,11 +448,32 @@ def test_numbers_as_labels_are_in_their_order(pets):
 
 
 @pytest.mark.parametrize(
+    ("head", "between", "suffix"),
+    [
+        ("filename,class", ",", True),
+        ("file_name;label", ";", True),
+        ("id\tbreed", "\t", False),
+        ("split|id|kind", "|", True),
+    ],
+)
+def test_lists_as_others_write_them(head, between, suffix, pets):
+    rows = [head]
+    for path in sorted(pets.rglob("*.*")):
+        name = path.relative_to(pets)
+        cells = [str(name if suffix else name.with_suffix("")), path.parent.name]
+        rows.append(between.join(["train", *cells] if "split" in head else cells))
+    data = open_dataset(listed(pets, "\n".join(rows)))
+    folder = open_dataset(f"folder:{pets}")  # which counts the list too
+    assert data.classes == folder.classes
+    assert len(data.train) + len(data.val) == len(folder.train) + len(folder.val)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", r"its header \(row 1\) lacks a column image or path or file, got nothing"),
         ("dog/1.jpg,dog\n", r"its header \(row 1\) lacks a column image"),
-        ("image,kind\nx,y\n", r"header \(row 1\) lacks a column label or class or labels, got im"),
+        ("image,a,b\nx,y,z\n", r"header \(row 1\) lacks a column label or class or labels, got im"),
         ("image,label\nx.png,a\ny.png\n", "row 3: got 1 cells, expected 2: image,label"),
         ("image,label\nx.png,a,b\n", "row 2: got 3 cells"),
         ("image,label\nx.png,a\n,b\n", "row 3: expected text for image or path or file, got noth"),
@@ -503,8 +524,8 @@ def test_json_lists_that_are_wrong(text, reason, tmp_path):
 
 def test_lists_that_cannot_be_read(tmp_path):
     assert "No such file" in fails(f"list:{tmp_path}/x.csv")
-    assert fails(f"list:{tmp_path}/x.txt") == f"list {tmp_path}/x.txt: expected FILE.csv or " + (
-        "FILE.jsonl"
+    assert fails(f"list:{tmp_path}/x.txt") == (
+        f"list {tmp_path}/x.txt: expected FILE.csv, FILE.tsv or FILE.jsonl"
     )
     for data in (b"image,label\n\xff\xfe,a\n", "image,label\nx,a\n".encode("utf-16")):
         (tmp_path / "x.csv").write_bytes(data)

@@ -566,6 +566,7 @@ def test_a_killed_process_takes_the_other_along_and_both_go_on(whole, pictures, 
 
 def test_only_the_first_process_writes(whole):
     assert files_of(whole) == {
+        "command.txt",
         "config.json",
         "data.json",
         "versions.json",

@@ -141,3 +141,12 @@ def test_layers_stand_under_the_sums_of_their_stages():
 def test_headings_of_numbers_are_broken_between_words():
     head = Table("", (Column("a", "a long heading"),), ((1,),)).text().splitlines()
     assert all(len(line.strip()) <= table.HEADING for line in head)
+
+
+def test_a_notebook_folds_notes_away():
+    noted = Table("t", (Column("a", "a"),), (("1",),), ("<b>what</b> a means",))
+    shown = noted._repr_html_()
+    head, _, rest = shown.partition("<details><summary>")
+    assert "means" not in head
+    assert "&lt;b&gt;what&lt;/b&gt; a means</p></details>" in rest
+    assert "<details" not in Table("t", noted.columns, noted.rows)._repr_html_()

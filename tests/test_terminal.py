@@ -1,5 +1,15 @@
 """Text laid out for a terminal."""
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import time
+
+from training.logging import Progress
 from zoo import terminal
 from zoo.report.table import Column, Table
 
@@ -33,3 +43,36 @@ def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
 def test_paragraphs_keep_addresses_whole():
     address = "https://example.org/" + "x" * 50
     assert terminal.fill(f"see {address}", 40).splitlines() == ["see", f"  {address}"]
+
+
+def test_the_bar_says_when_it_compiles_and_fits_a_terminal(monkeypatch):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        bar = Progress(epochs=100, pictures=1_281_167, done=0)
+        bar.begin(98)
+        compiling = os.read(ours, 10_000).decode()
+        assert "epoch 99/100: compiling..." in compiling
+        assert "left" not in compiling
+        bar.advance(256)
+        assert "? left, ?img/s" in os.read(ours, 10_000).decode()  # one step tells nothing
+        time.sleep(0.2)  # longer than the bar stands still
+        bar.advance(256)
+        bar.glance(12.345, 0.999, 0.99)
+        bar.close()
+        shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert re.search(r"[0-9:]{5,} left, [0-9.]+k?img/s, loss 12.345 acc 99.9% wait 99%", shown)
+    assert max(len(line.rstrip()) for line in re.split(r"[\r\n]+", shown)) <= 80
+
+
+def test_without_a_terminal_there_is_no_bar(capsys):
+    bar = Progress(epochs=2, pictures=32, done=0)
+    bar.begin(0)
+    for _ in range(2):
+        bar.advance(16)
+        bar.glance(1.0, 0.5, 0.0)
+    bar.go_back(16)
+    bar.close()
+    assert capsys.readouterr().err == ""

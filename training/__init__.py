@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparing import compare_runs as compare_runs
+    from .comparing import list_runs as list_runs
     from .config import TrainConfig as TrainConfig
     from .doors import register_dataset as register_dataset
     from .doors import register_loss as register_loss
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .stopping import Interrupted as Interrupted
 
 _HOME = {  # imported when asked for: `zoo --help` needs none of them
+    "compare_runs": "comparing",
+    "list_runs": "comparing",
     "TrainConfig": "config",
     "register_dataset": "doors",
     "register_loss": "doors",

@@ -1,4 +1,4 @@
-"""The command `zoo` with what trains: train, finetune, evaluate, reproduce, tricks, plan."""
+"""The command `zoo` with what trains: train, finetune, evaluate, runs, reproduce, tricks, plan."""
 
 import argparse
 import dataclasses
@@ -7,16 +7,19 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli import Commands, _add_format, commands, export_model
+from zoo.cli import commands, export_model
+from zoo.command import Commands, add_format
+from zoo.completion import SHELLS, script
 from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
 
-from . import needs, stopping
-from .config import DTYPES, FINETUNE, TrainConfig
+from . import needs, runs, stopping, typed
+from .config import DTYPES, FINETUNE, FINETUNE_STEPS, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 from .tricks import cli as tricks
@@ -37,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     if argv is None:
         stopping.take_over()
-    args = parser().parse_args(argv)
+    args = command().parse(argv)
+    words = typed.COMMAND.set(typed.typed(sys.argv[1:] if argv is None else argv))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
@@ -49,13 +53,20 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # `zoo list | head`
         sys.stderr.close()
+    finally:
+        typed.COMMAND.reset(words)
 
 
-def parser() -> argparse.ArgumentParser:
+def command() -> Commands:
     """The whole command line."""
     zoo_commands = commands()
     _add_training(zoo_commands)
-    return zoo_commands.parser
+    return zoo_commands
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    return command().parser
 
 
 def _add_training(found: Commands) -> None:
@@ -74,12 +85,11 @@ def _add_training(found: Commands) -> None:
         "finetune",
         _finetune,
         "fine-tune a pretrained network on your own pictures",
-        "zoo finetune mobilenet_v1_025 --weights mobilenet_2_5_224_tf_no_top.h5 "
-        "--data folder:photos/ --out runs/photos",
+        "zoo finetune resnet18.a1_in1k --data folder:photos/ --out runs/photos",
     )
-    parser.add_argument("model", help=_HELP["model"])
+    parser.add_argument("model", help="published weights, see `zoo weights`; or a network")
     _add_previews(parser)
-    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE})
+    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE}, _FINETUNE_HELP)
 
     parser = found.add(
         "evaluate",
@@ -122,6 +132,17 @@ def _add_training(found: Commands) -> None:
     )
     parser.set_defaults(run=_export, of_file=parser.get_default("run"))
 
+    runs.add(found)
+
+    parser = found.add(
+        "completion",
+        _completion,
+        "print a script that completes this command in a shell, for the shell's folder of them: "
+        "~/.local/share/bash-completion/completions/zoo, for bash",
+        "zoo completion bash",
+    )
+    parser.add_argument("shell", choices=SHELLS, help=", ".join(SHELLS), metavar="SHELL")
+
     parser = found.add(
         "plan",
         _plan,
@@ -141,7 +162,7 @@ def _add_training(found: Commands) -> None:
         "--num-classes", type=int, metavar="INT", help="of the classifier; default: data's, or 1000"
     )
     _add_recipe(parser)
-    _add_format(parser, ("text", "md", "json"))
+    add_format(parser, ("text", "md", "json"))
     _add_settings(parser, {**TrainConfig().to_dict(), "data": None, "engine": "shard_map"})
 
 
@@ -178,19 +199,39 @@ _HELP = {
 }
 
 
-def _add_settings(parser: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
-    """An option for each field of `TrainConfig`, absent from the arguments unless given."""
+# What fine-tuning does where it is not told, in words
+_FINETUNE_HELP = {
+    "epochs": f"passes over the training pictures; default: {FINETUNE['epochs']}, and more where"
+    f" these make less than {FINETUNE_STEPS} steps",
+    "learning_rate": f"peak rate, whatever the optimizer ({FINETUNE['learning_rate']})",
+    "image_size": "side of the input, pixels; default: the dataset's, or else the weights'",
+    "weights": "weights to start from, published ones or a file; default: those that the model"
+    " names, or the network's default",
+}
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, defaults: dict[str, Any], says: Mapping[str, str] | None = None
+) -> None:
+    """An option for each field of `TrainConfig`, absent from the arguments unless given.
+
+    Args:
+      parser: to add them to.
+      defaults: by field, as the help shows them.
+      says: help with its default, in place of the field's.
+    """
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         if field.name == "model" or field.name not in _HELP:
             continue
         name = "--" + field.name.replace("_", "-")
         default = defaults[field.name]
-        shown = "" if default is None else f" ({default})"
+        shown = "" if default in (None, "") else f" ({default})"
+        text = (says or {}).get(field.name, field.metadata["help"] + shown)
         parser.add_argument(
             name,
             default=argparse.SUPPRESS,
-            help=(field.metadata["help"] + shown).replace("%", "%%"),
+            help=text.replace("%", "%%"),
             **_kind(hints[field.name]),
         )
 
@@ -343,6 +384,10 @@ def _export(args: argparse.Namespace) -> None:
     if not Path(args.model).is_dir():
         raise ZooError(f"--epoch: got the model {args.model}, expected the folder of a run")
     export_model(network_of(Path(args.model), args.epoch), args)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    print(script(command(), args.shell))
 
 
 def _evaluate(args: argparse.Namespace) -> None:

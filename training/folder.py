@@ -20,7 +20,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.paths import write
 
-from . import distributed, report
+from . import distributed, report, typed
 from .config import TrainConfig, differences
 from .logging import Record, read_records
 from .sources.record import record_differences
@@ -118,7 +118,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
-    """Write down what the run is made of: its config, its data and the versions of libraries.
+    """Write down what the run is made of: its config, data, versions of libraries and command.
 
     Args:
       out: the folder.
@@ -133,10 +133,13 @@ def begin(out: Path, config: TrainConfig, record: dict[str, Any]) -> None:
         "data.json": record,
         "versions.json": {"zoo": zoo.__version__, **{name: version(name) for name in LIBRARIES}},
     }
+    new = not (out / "config.json").exists()
     try:
         for name, content in made_of.items():
             if not (out / name).exists():
                 write(out / name, (json.dumps(content, indent=2) + "\n").encode())
+        if new and (words := typed.COMMAND.get()):
+            write(out / typed.FILE, f"{words}\n".encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ZooError(f"out: cannot write to {out}: {error.strerror}") from error
     was = read_json(out / "versions.json", f"restore it, or {ELSEWHERE}") or {}

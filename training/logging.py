@@ -79,6 +79,11 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
+COMPILING = "{desc}: compiling..."
+# in 80 columns, with a little bar still; the time that is left is "?" until a step tells it
+STEPPING = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
+
+
 class Progress:
     """The progress of a run on stderr: a line for each epoch and, on a terminal, a bar.
 
@@ -89,7 +94,7 @@ class Progress:
     """
 
     def __init__(self, epochs: int, pictures: int, done: int):
-        self._epochs = epochs
+        self._epochs, self._compiling = epochs, True
         first = jax.process_index() == 0
         self._bar = tqdm(
             total=epochs * pictures,
@@ -99,23 +104,39 @@ class Progress:
             disable=None if first else True,  # None: unless stderr is a terminal
             dynamic_ncols=True,
             smoothing=0.05,
+            bar_format=COMPILING,
         )
 
     def go_back(self, done: int) -> None:
         """Set the bar back to so many pictures."""
-        self._bar.n = done
+        self._show(compiling=True)
+        self._stand(done)
 
     def begin(self, epoch: int) -> None:
         """Show which epoch begins, counted from 0."""
-        self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}")
 
     def advance(self, pictures: int) -> None:
         """Count the pictures of a step."""
-        self._bar.update(pictures)
+        if self._compiling:  # the step that ends it tells nothing of the speed
+            self._show(compiling=False)
+            self._stand(self._bar.n + pictures)
+        else:
+            self._bar.update(pictures)
+
+    def _show(self, *, compiling: bool) -> None:
+        self._compiling = compiling
+        self._bar.bar_format = COMPILING if compiling else STEPPING
+
+    def _stand(self, done: float) -> None:
+        """Set the bar to so many pictures, and measure its speed from here."""
+        self._bar.n = self._bar.initial = self._bar.last_print_n = int(done)
+        self._bar.unpause()
+        self._bar.refresh()
 
     def glance(self, loss: float, accuracy: float, waiting: float) -> None:
         """Show the means of the epoch so far, and the share of time without a batch."""
-        self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.1%} input wait {waiting:.0%}")
+        self._bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.1%} wait {waiting:.0%}")
 
     def end(self, record: Record) -> None:
         """Print the line of a finished epoch."""

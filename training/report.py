@@ -28,6 +28,7 @@ from .logging import Record, best_of
 from .mistakes import mistakes, picture_name
 from .parallel import Devices
 from .plots import draw_confusion, draw_curves, draw_probe
+from .typed import typed_for
 
 MATRIX = 1000  # classes: a larger confusion matrix shows nothing
 NAMED = 100  # classes that the card names
@@ -93,7 +94,7 @@ def write(
     drawn.add("mistakes.png")
     write_predictions(out / "predictions.csv", predictions, dataset)
     _write_text(out / "card.md", card(config, model, dataset, history, out, kept, predictions))
-    text = report(config, model, dataset, history, predictions, drawn, kept)
+    text = report(config, model, dataset, history, predictions, drawn, kept, out)
     _write_text(out / "report.md", text)
 
 
@@ -160,7 +161,7 @@ pictures of {len(dataset.classes)} classes, measured on {count:,} others.
 
 {mistaken}What trained it:
 
-{_command(config)}
+{_command(config, out)}
 
 {_settings(config)}
 """
@@ -183,6 +184,7 @@ def report(
     predictions: Predictions,
     drawn: Iterable[str],
     kept: Record | None = None,
+    out: Path | None = None,
 ) -> str:
     """The text of report.md: the result, in all and by class, the mistakes, and the run.
 
@@ -194,6 +196,7 @@ def report(
       predictions: on the held-out pictures.
       drawn: those of `PICTURES` that were drawn.
       kept: the record of the epoch whose weights the model has; None: the last.
+      out: folder of the run; None: `config.folder`.
     """
     images = {name: f"![{PICTURES[name]}]({name})\n\n" for name in drawn}
     result = _result(history, predictions, kept or history[-1], config.own_loss)
@@ -211,7 +214,7 @@ def report(
         "Every picture's answer is in [predictions.csv](predictions.csv).\n\n",
         "## Run\n\n",
         f"{_table(('', ''), _facts(config, model, dataset, history))}\n\n",
-        f"{_command(config)}\n\n",
+        f"{_command(config, out or config.folder)}\n\n",
         f"{_settings(config)}\n",
     ]
     if dataset.skipped:
@@ -243,7 +246,10 @@ def command(config: TrainConfig) -> str:
     return shlex.join(words)
 
 
-def _command(config: TrainConfig) -> str:
+def _command(config: TrainConfig, out: Path) -> str:
+    """The command that began the run, as it was typed, or else one that says the same."""
+    if words := typed_for(out):
+        return block(words, "sh")
     return block(command(config), "python" if config.objects else "sh")
 
 

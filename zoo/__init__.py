@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .layers import features as features
     from .preprocess import Preprocess as Preprocess
     from .pretrained.catalogue import Weights as Weights
-    from .pretrained.catalogue import list_weights as list_weights
     from .pretrained.catalogue import register_weights as register_weights
     from .pretrained.catalogue import weights as weights
     from .pretrained.export import export as export
@@ -49,6 +48,8 @@ if TYPE_CHECKING:
     from .report.count import count as count
     from .report.diff import Diff as Diff
     from .report.diff import diff as diff
+    from .report.listing import Listing as Listing
+    from .report.listing import list_weights as list_weights
     from .report.peers import against as against
     from .runtime.cache import enable_compilation_cache as enable_compilation_cache
     from .variant import Paper as Paper
@@ -78,10 +79,11 @@ _HOME = {
     "count": "report.count",
     "diff": "report.diff",
     "info": "report.card",
+    "Listing": "report.listing",
+    "list_weights": "report.listing",
     "enable_compilation_cache": "runtime.cache",
     "fold": "folding",
     "Weights": "pretrained.catalogue",
-    "list_weights": "pretrained.catalogue",
     "register_weights": "pretrained.catalogue",
     "weights": "pretrained.catalogue",
     "export": "pretrained.export",

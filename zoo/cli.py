@@ -5,65 +5,44 @@ Nothing here imports jax before a command runs, so that `zoo --help` is quick.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .command import (
+    Commands,
+    add_choosing,
+    add_format,
+    chosen,
+    lines,
+    none_left,
+    note,
+    progress,
+    rendered,
+)
 from .errors import ZooError, unknown
 from .switches import WITHOUT
-from .terminal import table
 from .text import plain
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from .layers import Network
-    from .report.card import Card
-    from .report.table import Table
 
-Command = Callable[[argparse.Namespace], None]
-
-_NAME = "network, see `zoo list`"
-_MODEL = "published weights (see `zoo weights`), or the file of a network"
-
-
-class Commands:
-    """The command `zoo` and its subcommands."""
-
-    def __init__(self) -> None:
-        self.parser = argparse.ArgumentParser(
-            prog="zoo",
-            description="The classic convolutional networks in JAX: look, load, train, predict.",
-            epilog="example: zoo train mobilenet_v1_025 --data digits\n\n"
-            "Compiled programs are kept in ~/.cache/zoo/xla, at most 1 GB of them.\n"
-            "Environment: ZOO_COMPILE_CACHE=off or a size (500M, 2G); ZOO_CACHE, the folder for\n"
-            "~/.cache/zoo; JAX_COMPILATION_CACHE_DIR, JAX's own setting, goes first.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self._subparsers = self.parser.add_subparsers(
-            dest="command", required=True, metavar="COMMAND"
-        )
-        self.parsers: dict[str, argparse.ArgumentParser] = {}  # of the subcommands, by name
-
-    def add(self, name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
-        """Add a subcommand, and return its parser to add arguments to."""
-        parser = self._subparsers.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"example: {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.set_defaults(run=run)
-        self.parsers[name] = parser
-        return parser
+_NAME = "network, see `zoo list`; weights, see `zoo weights`; or a trained file or its run's folder"
+_MODEL = "published weights (see `zoo weights`), a trained file, or its run's folder"
 
 
 def commands() -> Commands:
     """The command with the subcommands that need no training."""
     command = Commands()
-    parser = command.add("list", _list, "list the networks", "zoo list 'resnet*'")
+    parser = command.add(
+        "list",
+        _list,
+        "list the networks: costs, best published accuracy, paper",
+        "zoo list --max-params 6M --sort top1",
+    )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    add_choosing(parser, weights=False)
+    add_format(parser)
 
     parser = command.add(
         "params",
@@ -89,31 +68,33 @@ def commands() -> Commands:
         "transformers, paper",
     )
     parser.add_argument("--claims", action="store_true", help="the article's arithmetic, checked")
-    _add_format(parser)
+    add_format(parser)
 
     parser = command.add(
         "info",
         _info,
-        "tell what a network is: its paper, stages, costs and published weights",
+        "tell what a network or its weights are: paper, stages, costs, licence, preprocessing",
         "zoo info inception_v3",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help=_NAME)
     _add_channels(parser)
-    _add_format(parser, ("text", "md", "json"))
+    add_format(parser, ("text", "md", "json"))
 
     parser = command.add(
         "compare",
         _compare,
-        "set networks beside each other, as a table, as pictures and as a page",
-        "zoo compare vgg16 'resnet*' --out comparison",
+        "set networks, or runs, beside each other, as a table, as pictures and as a page",
+        "zoo compare vgg16 'resnet*' --out comparison\n         zoo compare runs/a runs/b",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="network, or shell pattern")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="network, or shell pattern; or folders of runs"
+    )
     parser.add_argument("--family", help="all networks of a family: resnet, mobilenet_v1")
     parser.add_argument("--all", action="store_true", help="all networks")
     parser.add_argument(
         "--out", metavar="FOLDER", help="write pictures (PNG, SVG), a page (HTML) and tables there"
     )
-    _add_format(parser)
+    add_format(parser)
 
     parser = command.add(
         "diff",
@@ -122,20 +103,23 @@ def commands() -> Commands:
         "zoo diff resnet50 resnet50_v2",
     )
     parser.add_argument("names", nargs=2, metavar="NAME", help=_NAME)
-    _add_format(parser)
+    add_format(parser)
 
     parser = command.add(
         "weights",
         _weights,
-        "list published weights: licence, what they are checked against, size, accuracy, "
+        "list published weights: accuracy, costs, licence, what they are checked against, "
         "and which are in the cache",
-        "zoo weights 'resnet50*'",
+        "zoo weights --max-params 6M --licence commercial --sort top1",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="a network's name, or a shell pattern of names"
+    )
+    add_choosing(parser, weights=True)
     parser.add_argument(
         "--own", action="store_true", help="those of this project, which need no network"
     )
-    _add_format(parser)
+    add_format(parser)
 
     parser = command.add(
         "convert",
@@ -150,7 +134,7 @@ def commands() -> Commands:
     )
     _add_file_options(parser)
     parser.add_argument("--num-classes", type=int, help="0: without the classifier")
-    _add_channels(parser, default=None)
+    _add_channels(parser, "as the file")
 
     parser = command.add(
         "export",
@@ -178,12 +162,12 @@ def commands() -> Commands:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures"
     )
-    parser.add_argument("--model", required=True, help=f"{_MODEL} or of a run")
+    parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--file", help="weights in a published format, of the network --model")
     _add_file_options(parser)
     parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
     parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
-    _add_format(parser, ("text", "csv", "json"))
+    add_format(parser, ("text", "csv", "json"))
 
     parser = command.add(
         "env",
@@ -191,15 +175,12 @@ def commands() -> Commands:
         "tell what is installed and what JAX sees, for bug reports too",
         "zoo env --format md",
     )
-    _add_format(parser)
+    add_format(parser)
     return command
 
 
-def _add_channels(parser: argparse.ArgumentParser, default: int | None = 3) -> None:
-    usual = "as the file" if default is None else f"{default}"
-    parser.add_argument(
-        "--in-chans", type=int, default=default, help=f"channels of the pictures ({usual})"
-    )
+def _add_channels(parser: argparse.ArgumentParser, usual: str = "3") -> None:
+    parser.add_argument("--in-chans", type=int, help=f"channels of the pictures ({usual})")
 
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -222,32 +203,22 @@ def _load(args: argparse.Namespace, **options: Any) -> "Network":
     for name in ("layout", "like", "numerics", "preprocess", "head"):
         options[name] = getattr(args, name)
     model = load(args.model, file=args.file, **options)
-    _note(args, *model.notes)
+    note(args, *model.notes)
     return model
 
 
-def _note(args: argparse.Namespace, *lines: str) -> None:
-    """Print notes to stderr."""
-    for line in lines:
-        print(plain(f"zoo {args.command}: {line}"), file=sys.stderr)
-
-
-def _add_format(
-    parser: argparse.ArgumentParser, forms: Sequence[str] = ("text", "md", "csv", "json")
-) -> None:
-    parser.add_argument(
-        "--format", default=forms[0], choices=forms, metavar="FORM", help=f"{', '.join(forms)}"
-    )
-
-
 def _list(args: argparse.Namespace) -> None:
-    from .registry import list_models, variants
+    from .registry import list_models
+    from .report.listing import models_table, none_matches, selected
 
-    matching = [variants()[name] for name in list_models(args.pattern)]
-    if not matching:
-        raise ZooError(f"no network matches {args.pattern!r}; `zoo list` shows all")
-    rows = [(v.name, ", ".join(v.aliases), v.paper.url) for v in matching]
-    print(table(("network", "also called", "paper"), rows, left=range(3)))
+    names = list_models(args.pattern)
+    if not names:
+        raise none_matches("networks", args.pattern, list_models())
+    asked = chosen(args)
+    found = selected(models_table(names), **asked)
+    if not found.rows:
+        raise none_left("networks", len(names), asked)
+    print(lines(found, args.format))
 
 
 def _env(args: argparse.Namespace) -> None:
@@ -260,6 +231,7 @@ def _env(args: argparse.Namespace) -> None:
 
 def _params(args: argparse.Namespace) -> None:
     from .registry import find
+    from .report.asked import asked
     from .report.claims import claims
     from .report.count_tables import networks
     from .report.many import count_many
@@ -274,48 +246,49 @@ def _params(args: argparse.Namespace) -> None:
         raise ZooError("expected the name of a network, or --claims")
     if args.batch_size < 1:
         raise ZooError(f"--batch-size: got {args.batch_size}, expected 1 or more")
-    names = [find(name).name for name in args.names]  # all are checked before the first is counted
-    if args.against is not None and args.in_chans != 3:
+    # all are checked before the first is counted
+    of = {name: found for name in args.names if (found := asked(name))}
+    names = [find(name).name for name in args.names if name not in of]
+    for option, given in (
+        ("--against", args.against),
+        ("--without", args.without),
+        ("--in-chans", args.in_chans),
+    ):
+        if of and given:
+            raise ZooError(f"{option}: expected networks alone, got {next(iter(of))}")
+    if args.against is not None and args.in_chans not in (None, 3):
         raise ZooError(f"--against: peers count 3 channels, got --in-chans {args.in_chans}")
     if args.against is not None and args.without:
         raise ZooError(f"--against: peers have the whole network, got --without {args.without}")
     if args.against is not None:
-        peers = args.against.split(",")
-        reports = [table for name in names for table in against(name, peers)]
+        reports = [table for name in names for table in against(name, args.against)]
     else:
-        with _progress(len(names)) as bar:
-            counts = count_many(
+        with progress(len(names)) as bar:
+            counted = count_many(
                 names,
                 input_size=args.size,
                 in_chans=args.in_chans,
                 without=args.without,
                 on_done=bar.update,
             )
+        each = iter(counted)
+        counts = [of[n].count(args.size) if n in of else next(each) for n in args.names]
+        if of:
+            note(args, "weights and runs are counted with their own classes, networks with 1000")
         reports = (
             [c.table() for c in counts] if args.layers else [networks(counts, args.batch_size)]
         )
-    print(_rendered(reports, args.format))
-
-
-def _rendered(reports: Sequence["Table | Card"], form: str) -> str:
-    if form == "json" and len(reports) > 1:  # one document still
-        return "[" + ",\n".join(report.json() for report in reports) + "]"
-    return "\n\n".join(getattr(report, form)() for report in reports)
-
-
-def _progress(total: int, unit: str = "network") -> "tqdm[Any]":
-    """A progress bar on a terminal, which is cleared at the end."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=unit, leave=False, disable=None if total > 1 else True)
+    print(rendered(reports, args.format))
 
 
 def _info(args: argparse.Namespace) -> None:
     from .registry import find
+    from .report.asked import asked
     from .report.card import info
 
-    names = [find(name).name for name in args.names]  # all are checked before the first is counted
-    print(_rendered([info(name, in_chans=args.in_chans) for name in names], args.format))
+    for name in args.names:  # all are checked before the first is counted
+        asked(name) or find(name)
+    print(rendered([info(name, in_chans=args.in_chans) for name in args.names], args.format))
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -333,7 +306,7 @@ def _compare(args: argparse.Namespace) -> None:
     if not names:
         raise ZooError("expected names of networks, --family or --all")
     folder = writable_folder(args.out) if args.out else None
-    with _progress(len(set(names))) as bar:
+    with progress(len(set(names))) as bar:
         comparison = compare(names, on_done=bar.update)
     if folder is None:
         print(comparison.table().render(args.format))
@@ -349,34 +322,23 @@ def _diff(args: argparse.Namespace) -> None:
 
 def _weights(args: argparse.Namespace) -> None:
     from .pretrained import own
-    from .pretrained.catalogue import list_weights, weights
-    from .pretrained.store import in_cache
-    from .report.table import Column, Table, number
+    from .report.listing import list_weights, none_matches
 
+    asked = chosen(args, "licence", "source", "cached")
+    if args.own and asked:
+        raise ZooError(f"--own: expected alone, got --{next(iter(asked)).replace('_', '-')} too")
     if args.own:
         print(own.table(args.pattern).render(args.format))
         return
-    matching = [weights(name) for name in list_weights(args.pattern)]
+    matching = list_weights(args.pattern)
     if not matching:
-        raise ZooError(f"no weights match {args.pattern!r}; `zoo weights` shows all")
-    columns = (
-        *(Column(key, key, left=True) for key in ("weights", "licence", "check")),
-        Column("cached", "cached", lambda is_there: "yes" if is_there else "", left=True),
-        Column("size_mb", "MB", number(".1f")),
-        Column("top1", "top-1", number(".1f")),
-        Column("top5", "top-5", number(".1f")),
-    )
-    rows = tuple(
-        (
-            w.name,
-            w.licence + (" (non-commercial)" if w.non_commercial else ""),
-            *(w.check, in_cache(w), w.size_mb, w.top1, w.top5),
-        )
-        for w in matching
-    )
-    found = Table("weights", columns, rows)
-    # whole lines, however long: `zoo weights | grep`
-    print(found.text(width=sys.maxsize) if args.format == "text" else found.render(args.format))
+        from .registry import list_models
+
+        raise none_matches("weights", args.pattern, [*list_weights(), *list_models()])
+    found = list_weights(args.pattern, **asked)
+    if not found:
+        raise none_left("weights", len(matching), asked)
+    print(lines(found.table(), args.format))
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -391,7 +353,7 @@ def _export(args: argparse.Namespace) -> None:
     from .pretrained.store import load
 
     model = load(args.model)
-    _note(args, *model.notes)
+    note(args, *model.notes)
     export_model(model, args)
 
 
@@ -420,7 +382,7 @@ def _predict(args: argparse.Namespace) -> None:
     sheet = _writable(args.png) if args.png else None
     images, others = pictures_in(args.images)
     if others:
-        _note(args, f"files left out that are no pictures by their names: {others}")
+        note(args, f"files left out that are no pictures by their names: {others}")
     model = _load(args, fold=True)
     if not model.spec.num_classes:
         raise ZooError(f"{args.model} has no classifier: expected a network that has one")
@@ -431,9 +393,9 @@ def _predict(args: argparse.Namespace) -> None:
         bad.append(line)
         if len(images) > 1:
             with bar.external_write_mode(file=sys.stderr):
-                _note(args, line)
+                note(args, line)
 
-    with _progress(len(images), "picture") as bar:
+    with progress(len(images), "picture") as bar:
 
         def answers() -> Iterator[Answer]:
             for answer in predict(model, images, args.top, tell):
@@ -442,18 +404,18 @@ def _predict(args: argparse.Namespace) -> None:
                 bar.update()
                 yield answer
 
-        for text in FORMS[args.format](answers()):
+        for text in FORMS[args.format](answers(), images):
             with bar.external_write_mode(file=sys.stdout):
                 print(text)
     if len(bad) == len(images):
         raise ZooError(bad[0] if len(bad) == 1 else f"none of {len(bad)} pictures could be read")
     if bad:
-        _note(args, f"{len(bad)} of {len(images)} pictures could not be read")
+        note(args, f"{len(bad)} of {len(images)} pictures could not be read")
     if sheet:
         from .sheet import contact_sheet
 
         if len(shown) < len(images) - len(bad):
-            _note(args, f"the contact sheet shows the first {len(shown)} pictures")
+            note(args, f"the contact sheet shows the first {len(shown)} pictures")
         captions = [[plain(Path(a.image).name), *a.lines()] for a in shown]
         contact_sheet([answer.pixels for answer in shown], captions).save(sheet)
         print(sheet, file=sys.stdout if args.format == "text" else sys.stderr)

@@ -1,7 +1,20 @@
 """The one exception that a user's mistake raises."""
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+MOST = 10  # names in an error
+FILES = (
+    *(".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras", ".npz", ".caffemodel"),
+    *(".onnx", ".tar"),
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ZooError(ValueError):
@@ -18,9 +31,79 @@ def unknown(kind: str, got: str, choices: Iterable[str]) -> ZooError:
     ZooError("unknown model 'resnet5': did you mean 'resnet50'?")
     """
     got, choices = f"{got}", sorted(choices)  # a file may give anything for a name
-    near = difflib.get_close_matches(got[:100], choices, n=3, cutoff=0.5)
-    if near:
-        hint = "did you mean " + ", ".join(map(repr, near)) + "?"
-    else:
-        hint = "expected one of " + ", ".join(choices)
+    near = nearest(got, choices)
+    hint = f"did you mean {near}?" if near else f"expected one of {few(choices)}"
     return ZooError(f"unknown {kind} {got[:100]!r}: {hint}")
+
+
+def nearest(got: str, choices: Iterable[str]) -> str:
+    """The nearest of the names, quoted, with commas between them; "" if none is near.
+
+    >>> nearest("resnet5", ["resnet50", "vgg16"])
+    "'resnet50'"
+    """
+    return ", ".join(map(repr, difflib.get_close_matches(got[:100], sorted(choices), 3, 0.5)))
+
+
+def few(names: Iterable[str]) -> str:
+    """The names with commas between them, ten at most.
+
+    >>> few("abc")
+    'a, b, c'
+    """
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
+
+
+def check_no_file(name: object) -> None:
+    """Refuse what can only be the path of a file, or of a run, that is not there.
+
+    Raises:
+      ZooError: "no file ...".
+    """
+    if isinstance(name, str) and ("/" in name or Path(name).suffix.lower() in FILES):
+        there = Path(name).is_dir()
+        why = f"{name} holds no network of a finished run" if there else f"no file {name}"
+        raise ZooError(why)
+
+
+def checked(**hints: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function answer a wrong call with one line of help, in place of a `TypeError`.
+
+    Args:
+      hints: by the keyword that is not one of the function's: what to do instead. `positional`:
+        the same for too many arguments without a keyword.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise _wrong_call(function.__name__, signature, kwargs, hints, error) from None
+            return function(*args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+def _wrong_call(
+    name: str,
+    signature: inspect.Signature,
+    given: Mapping[str, object],
+    hints: Mapping[str, str],
+    error: TypeError,
+) -> ZooError:
+    settings = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    wrong = next((key for key in given if key not in settings), "")
+    if wrong in hints:
+        return ZooError(f"{name}: there is no {wrong}: {hints[wrong]}")
+    if wrong:
+        return ZooError(f"{name}: {unknown('setting', wrong, settings)}")
+    hint = hints.get("positional") if "too many positional" in f"{error}" else None
+    return ZooError(f"{name}: {error}" + (f": {hint}" if hint else ""))

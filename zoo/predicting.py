@@ -22,6 +22,7 @@ from .errors import ZooError
 from .layers import Network
 from .preprocess import Preprocess
 from .reading import is_hidden, is_picture
+from .terminal import line_width
 from .text import cell, plain
 
 BATCH = 16  # pictures
@@ -115,13 +116,25 @@ def _pixels(preprocess: Preprocess, image: str) -> np.ndarray | ZooError:
 # --- forms: an answer at a time -------------------------------------------------------------------
 
 
-def as_text(answers: Iterator[Answer]) -> Iterator[str]:
-    """The picture's name and a line for each class."""
+def as_text(answers: Iterator[Answer], images: Sequence[str]) -> Iterator[str]:
+    """A table as wide as a line, a row for each class; long names of pictures keep their end."""
+    width = line_width()
+    longest = max([len("picture"), *(len(plain(image)) for image in images)])
+    name = min(longest, width // 2)
+    head = f"{'picture':{name}}  {'share':>6}  class"
     for answer in answers:
-        yield "\n".join([plain(answer.image), *("  " + line for line in answer.lines())])
+        if head:
+            yield head
+            head = ""
+        image = plain(answer.image)
+        image = image if len(image) <= name else "…" + image[1 - name :]
+        for line in answer.lines():
+            line = f"{image:{name}}  {line}"
+            yield line if len(line) <= width else line[: width - 1] + "…"
+            image = ""  # once for all of its classes
 
 
-def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
+def as_csv(answers: Iterator[Answer], _: Sequence[str]) -> Iterator[str]:
     """A row for each picture and class."""
 
     def row(*cells: object) -> str:
@@ -136,7 +149,7 @@ def as_csv(answers: Iterator[Answer]) -> Iterator[str]:
             yield row(image, rank, index, label, f"{share:.6g}")
 
 
-def as_json(answers: Iterator[Answer]) -> Iterator[str]:
+def as_json(answers: Iterator[Answer], _: Sequence[str]) -> Iterator[str]:
     """One list."""
     before = "["
     for answer in answers:
@@ -149,7 +162,7 @@ def as_json(answers: Iterator[Answer]) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
-FORMS: dict[str, Callable[[Iterator[Answer]], Iterator[str]]] = {
+FORMS: dict[str, Callable[[Iterator[Answer], Sequence[str]], Iterator[str]]] = {
     "text": as_text,
     "csv": as_csv,
     "json": as_json,

@@ -12,7 +12,7 @@ from flax import nnx
 
 from . import models, plugins
 from .context import Context, Numerics, Spec, dtype_name
-from .errors import ZooError, unknown
+from .errors import ZooError, check_no_file, checked, unknown
 from .init import materialize
 from .layers import Network, stochastic_depth
 from .preprocess import IMAGENET
@@ -96,6 +96,7 @@ def find(name: str) -> Variant:
     """
     names = {n: v for v in variants().values() for n in (v.name, *v.aliases)}
     if not isinstance(name, str) or name not in names:
+        check_no_file(name)
         raise unknown("model", name, names)
     return names[name]
 
@@ -109,6 +110,10 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in variants() if fnmatch(name, pattern)]
 
 
+LOADS = "zoo.load(name) gives a network with its published weights"
+
+
+@checked(pretrained=LOADS, weights=LOADS)
 def create(
     name: str,
     *,

@@ -43,11 +43,13 @@ def open_dataset(
               Pillow reads.
             - "tar:FILE": the same inside a tar file. An uncompressed one is read where it lies, a
               compressed one unpacked in memory, up to 4 GiB.
-            - "list:FILE": FILE.csv, with a header, or FILE.jsonl: a row has an `image` (or `path`,
-              `file`), relative to the list's folder, a `label` (or `class`), and where pictures
-              are not to be held out at random a `split`: train, val or test. Pictures that may
-              show several classes, or none, have `labels` instead: names with | between them, in
-              FILE.jsonl also a list.
+            - "list:FILE": FILE.csv or FILE.tsv, with a header and commas, semicolons, tabs or |
+              between cells, or FILE.jsonl: a row has an `image` (or `path`, `file`, `filename`,
+              `file_name`, `image_path`, `filepath`), relative to the list's folder, or an `id`,
+              which may lack the suffix; a `label` (or `class`, or whatever the only other column
+              is called); and where pictures are not to be held out at random a `split`: train,
+              val or test. Pictures that may show several classes, or none, have `labels` instead:
+              names with | between them, in FILE.jsonl also a list.
             - "cifar10:PATH", "cifar100:PATH": the original files, the Python or the binary version,
               in a folder or still in their .tar.gz; or a tar file or folder of class folders. The
               classes of CIFAR-100 are its 100 fine ones.

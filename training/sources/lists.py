@@ -1,4 +1,4 @@
-"""Image files that a table names: "list:FILE.csv" or "list:FILE.jsonl"."""
+"""Image files that a table names: "list:FILE.csv", "list:FILE.tsv" or "list:FILE.jsonl"."""
 
 import csv
 import json
@@ -17,15 +17,17 @@ from .splits import SPLIT_NAMES, split_of, used_splits
 LABEL_COLUMNS = ("label", "class")
 SEVERAL = "labels"  # the column of pictures that may show several classes, or none
 BETWEEN = "|"  # their names in a CSV file
-IMAGE_COLUMNS = ("image", "path", "file")
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "image_path", "filepath", "id")
+SEPARATORS = ",;\t|"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # that an id may lack
 
 
 def open_list(request: Request, path: str) -> Dataset:
     """A CSV or JSON Lines file that lists pictures with their labels; see `open_dataset`."""
     file = Path(path).expanduser()
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     if file.suffix.lower() not in readers:
-        raise ZooError(f"list {plain(str(file))}: expected FILE.csv or FILE.jsonl")
+        raise ZooError(f"list {plain(str(file))}: expected FILE.csv, FILE.tsv or FILE.jsonl")
     splits: dict[str, dict[str, list[str]]] = {}  # by split, by class
     rows: dict[tuple[str, str], int] = {}  # where a class first comes in a split
     shown: dict[str, dict[str, set[str]]] = {}  # by split, by picture: its classes
@@ -36,7 +38,7 @@ def open_list(request: Request, path: str) -> Dataset:
         for number, row in readers[file.suffix.lower()](file):
             image, labels, split = _row(file, number, row)
             several = several or SEVERAL in row
-            picture = str(file.parent / image)
+            picture = _picture(file.parent / image) if "id" in row else str(file.parent / image)
             if SEVERAL in row and picture in shown.get(split, ()):
                 raise ZooError(f"{_at(file, number)}: {plain(image)[:80]} comes a second time")
             shown.setdefault(split, {}).setdefault(picture, set()).update(labels)
@@ -87,15 +89,17 @@ def open_list(request: Request, path: str) -> Dataset:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows by their number, the header being row 1."""
+    """Rows by their number, the header being row 1, which shows what separates cells."""
     with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        header = [name.strip().lower() for name in next(reader, [])]
+        first = lines.readline()
+        lines.seek(0)
+        reader = csv.reader(lines, delimiter=max(SEPARATORS, key=first.count))
+        header = _named([name.strip().lower() for name in next(reader, [])])
         for columns in (IMAGE_COLUMNS, (*LABEL_COLUMNS, SEVERAL)):
             if not set(columns) & set(header):
                 raise ZooError(
                     f"list {plain(str(file))}: its header (row 1) lacks a column"
-                    f" {' or '.join(columns)}, got"
+                    f" {' or '.join(columns[:3])}, got"
                     f" {plain(','.join(header))[:200] or 'nothing'}"
                 )
         for number, cells in enumerate(reader, 2):
@@ -107,6 +111,25 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     f" {plain(','.join(header))[:200]}"
                 )
             yield number, dict(zip(header, cells, strict=True))
+
+
+def _named(header: list[str]) -> list[str]:
+    """The header with the label's column called so where it is the only one that has another use.
+
+    >>> _named(["id", "breed"])
+    ['id', 'label']
+    """
+    others = [name for name in header if name not in (*IMAGE_COLUMNS, "split")]
+    known = {*LABEL_COLUMNS, SEVERAL} & {*header}
+    if len(others) == 1 and len(header) > 1 and not known:
+        return ["label" if name == others[0] else name for name in header]
+    return header
+
+
+def _picture(path: Path) -> str:
+    """The file of an id, which may lack its suffix."""
+    names = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
+    return str(path if path.is_file() else next(filter(Path.is_file, names), path))
 
 
 def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -131,7 +154,7 @@ def _row(file: Path, number: int, row: Mapping[str, Any]) -> tuple[str, list[str
         value = next((row[name] for name in columns if name in row), None)
         whole = isinstance(value, int) and not isinstance(value, bool)
         text = str(value).strip() if isinstance(value, str) or whole else ""
-        where = f"{_at(file, number)}: expected text for {' or '.join(columns)}"
+        where = f"{_at(file, number)}: expected text for {' or '.join(columns[:3])}"
         if not text:
             got = "nothing" if value in (None, "") else repr(value)[:60]
             raise ZooError(f"{where}, got {got}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.cli import Commands
+from zoo.command import Commands
 from zoo.errors import ZooError
 
 from .. import needs

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import plugins
-from ..errors import ZooError, unknown
+from ..errors import ZooError, check_no_file, few, unknown
 from ..preprocess import Preprocess
 from ..settings import shown
 from ..text import reason
@@ -68,6 +68,11 @@ class Weights:
         return f"{self.model}.{self.tag}"
 
     @property
+    def extra_data(self) -> bool:
+        """Whether they saw more pictures than ImageNet-1k's: their tag says `_ft_`."""
+        return "_ft_" in self.tag
+
+    @property
     def check(self) -> str:
         """What a download is compared with, and the cached file whenever it is read.
 
@@ -106,6 +111,7 @@ def weights(name: str) -> Weights:
     if model not in _rows():
         from ..registry import find  # knows the aliases, and is slow to import
 
+        check_no_file(name)
         model = find(model).name
     rows = _rows().get(model)
     if rows is None:
@@ -113,7 +119,7 @@ def weights(name: str) -> Weights:
     if not dot:
         default = next(filter(_is_default, rows.values()), None)
         if default is None:
-            names = ", ".join(row["name"] for row in rows.values())
+            names = few(row["name"] for row in rows.values())
             free = any(not row["non_commercial"] for row in rows.values())
             why = "have no default" if free else "are non-commercial"
             raise ZooError(f"weights of {model} {why}: ask for them by name: {names}")
@@ -125,6 +131,8 @@ def weights(name: str) -> Weights:
 
 def list_weights(pattern: str = "*") -> list[str]:
     """The names of the published weights that match a shell pattern.
+
+    `zoo.list_weights`, in `report/listing.py`, filters and sorts them too.
 
     >>> list_weights("resnet18.a*")
     ['resnet18.a1_in1k', 'resnet18.a2_in1k', 'resnet18.a3_in1k']

@@ -95,7 +95,7 @@ def load(
     """
     for switch in switches:
         if switch not in SWITCHES:
-            raise unknown("switch", switch, SWITCHES)
+            raise unknown("switch", switch, (*SWITCHES, *(load.__kwdefaults__ or ())))
     if num_classes is not None:
         num_classes = whole("num_classes", num_classes, high=MOST_CLASSES)
     if in_chans is not None:

@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..context import Spec
+from ..errors import ZooError
 from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import abstract, find
 from ..terminal import fill
 from ..text import link, markdown, markdown_link
 from ..variant import Paper, Variant
+from .asked import asked
 from .count import Count, count
 from .definitions import notes
 from .describe import LEGEND, stages
-from .table import Column, Table, number, shape, words
+from .table import Column, Table, folded, number, shape, words
 
 CIFAR = 32  # pixels: networks of this size are published for CIFAR-10
 IMAGE = "one image; of n, n times that"
@@ -87,6 +89,8 @@ class Card:
     weights: Table  # no rows: none are published
     default: str | None  # of the weights: what the network's bare name stands for
     cifar_params: int | None  # with the 10 classes of CIFAR-10, of networks for its pictures
+    facts: Table | None = None  # of weights, where these were asked for
+    classes: int = 1000  # that are counted
 
     @property
     def figures(self) -> Table:
@@ -94,7 +98,7 @@ class Card:
         c = self.count
         cifar = "" if self.cifar_params is None else f"{self.cifar_params:,}"
         rows = [
-            ("parameters", f"{c.params:,}", "1000 classes"),
+            ("parameters", f"{c.params:,}", f"{self.classes} classes"),
             *([("with 10 classes", cifar, "as for CIFAR-10")] if cifar else []),
             ("of them head", f"{c.head:,}", percent(c.head, c.params)),
             ("BN statistics", f"{c.batch_stats:,}", "not in the parameters"),
@@ -121,8 +125,14 @@ class Card:
         paper = self.variant.paper
         stages, figures = self.stages.text(width), self.figures.text(width).splitlines()[1:]
         rows = [fill(row, width, "    ") for row in self._rows()]
+        facts = self.facts.rows if self.facts else ()
         parts = [
             self._title(),
+            *(
+                ["\n".join(fill(f"{fact}: {value}", width) for fact, value in facts)]
+                if facts
+                else []
+            ),
             f"{textwrap.fill(paper.title, width)}\n"
             f"{textwrap.fill(f'{paper.authors}, {paper.year}', width)}\n{paper.url}",
             textwrap.fill(f"New in it: {paper.new}", width),
@@ -140,6 +150,7 @@ class Card:
         paper = self.variant.paper
         parts = [
             f"## {markdown(self._title())}",
+            *([self.facts.md()] if self.facts else []),
             cited(paper),
             f"New in it: {markdown(paper.new)}",
             self._input(),
@@ -158,6 +169,8 @@ class Card:
         return json.dumps(
             {
                 "name": c.name,
+                **({"weights_of": dict(self.facts.rows)} if self.facts else {}),
+                "network": self.variant.name,
                 "aliases": self.variant.aliases,
                 "family": self.variant.family,
                 "paper": asdict(self.variant.paper),
@@ -194,6 +207,7 @@ class Card:
         title = f'<a href="{html.escape(link(paper.url))}">{html.escape(paper.title)}</a>'
         parts = [
             f"<h3>{html.escape(self._title())}</h3>",
+            *([self.facts._repr_html_()] if self.facts else []),
             f"<p>{title}<br>{html.escape(paper.authors)}, {paper.year}</p>",
             p(f"New in it: {paper.new}"),
             p(self._input()),
@@ -203,12 +217,12 @@ class Card:
             self.figures._repr_html_(),
             p(f"Parameters by kind: {self.kinds}"),
             self.weights._repr_html_() if self.weights.rows else p(self._published()),
-            *map(p, notes()),
+            folded(notes()),
         ]
         return "\n".join(parts)
 
     def _title(self) -> str:
-        aliases = self.variant.aliases
+        aliases = () if self.facts else self.variant.aliases
         return self.count.name + (f", also called {', '.join(aliases)}" if aliases else "")
 
     def _rows(self) -> list[str]:
@@ -222,32 +236,44 @@ class Card:
         return f"No published weights of {self.count.name} are known."
 
 
-def info(name: str, *, in_chans: int = 3) -> Card:
-    """The card of a network.
+def info(name: str, *, in_chans: int | None = None) -> Card:
+    """The card of a network, or of weights: what is known of them, then of their network.
 
     Args:
-      name: one of `zoo.list_models()`, or an alias.
-      in_chans: channels of the pictures.
+      name: one of `list_models()`, or an alias; or one of `list_weights()`; or the path of a file
+        that `zoo.save` wrote, or of a run's folder. Weights are counted as they are: with their
+        classes, at their input size.
+      in_chans: where `name` is a network: channels of the pictures; None counts the 3 of RGB.
 
     Raises:
-      ZooError: an unknown name; the message suggests the nearest.
+      ZooError: an unknown name; the message suggests the nearest. Or a file that is not there.
 
     >>> info("resnet50").count.params
     25557032
+    >>> info("resnet50.a1_in1k").count.input_size
+    224
     """
-    variant = find(name)
-    counted = count(variant.name, in_chans=in_chans)
+    if found := asked(name):
+        if in_chans is not None:
+            raise ZooError(f"in_chans: expected with a network, got {name}, which has its own")
+        spec, counted = found.spec, found.count()
+    else:
+        variant = find(name)
+        spec = Spec(variant.name, in_chans=in_chans or 3, numerics=variant.numerics)
+        counted = count(variant.name, in_chans=in_chans)
+    variant = find(spec.name)
     records = [weights(each) for each in list_weights(f"{variant.name}.*")]
+    cifar = found is None and variant.input_size == CIFAR
     return Card(
         variant,
         counted,
         stage_table(counted),
-        stages(abstract(Spec(variant.name, in_chans=in_chans, numerics=variant.numerics))),
+        stages(abstract(spec)),
         weights_table(variant.name, records),
         next((record.name for record in records if record.default), None),
-        count(variant.name, num_classes=10, in_chans=in_chans).params
-        if variant.input_size == CIFAR
-        else None,
+        count(variant.name, num_classes=10, in_chans=in_chans).params if cifar else None,
+        found.facts() if found else None,
+        spec.num_classes,
     )
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ZooError
+from ..errors import ZooError, checked
 from ..paths import write
 from ..plotting import DPI, encode, need_matplotlib
-from ..pretrained.catalogue import Weights, weights
+from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import find, list_models
 from ..variant import Variant
 from . import definitions, plots
+from .costs import Cost, countable, weights_cost
 from .count import Count
 from .many import count_many
 from .page import page
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MB = 1e6  # bytes
+IMAGENET = 1000  # classes
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Entry:
     @property
     def extra_data(self) -> bool:
         """Whether the weights saw more pictures than ImageNet-1k's: their tag says `_ft_`."""
-        return self.weights is not None and "_ft_" in self.weights.tag
+        return self.weights is not None and self.weights.extra_data
 
     @property
     def other_size(self) -> int | None:
@@ -68,7 +70,22 @@ class Comparison:
     def table(self) -> Table:
         """All figures, raw: counts in ones, memory and files in bytes, accuracy in percent."""
         notes = (*definitions.notes(), *self.notes())
-        return Table("Networks compared", COLUMNS, tuple(map(_row, self.entries)), notes)
+        rows = tuple(_row(e.variant, e.count, e.weights) for e in self.entries)
+        return Table("Networks compared", COLUMNS, rows, notes)
+
+    def weights_table(self) -> Table:
+        """The same of all published weights of these networks, each at its own input size.
+
+        The head's share is left out where there are other classes than ImageNet's 1000.
+        """
+        rows = tuple(_row(find(w.model), weights_cost(w), w) for w in self.weights)
+        return Table("Published weights compared", COLUMNS, rows, definitions.notes())
+
+    @property
+    def weights(self) -> list[Weights]:
+        """All published weights of these networks whose size these can take."""
+        every = (weights(name) for e in self.entries for name in list_weights(f"{e.name}.*"))
+        return [w for w in every if countable(w)]
 
     def notes(self) -> tuple[str, ...]:
         """Where the numbers come from, and at which input sizes."""
@@ -95,14 +112,14 @@ class Comparison:
 
     def html(self) -> str:
         """The page: complete in itself, for a browser without a network."""
-        return page(self.entries, self.notes())
+        return page(self.entries, self.weights, self.notes())
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write pictures, page and table into `folder`, each file whole or not at all.
 
         Returns:
           The files: bubble, kinds, depth and receptive_field as .png and .svg; compare.html, .csv,
-          .md and .json.
+          .md and .json; weights.csv, of `weights_table`.
 
         Raises:
           ZooError: a folder that cannot be made or written, or matplotlib is not installed.
@@ -116,6 +133,7 @@ class Comparison:
         table = self.table()
         for form in ("csv", "md", "json"):
             files[f"compare.{form}"] = (table.render(form) + "\n").encode()
+        files["weights.csv"] = (self.weights_table().csv() + "\n").encode()
         return [_write(folder / name, data) for name, data in files.items()]
 
     def to_pandas(self) -> Any:
@@ -126,6 +144,7 @@ class Comparison:
         return self.table()._repr_html_()
 
 
+@checked(positional="give the names in a list: zoo.compare(['resnet50', 'vgg16'])")
 def compare(
     names: Iterable[str] | None = None, *, on_done: Callable[[], object] | None = None
 ) -> Comparison:
@@ -210,24 +229,29 @@ COLUMNS = (
     Column("inference_memory", "inference memory (MB)", number(",.1f", MB)),
     Column("training_memory", "training memory (MB)", number(",.1f", MB)),
     Column("file_bytes", "file (MB)", number(",.1f", MB)),
+    Column("input_size", "input (px)"),
     Column("top1", "top-1 (%)", number(".2f")),
+    Column("top5", "top-5 (%)", number(".2f")),
     Column("weights", "weights", _tag, left=True),
+    Column("licence", "licence", left=True),
+    Column("source", "source", left=True),
+    Column("family", "family", left=True),
     Column("year", "year"),
 )
 
 
-def _row(entry: Entry) -> tuple[Any, ...]:
-    c = entry.count
+def _row(variant: Variant, c: Count | Cost, w: Weights | None) -> tuple[Any, ...]:
     return (
-        entry.name,
+        variant.name,
         c.params,
-        c.head / c.params,
+        c.head / c.params if isinstance(c, Count) or (w and w.classes == IMAGENET) else None,
         c.macs,
         c.train_flops,
         c.inference_memory,
         c.training_memory,
         c.file_bytes,
-        entry.top1,
-        entry.weights.name if entry.weights else None,
-        entry.variant.paper.year,
+        c.input_size,
+        *((w.top1, w.top5, w.name, w.licence, w.source) if w else (None,) * 5),
+        variant.family,
+        variant.paper.year,
     )

@@ -6,24 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..plotting import MARKERS
 from ..text import link
+from .costs import weights_cost
 from .count import KINDS
 from .definitions import DEFINITIONS
+from .plots import family_styles
 
 if TYPE_CHECKING:
+    from ..pretrained.catalogue import Weights
     from .compare import Entry
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(entries: "Sequence[Entry]", notes: Sequence[str] = ()) -> str:
-    """The page: a plot to rotate, a table to sort and filter, and bars by kind of layer.
+def page(
+    entries: "Sequence[Entry]", weights: "Sequence[Weights]", notes: Sequence[str] = ()
+) -> str:
+    """The page: a plot of any two columns, a table to sort and filter, and bars by kind of layer.
 
     Args:
       entries: the networks, in the order that the table has at first.
+      weights: all published weights of theirs, which the page shows when asked.
       notes: paragraphs above the definitions at the foot.
     """
-    data = {"kinds": KINDS, "networks": [_network(entry) for entry in entries]}
+    markers = list(MARKERS)
+    data = {
+        "kinds": KINDS,
+        "families": {
+            family: [markers.index(marker), colour]
+            for family, (marker, colour) in family_styles(entries).items()
+        },
+        "networks": [_network(entry) for entry in entries],
+        "weights": [_published(each) for each in weights],
+    }
     parts = {
         "@@NOTES@@": "".join(f"<p>{html.escape(note)}</p>" for note in notes),
         "@@DEFINITIONS@@": "".join(
@@ -60,8 +76,32 @@ def _network(entry: "Entry") -> dict[str, Any]:
         "weights": weights and weights.name,
         "weights_size": weights and weights.preprocess.size,
         "licence": weights and weights.licence,
+        "source": weights and weights.source,
         "extra_data": entry.extra_data,
         "year": variant.paper.year,
         "title": variant.paper.title,
         "url": link(variant.paper.url),
+    }
+
+
+def _published(w: "Weights") -> dict[str, Any]:
+    """What differs for weights from their network; no head: other classes than ImageNet's."""
+    cost = weights_cost(w)
+    return {
+        "name": w.model,
+        "weights": w.name,
+        "params": cost.params,
+        "head": cost.head if w.classes == 1000 else None,
+        "macs": cost.macs,
+        "train_flops": cost.train_flops,
+        "inference_memory": cost.inference_memory,
+        "training_memory": cost.training_memory,
+        "file_bytes": cost.file_bytes,
+        "input_size": w.preprocess.size,
+        "weights_size": w.preprocess.size,
+        "top1": w.top1,
+        "top5": w.top5,
+        "licence": w.licence,
+        "source": w.source,
+        "extra_data": w.extra_data,
     }

@@ -278,12 +278,13 @@ def macs(spec: Spec, input_size: int, with_aux: bool = False) -> int:
 # --- the report -----------------------------------------------------------------------------------
 
 
-def against(name: str, peers: Sequence[str] | None = None) -> tuple[Table, ...]:
+def against(name: str, peers: str | Sequence[str] | None = None) -> tuple[Table, ...]:
     """Why each peer's number of parameters is what it is.
 
     Args:
       name: a network, or an alias.
-      peers: keys of `MEANS`; None takes all that have the network.
+      peers: keys of `MEANS`, in a list or with commas between them; None takes all that have the
+        network.
 
     Returns:
       A summary with a row a peer's model, then a table for each that adds up zoo's count, what the
@@ -293,6 +294,8 @@ def against(name: str, peers: Sequence[str] | None = None) -> tuple[Table, ...]:
       ZooError: an unknown network or peer.
     """
     network = find(name).name
+    if isinstance(peers, str):
+        peers = [peer.strip() for peer in peers.split(",")]
     for peer in peers or ():
         if peer not in MEANS:
             raise unknown("peer", peer, MEANS)

@@ -89,7 +89,7 @@ def bubble(entries: "Sequence[Entry]") -> "Figure":
 
     largest = max((e.count.params for e, _, _ in shown), default=1)
     per_parameter = 1500 / largest  # square points
-    styles = _family_styles([e for e, _, _ in shown])
+    styles = family_styles(entries)  # the page's, too
     best = frontier([(x, y) for _, x, y in shown])
     if len(best) > 2:
         line = [shown[i] for i in best]
@@ -128,7 +128,7 @@ def bubble(entries: "Sequence[Entry]") -> "Figure":
     handles = [
         Line2D([], [], ls="", marker=marker, ms=7, mfc=colour, mec=INK, mew=0.5, label=family)
         for family, (marker, colour) in styles.items()
-        if not few  # names say it
+        if not few and any(e.variant.family == family for e, _, _ in shown)  # of few names say it
     ]
     if any(e.extra_data for e, _, _ in shown):
         handles.append(
@@ -339,8 +339,8 @@ def _axes(figure: "Figure", left: float, right: float, top: float = 0.65) -> "Ax
     return axes
 
 
-def _family_styles(entries: "Sequence[Entry]") -> dict[str, tuple[str, str]]:
-    """Marker and colour of each family, in order of appearance."""
+def family_styles(entries: "Sequence[Entry]") -> dict[str, tuple[str, str]]:
+    """Marker and colour of each family, in order of appearance, in all pictures of a comparison."""
     families = list(dict.fromkeys(e.variant.family for e in entries))
     markers = list(MARKERS)
     colours = plotting.AREAS

@@ -34,6 +34,12 @@ def shape(value: Sequence[int]) -> str:
     return "x".join(map(str, value))
 
 
+def folded(notes: Sequence[str]) -> str:
+    """Notes as HTML that opens with a click; nothing without notes."""
+    inside = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return f"<details><summary>Notes and definitions</summary>{inside}</details>" if notes else ""
+
+
 @dataclass(frozen=True)
 class Column:
     """What stands in one column: its values are raw, and `show` makes them readable."""
@@ -135,7 +141,7 @@ class Table:
 
         head = line("th", [column.heading for column in self.columns])
         body = "".join(line("td", cells) for cells in self._shown())
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = folded(self.notes)
         return (
             f'<table style="{TABLE_STYLE}"><caption>{html.escape(self.title)}</caption>'
             f"<thead>{head}</thead><tbody>{body}</tbody></table>{notes}"

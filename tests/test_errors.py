@@ -1,0 +1,48 @@
+"""One helpful line for what is called or named wrongly."""
+
+import pytest
+
+import zoo
+from zoo.errors import MOST, ZooError, few, unknown
+
+
+def line(call) -> str:
+    with pytest.raises(ZooError) as error:
+        call()
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_wrong_calls():
+    assert "zoo.compare(['resnet50', 'vgg16'])" in line(lambda: zoo.compare("a", "b"))
+    assert "zoo.load(name)" in line(lambda: zoo.create("resnet18", pretrained=True))
+    assert "zoo.load(name)" in line(lambda: zoo.create("resnet18", weights="DEFAULT"))
+    assert "did you mean 'num_classes'" in line(lambda: zoo.create("resnet18", numclasses=3))
+    assert "did you mean 'num_classes'" in line(lambda: zoo.load("resnet18", num_clases=3))
+    assert "missing a required argument: 'name'" in line(lambda: zoo.create())
+
+
+def test_a_peer_needs_no_list():
+    assert zoo.against("squeezenet1_1", "keras") == zoo.against("squeezenet1_1", ["keras"])
+    both = zoo.against("squeezenet1_1", ["timm", "torchvision"])
+    assert zoo.against("squeezenet1_1", "timm, torchvision") == both
+
+
+def test_a_file_that_is_not_there():
+    for call in (zoo.weights, zoo.info, zoo.count, zoo.create, zoo.load):
+        assert "no file some/model.safetensors" in line(lambda: call("some/model.safetensors"))  # noqa: B023
+    assert line(lambda: zoo.count("model.pth")) == "no file model.pth"
+
+
+def test_a_folder_without_a_network(tmp_path):
+    assert line(lambda: zoo.count(str(tmp_path))).endswith("holds no network of a finished run")
+
+
+def test_ten_names_at_most():
+    names = [f"name{i:03}" for i in range(200)]
+    told = str(unknown("thing", "xyz", names))
+    assert told.count("name") == MOST
+    assert told.endswith("... (200 in all)")
+    assert few(names[:MOST]).count("name") == MOST
+    assert str(unknown("thing", "xyz", names[:2])).endswith("expected one of name000, name001")
