@@ -236,10 +236,9 @@ def test_outputs_are_the_peers(shared, tmp_path, monkeypatch, source, theirs, si
         want = peer.double()(x).numpy()
 
     ours = OURS[source, theirs]
-    if theirs.startswith("tf_"):  # what a row of the catalogue says
-        layout = replace(LAYOUTS["timm"], numerics={"*": zoo.TF})
-        monkeypatch.setitem(LAYOUTS, "timm", layout)
-    model = zoo.load(ours, file=file, layout=source)
+    variant = registry.find(ours)  # of tf_*, as a row of the catalogue says
+    numerics = zoo.TF if theirs.startswith("tf_") else LAYOUTS[source].numerics_for(variant)
+    model = zoo.load(ours, file=file, layout=source, numerics=numerics)
     if about.get("transform_input"):
         mean, std = model.preprocess.mean, model.preprocess.std
     got = np.asarray(model(((raw - mean) / std).astype(np.float32)))

@@ -174,8 +174,8 @@ def test_caffe_names_cover_googlenet_as_it_trained(shared):
     np.testing.assert_array_equal(ours[771], theirs[:, 54])
 
 
-def test_caffe_names_cover_nin():
-    """Names and widths of https://gist.github.com/mavenlin/d802a5849de39225bcc6."""
+def nin_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of https://gist.github.com/mavenlin/d802a5849de39225bcc6."""
     # fmt: off
     convs = {
         "conv1": (96, 3, 11), "cccp1": (96, 96, 1), "cccp2": (96, 96, 1),
@@ -186,7 +186,11 @@ def test_caffe_names_cover_nin():
     # fmt: on
     weights = {f"{name}.weight": (out, c, k, k) for name, (out, c, k) in convs.items()}
     biases = {f"{name}.bias": (out,) for name, (out, _, _) in convs.items()}
-    caffe_round_trip("nin_imagenet", weights | biases)
+    return weights | biases
+
+
+def test_caffe_names_cover_nin():
+    caffe_round_trip("nin_imagenet", nin_names())
 
 
 @every_picture

