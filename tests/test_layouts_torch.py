@@ -5,7 +5,6 @@ import importlib.util
 import json
 import logging
 import re
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,7 +183,7 @@ BESIDE = {
         mobilenet_v2=96, efficientnet_b0=96, resnet18=64, regnet_y_400mf=96, densenet121=64,
         googlenet=96, mobilenet_v3_large=96, squeezenet1_0=96, convnext_tiny=64,
         resnext50_32x4d=96, inception_v3=139, efficientnet_v2_s=96, efficientnet_b5=160,
-        alexnet=127, wide_resnet50_2=96, vgg11=64, vgg11_bn=64,
+        regnet_x_400mf=96, alexnet=127, wide_resnet50_2=96, vgg11=64, vgg11_bn=64,
     ),
     "timm": dict(
         mobilenetv2_035=96, mobilenetv3_small_075=96, tf_mobilenetv3_small_100=96, mnasnet_050=96,
@@ -193,6 +192,10 @@ BESIDE = {
         regnety_002=96, regnety_008_tv=96, mobilenetv3_large_100=96, tf_efficientnetv2_b0=96,
         densenet121=64, convnext_tiny=64, legacy_xception=96, resnet50d=96, inception_v3=139,
         efficientnetv2_s=96, inception_v4=235, inception_resnet_v2=139, vgg11=64, vgg11_bn=64,
+        efficientnet_lite0=96, tf_efficientnet_lite0=95, convnext_atto=64, convnextv2_atto=64,
+        regnetx_002=96, regnety_008=96, mobilenetv3_small_050=96, resnet10t=64, resnet26t=65,
+        resnet50c=96, resnet50s=96, seresnext26d_32x4d=65, seresnext50_32x4d=96, senet154=96,
+        resnetv2_18=64, resnetv2_50=96, resnetv2_34d=65, resnetv2_50t=65,
     ),
 }
 # fmt: on

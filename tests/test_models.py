@@ -22,8 +22,10 @@ from zoo.layers import Conv, Dense, Dropout, FlattenAt, GlobalAvgPool, MaxPool, 
 from zoo.models import (
     alexnet,
     convnext,
+    convnext_v2,
     densenet,
     efficientnet,
+    efficientnet_lite,
     efficientnet_v2,
     inception_resnet_v2,
     inception_v1,
@@ -33,6 +35,7 @@ from zoo.models import (
     regnet,
     resnet,
     resnet_d,
+    resnet_preact,
     resnet_v2,
     resnext,
     seresnet,
@@ -41,6 +44,7 @@ from zoo.models import (
     wide_resnet,
     xception,
 )
+from zoo.models.resnet_v2 import PreAct
 from zoo.report import memory, peers
 from zoo.runtime import calling
 
@@ -599,13 +603,23 @@ def builders(network):
             num_classes=CLASSES,
         ),
         convnext=lambda: network(
-            convnext.body(c=(8, 16, 24, 32), b=(1, 1, 1, 1)), convnext.HEAD, num_classes=CLASSES
+            convnext.body((8, 16, 24, 32), (1, 1, 1, 1), convnext.Block()),
+            convnext.HEAD,
+            num_classes=CLASSES,
+        ),
+        convnext_v2=lambda: network(
+            convnext.body((8, 16, 24, 32), (1, 1, 1, 1), convnext_v2.Block()),
+            convnext.HEAD,
+            num_classes=CLASSES,
         ),
         densenet=lambda: network(
             densenet.table_1((2, 2, 2, 2), k=8), densenet.HEAD, num_classes=CLASSES
         ),
         efficientnet=lambda: network(
             efficientnet.table_1(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
+        ),
+        efficientnet_lite=lambda: network(
+            efficientnet_lite.table_1(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
         ),
         efficientnet_v2=lambda: network(
             efficientnet_v2.base(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
@@ -619,8 +633,8 @@ def builders(network):
         regnet=lambda: network(
             dict(
                 stem=Conv(3, 32, stride=2),
-                stage1=regnet.stage(48, 2, group=8),
-                stage2=regnet.stage(64, 1, group=16),
+                stage1=regnet.stage(regnet.YBlock, 48, 2, group=8),
+                stage2=regnet.stage(regnet.XBlock, 64, 1, group=16),
             ),
             regnet.HEAD,
             num_classes=CLASSES,
@@ -630,12 +644,17 @@ def builders(network):
         resnet_d=lambda: network(
             shallow(resnet_d.BOTTLENECK, resnet_d.STEM), resnet.HEAD, num_classes=CLASSES
         ),
+        resnet_preact=lambda: network(
+            {**shallow(resnet_preact.BOTTLENECK_D, resnet_preact.DEEP), "postact": PreAct()},
+            resnet.HEAD,
+            num_classes=CLASSES,
+        ),
         resnet_v2=lambda: network(
             dict(
                 stem=resnet.STEM,
                 stage1=resnet_v2.stage(16, 2, stride=2),
                 stage2=resnet_v2.stage(32, 2),
-                postact=resnet_v2.PreAct(),
+                postact=PreAct(),
             ),
             resnet.HEAD,
             num_classes=CLASSES,

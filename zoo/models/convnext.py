@@ -132,7 +132,7 @@ def body(c: Four, b: Four, block: Row) -> Table:
 HEAD: Table = dict(avgpool=GlobalAvgPool(), norm=LayerNorm())
 
 
-def convnext(ctx: Context, c: Four, b: Four, block: Row = Block()) -> Network:  # noqa: B008
+def convnext(ctx: Context, c: Four, b: Four, block: Row = Block()) -> Network:
     """ConvNeXt with `c` channels and `b` blocks in its four stages."""
     return Network(body(c, b, block), HEAD, ctx, min_size=32)
 

@@ -75,8 +75,6 @@ SETTINGS = dict(
 # fmt: on
 
 VARIANTS = [
-    Variant(
-        name, partial(convnext.convnext, c=c, b=b, block=Block()), PAPER, size
-    )
+    Variant(name, partial(convnext.convnext, c=c, b=b, block=Block()), PAPER, size)
     for name, (c, b, size) in SETTINGS.items()
 ]

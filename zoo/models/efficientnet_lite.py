@@ -36,7 +36,7 @@ class MBConv(Bottleneck):
 
 
 # fmt: off
-# Sizes are timm's, at which its weights are measured; the authors' are 280 for lite3, 300 for lite4.
+# Sizes are timm's, at which its weights are measured; the authors' lite3 has 280, lite4 300.
 SCALES = dict(
     #           width depth size dropout
     lite0=Scale( 1.0,  1.0, 224, 0.2),
@@ -80,8 +80,6 @@ def efficientnet_lite(ctx: Context, scale: Scale) -> Network:
 
 
 VARIANTS = [
-    Variant(
-        f"efficientnet_{name}", partial(efficientnet_lite, scale=scale), PAPER, scale.size
-    )
+    Variant(f"efficientnet_{name}", partial(efficientnet_lite, scale=scale), PAPER, scale.size)
     for name, scale in SCALES.items()
 ]

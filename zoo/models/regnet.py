@@ -43,9 +43,10 @@ class XBlock:
 
     def branch(self, _channels: int) -> dict[str, Row]:
         """The layers beside the shortcut, for an input of so many channels."""
+        groups = self.width // min(self.group, self.width)
         return dict(
             conv1=Conv(1, self.width),
-            conv2=Conv(3, self.width, self.stride, groups=self.width // min(self.group, self.width)),
+            conv2=Conv(3, self.width, self.stride, groups=groups),
             conv3=Conv(1, self.width, act=None),
         )
 

@@ -1,7 +1,7 @@
 """SE-ResNet, SE-ResNeXt and SENet-154 (Hu et al., 2017), https://arxiv.org/abs/1709.01507.
 
-Channels are weighted by a gate. The ResNet is `resnet.py`'s, with the stride in the 3x3 as in timm's
-weights; the paper's have it in the first 1x1, and pool differently after the stem.
+Channels are weighted by a gate. The ResNet is `resnet.py`'s, with the stride in the 3x3 as in
+timm's weights; the paper's have it in the first 1x1, and pool differently after the stem.
 """
 
 from dataclasses import dataclass
