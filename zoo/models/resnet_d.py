@@ -10,7 +10,7 @@ from functools import partial
 
 from ..layers import AvgPool, Conv, Row, Sequence
 from ..variant import Paper, Variant
-from .resnet import Block, Bottleneck, projection, resnet
+from .resnet import Block, Bottleneck, Unit, projection, resnet
 
 PAPER = Paper(
     "Bag of Tricks for Image Classification with Convolutional Neural Networks",
@@ -40,7 +40,7 @@ def averaged(features: int, stride: int) -> Row:
 BLOCK, BOTTLENECK = (partial(unit, shortcut=averaged) for unit in (Block, Bottleneck))
 
 # fmt: off
-SETTINGS = dict(
+SETTINGS: dict[str, tuple[int, Unit, Row, int]] = dict(
     #            layers unit       stem    input
     resnet18d=  ( 18, BLOCK,      STEM,   224),
     resnet34d=  ( 34, BLOCK,      STEM,   224),

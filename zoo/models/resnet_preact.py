@@ -93,7 +93,7 @@ STEM, DEEP, TIERED = bare(7, 64, 2), deep(32, 32, 64), deep(24, 32, 64)
 UNIT_D, BOTTLENECK_D = (partial(unit, shortcut=averaged) for unit in (Unit, Bottleneck))
 
 # fmt: off
-SETTINGS = dict(
+SETTINGS: dict[str, tuple[int, Units, Row]] = dict(
     #              layers unit          stem
     resnetv2_18=   ( 18, Unit,         STEM),
     resnetv2_34=   ( 34, Unit,         STEM),

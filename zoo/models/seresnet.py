@@ -4,13 +4,14 @@ Channels are weighted by a gate. The ResNet is `resnet.py`'s, with the stride in
 timm's weights; the paper's have it in the first 1x1, and pool differently after the stem.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from ..context import Context
 from ..layers import Conv, Dropout, Network, Row, SqueezeExcite, Table
 from ..variant import Paper, Variant
-from .resnet import HEAD, STEM, Block, Bottleneck, Unit, resnet, table_1
+from .resnet import HEAD, STEM, Block, Bottleneck, Unit, projection, resnet, table_1
 from .resnet_d import STEM as DEEP
 from .resnet_d import TIERED, WIDE, averaged
 from .resnext import Aggregated
@@ -79,13 +80,13 @@ def senet154(ctx: Context) -> Network:
     return Network(table_1(unit, 152, WIDE), head, ctx, min_size=32)
 
 
-def aggregated(groups: int, d: int, **shortcut: object) -> Unit:
+def aggregated(groups: int, d: int, shortcut: Callable[[int, int], Row] = projection) -> Unit:
     """SE-ResNeXt's unit of `groups` times `d` channels at width 64."""
-    return partial(SEAggregated, groups=groups, d=d, **shortcut)
+    return partial(SEAggregated, groups=groups, d=d, shortcut=shortcut)
 
 
 # fmt: off
-SETTINGS = dict(
+SETTINGS: dict[str, tuple[int, Unit, Row]] = dict(
     #                     layers unit                                    stem
     seresnet18=          ( 18, SEBlock,                                  STEM),
     seresnet34=          ( 34, SEBlock,                                  STEM),

@@ -6,7 +6,7 @@ https://github.com/huggingface/pytorch-image-models/tree/main/timm/models
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from ...context import TORCH
@@ -165,6 +165,10 @@ _BLOCKS = {
 }
 
 
+# blocks of MobileNet v3's stages, by how many there are in all: half as wide, two are of one width
+_V3_STAGES = {15: (1, 2, 3, 4, 2, 3), 11: (1, 2, 3, 2, 3)}
+
+
 def _blocks(model: Network) -> Iterator[tuple[str, str, Stack]]:
     """Pattern, name and layer of each block, or of all blocks of a stage at once.
 
@@ -176,8 +180,10 @@ def _blocks(model: Network) -> Iterator[tuple[str, str, Stack]]:
         for stage, (name, layer, _) in enumerate(rows):
             yield rf"body\.{name}\.block(\d+)", rf"blocks.{stage}.\1", layers_of(layer)["block0"]
     else:
-        for stage, (_, run) in enumerate(groupby(rows, key=lambda row: row[2])):
-            for i, (name, layer, _) in enumerate(run):
+        runs = (len(list(run)) for _, run in groupby(rows, key=lambda row: row[2]))
+        blocks = iter(rows)
+        for stage, depth in enumerate(_V3_STAGES.get(len(rows)) or runs):
+            for i, (name, layer, _) in enumerate(islice(blocks, depth)):
                 yield rf"body\.{name}", f"blocks.{stage}.{i}", layer
 
 
@@ -250,7 +256,11 @@ def _convnext(_model: Network) -> Rules:
     )
 
 
-_MLP_OF_CONVS = ("convnext_atto", "convnext_femto", "convnext_pico", "convnext_nano")
+_MLP_OF_CONVS = tuple(
+    f"{name}_{size}"
+    for name in ("convnext", "convnextv2")
+    for size in ("atto", "femto", "pico", "nano")
+)
 _INCEPTION = replace(TORCH, bn_epsilon=1e-3)
 TIMM = Layout(
     name="timm",
