@@ -26,7 +26,7 @@ from zoo.report.peers import peers_of
 
 Arrays = dict[str, np.ndarray]
 LISTS = ("torchvision", "timm", "keras2_h5", "slim", "slim_mobilenet_v3")
-SOURCE_OF = {"keras2_h5": "keras", "slim_mobilenet_v3": "slim"}
+SOURCE_OF = {"keras2_h5": "keras", "slim_mobilenet_v3": "slim", "timm_mobilenetv4": "timm"}
 # The lists have one width, or size, of these: all have the same names.
 # fmt: off
 ALIKE = {
@@ -44,8 +44,13 @@ ALIKE = {
 def published(folder: Path) -> dict[str, dict[str, Arrays]]:
     """Source -> its model -> the arrays of its file, as `reference/state_names` lists them."""
     lists: dict[str, dict[str, Arrays]] = {}
-    for name in LISTS:
-        with gzip.open(folder / f"{name}.json.gz") as file:
+    golden = Path(__file__).parent / "golden"  # what the lists lack
+    for path in (
+        *(folder / f"{name}.json.gz" for name in LISTS),
+        golden / "timm_mobilenetv4.json.gz",
+    ):
+        name = path.name.partition(".")[0]
+        with gzip.open(path) as file:
             models = json.load(file)
         for model, tensors in models.items():
             if name == "keras2_h5":  # by layer; Keras' variables end in ":0"

@@ -1,6 +1,5 @@
 """Every network: what it counts, what it accepts, and that it learns. Holds THE TABLE."""
 
-import csv
 import functools
 import inspect
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import tools.peers
 import zoo
 from training.state import flat, take_apart
 from zoo import layers, ops, registry
@@ -32,6 +32,7 @@ from zoo.models import (
     inception_v2,
     inception_v3,
     inception_v4,
+    mobilenet_v4,
     regnet,
     resnet,
     resnet_d,
@@ -165,6 +166,12 @@ TABLE = [
         "timm mobilenetv3_small_050"),
     Row("mobilenet_v3_small_minimal_100", 2_044_736,    12_112,  0.052288, 224,
         "timm tf_mobilenetv3_small_minimal_100"),
+    Row("mobilenetv4_conv_small",   3_774_024,    25_088,  0.186006, 224,
+        "timm mobilenetv4_conv_small"),
+    Row("mobilenetv4_conv_medium",  9_715_512,    67_904,  1.080244, 256,
+        "timm mobilenetv4_conv_medium"),
+    Row("mobilenetv4_conv_large",  32_590_864,   149_552,  6.376221, 384,
+        "timm mobilenetv4_conv_large"),
     Row("regnet_x_200mf",     2_684_792,    20_848,  0.199040, 224, "timm regnetx_002"),
     Row("regnet_x_400mf",     5_495_976,    37_856,  0.413813, 224, "torchvision regnet_x_400mf"),
     Row("regnet_x_400mf_pycls",   5_157_512,    36_672,  0.397678, 224, "timm regnetx_004"),
@@ -333,9 +340,9 @@ def test_counts_are_those_of_the_table(row):
 
 @pytest.fixture(scope="module")
 def collected(shared) -> dict[str, dict[str, str]]:
-    """The lines of params.csv by "peer model"."""
-    with shared("reference/params.csv").open() as file:
-        return {f"{line['source']} {line['model']}": line for line in csv.DictReader(file)}
+    """What was counted of peers by "peer model"."""
+    lines = tools.peers.counted(shared("reference"))
+    return {f"{peer} {model}": line for (peer, model), line in lines.items()}
 
 
 def without_aux(theirs: dict[str, str]) -> tuple[int, int]:
@@ -629,6 +636,20 @@ def builders(network):
         mobilenet_v1=functools.partial(create, "mobilenet_v1_025"),
         mobilenet_v2=functools.partial(create, "mobilenet_v2_035"),
         mobilenet_v3=functools.partial(create, "mobilenet_v3_small_075"),
+        mobilenet_v4=lambda: network(
+            dict(
+                stem=Conv(3, 8, stride=2),
+                stage1=mobilenet_v4.stage(mobilenet_v4.FusedIB(16, 16)),
+                stage2=mobilenet_v4.stage(
+                    mobilenet_v4.UIB(5, 3, 32, 16, 2),
+                    mobilenet_v4.UIB(0, 3, 32, 16),
+                    mobilenet_v4.UIB(3, 0, 32, 16),
+                    mobilenet_v4.UIB(0, 0, 32, 16),
+                ),
+            ),
+            mobilenet_v4.HEAD,
+            num_classes=CLASSES,
+        ),
         nin=functools.partial(create, "nin_cifar"),
         regnet=lambda: network(
             dict(

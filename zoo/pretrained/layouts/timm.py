@@ -215,6 +215,30 @@ def _mobilenet_v3(model: Network) -> Rules:
     )
 
 
+def _mobilenet_v4(_model: Network) -> Rules:
+    """Stages count from 0 there; the last convolution of the table is one more."""
+
+    def block(conv: str, norm: str) -> Callable[[Match], str]:
+        leaf = dict(conv=conv, norm=norm)
+        return lambda at: f"blocks.{int(at[1]) - 1}.{at[2]}.{leaf[at[3]]}"
+
+    at = r"body\.stage(\d)\.block(\d+)\."
+    rows = dict(dw1="dw_start", expand="pw_exp", dw2="dw_mid", project="pw_proj")
+    return (
+        *unit(r"body\.stem", "conv_stem", "bn1"),
+        (at + "(conv|norm)", block("conv", "bn1")),
+        (at + r"fused\.(conv|norm)", block("conv_exp", "bn1")),
+        (at + r"linear\.(conv|norm)", block("conv_pwl", "bn2")),
+        *(
+            (at + rf"{ours}\.(conv|norm)", block(f"{theirs}.conv", f"{theirs}.bn"))
+            for ours, theirs in rows.items()
+        ),
+        *unit(r"body\.last", "blocks.4.0.conv", "blocks.4.0.bn1"),
+        *unit(r"head\.conv", "conv_head", "norm_head"),
+        head("classifier"),
+    )
+
+
 def _regnet(_model: Network) -> Rules:
     """Blocks count from 1 there."""
 
@@ -277,6 +301,7 @@ TIMM = Layout(
         "mobilenet_v1": _mobilenet,
         "mobilenet_v2": _mobilenet,
         "mobilenet_v3": _mobilenet_v3,
+        "mobilenet_v4": _mobilenet_v4,
         "regnet": _regnet,
         "resnet_d": _resnet,
         "resnet_preact": _resnetv2,
