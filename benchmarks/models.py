@@ -2,9 +2,9 @@
 
 Inference is the call that a user writes, compiled; training is a whole step (forward, loss,
 gradients, SGD with momentum, batch-norm statistics), ours the one that `zoo train` runs. Random
-images; nobody augments. Contenders, in float32 unless they say bf16: zoo, zoo-fold (batch norm folded
-into the convolutions: inference only), zoo-bf16 (folded for inference), flax (the obvious module,
-`plain_flax.py`), flax-onednn (with the option that jaxlib has for oneDNN), keras (on JAX), torch
+images; nobody augments. Contenders, in float32 unless they say bf16: zoo, zoo-fold (batch norm
+folded into the convolutions: inference only), zoo-bf16 (folded for inference), flax (the obvious
+module, `plain_flax.py`), flax-onednn (with the option for oneDNN that jaxlib has), keras, torch
 (eager, channels last) and torch-compile, torch-bf16 and torch-compile-bf16 (autocast), onnxruntime,
 openvino (its default, bfloat16 where there is AMX), openvino-f32, and gemm, a large matrix product:
 what the machine can do. "zoo / it" is how many times as fast ours was, the median of the rounds'

@@ -34,9 +34,11 @@ def make(work: dict[str, Any]) -> Callable[[], Any]:
         return RUNTIMES[work["runtime"]](file, x.astype(np.float32), work.get("precision"))
 
 
-def onnxruntime(file: Path, x: np.ndarray, precision: None) -> Callable[[], Any]:
+def onnxruntime(file: Path, x: np.ndarray, precision: str | None) -> Callable[[], Any]:
     import onnxruntime
 
+    if precision:
+        raise NotImplementedError("the file's own precision, float32, is used")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
