@@ -200,7 +200,7 @@ BESIDE = {
         efficientnetv2_s=96, inception_v4=235, inception_resnet_v2=139, vgg11=64, vgg11_bn=64,
         efficientnet_lite0=96, tf_efficientnet_lite0=95, convnext_atto=64, convnextv2_atto=64,
         regnetx_002=96, regnety_008=96, mobilenetv3_small_050=96, mobilenetv4_conv_small=128,
-        mobilenetv4_conv_medium=128, resnet10t=64, resnet26t=65,
+        mobilenetv4_conv_medium=224, resnet10t=64, resnet26t=65,
         resnet50c=96, resnet50s=96, seresnext26d_32x4d=65, seresnext50_32x4d=96, senet154=160,
         resnetv2_18=64, resnetv2_50=96, resnetv2_34d=65, resnetv2_50t=65,
     ),
