@@ -1,6 +1,5 @@
 """Every network: what it counts, what it accepts, and that it learns. Holds THE TABLE."""
 
-import csv
 import functools
 import inspect
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import tools.peers
 import zoo
 from training.state import flat, take_apart
 from zoo import layers, ops, registry
@@ -22,17 +22,21 @@ from zoo.layers import Conv, Dense, Dropout, FlattenAt, GlobalAvgPool, MaxPool, 
 from zoo.models import (
     alexnet,
     convnext,
+    convnext_v2,
     densenet,
     efficientnet,
+    efficientnet_lite,
     efficientnet_v2,
     inception_resnet_v2,
     inception_v1,
     inception_v2,
     inception_v3,
     inception_v4,
+    mobilenet_v4,
     regnet,
     resnet,
     resnet_d,
+    resnet_preact,
     resnet_v2,
     resnext,
     seresnet,
@@ -41,6 +45,7 @@ from zoo.models import (
     wide_resnet,
     xception,
 )
+from zoo.models.resnet_v2 import PreAct
 from zoo.report import memory, peers
 from zoo.runtime import calling
 
@@ -82,6 +87,18 @@ TABLE = [
     Row("convnext_base",  88_591_464,         0, 15.354729, 224, "torchvision convnext_base"),
     Row("convnext_large", 197_767_336,         0, 34.361434, 224, "torchvision convnext_large"),
     Row("convnext_xlarge", 350_196_968,         0, 60.921031, 224, "timm convnext_xlarge"),
+    Row("convnext_atto",      3_695_520,         0,  0.547332, 224, "timm convnext_atto"),
+    Row("convnext_femto",     5_217_784,         0,  0.779630, 224, "timm convnext_femto"),
+    Row("convnext_pico",      9_045_672,         0,  1.367055, 224, "timm convnext_pico"),
+    Row("convnext_nano",     15_593_560,         0,  2.445528, 224, "timm convnext_nano"),
+    Row("convnextv2_atto",    3_708_400,         0,  0.547332, 224, "timm convnextv2_atto"),
+    Row("convnextv2_femto",   5_233_240,         0,  0.779630, 224, "timm convnextv2_femto"),
+    Row("convnextv2_pico",    9_066_280,         0,  1.367055, 224, "timm convnextv2_pico"),
+    Row("convnextv2_nano",   15_623_800,         0,  2.445528, 224, "timm convnextv2_nano"),
+    Row("convnextv2_tiny",   28_635_496,         0,  4.455531, 224, "timm convnextv2_tiny"),
+    Row("convnextv2_base",   88_717_800,         0, 15.354729, 224, "timm convnextv2_base"),
+    Row("convnextv2_large", 197_956_840,         0, 34.361434, 224, "timm convnextv2_large"),
+    Row("convnextv2_huge",  660_289_640,         0,337.724795, 384, "timm convnextv2_huge"),
     Row("densenet121",     7_978_856,    83_648,  2.834162, 224, "torchvision densenet121"),
     Row("densenet161",    28_681_000,   219_936,  7.727907, 224, "torchvision densenet161"),
     Row("densenet169",    14_149_480,   158_400,  3.359843, 224, "torchvision densenet169"),
@@ -94,6 +111,11 @@ TABLE = [
     Row("efficientnet_b5",   30_389_784,   172_736, 10.266385, 456, "torchvision efficientnet_b5"),
     Row("efficientnet_b6",   43_040_704,   224_432, 19.067594, 528, "torchvision efficientnet_b6"),
     Row("efficientnet_b7",   66_347_960,   310_720, 37.745884, 600, "torchvision efficientnet_b7"),
+    Row("efficientnet_lite0",   4_652_008,    42_016,  0.385188, 224, "timm efficientnet_lite0"),
+    Row("efficientnet_lite1",   5_416_680,    53_664,  0.600185, 240, "timm efficientnet_lite1"),
+    Row("efficientnet_lite2",   6_092_072,    58_096,  0.859736, 260, "timm efficientnet_lite2"),
+    Row("efficientnet_lite3",   8_197_096,    76_672,  1.607555, 300, "timm efficientnet_lite3"),
+    Row("efficientnet_lite4",  13_006_568,   112_368,  3.943564, 380, "timm efficientnet_lite4"),
     Row("efficientnet_v2_s", 21_458_488,   153_872,  8.365617, 384,
         "torchvision efficientnet_v2_s"),
     Row("efficientnet_v2_m", 54_139_356,   292_032, 24.582460, 480,
@@ -140,8 +162,29 @@ TABLE = [
         "torchvision mobilenet_v3_small"),
     Row("mobilenet_v3_small_075", 2_041_872,     9_680,  0.043399, 224,
         "timm mobilenetv3_small_075"),
+    Row("mobilenet_v3_small_050",   1_593_224,     6_496,  0.024189, 224,
+        "timm mobilenetv3_small_050"),
     Row("mobilenet_v3_small_minimal_100", 2_044_736,    12_112,  0.052288, 224,
         "timm tf_mobilenetv3_small_minimal_100"),
+    Row("mobilenetv4_conv_small",   3_774_024,    25_088,  0.186006, 224,
+        "timm mobilenetv4_conv_small"),
+    Row("mobilenetv4_conv_medium",  9_715_512,    67_904,  1.080244, 256,
+        "timm mobilenetv4_conv_medium"),
+    Row("mobilenetv4_conv_large",  32_590_864,   149_552,  6.376221, 384,
+        "timm mobilenetv4_conv_large"),
+    Row("regnet_x_200mf",     2_684_792,    20_848,  0.199040, 224, "timm regnetx_002"),
+    Row("regnet_x_400mf",     5_495_976,    37_856,  0.413813, 224, "torchvision regnet_x_400mf"),
+    Row("regnet_x_400mf_pycls",   5_157_512,    36_672,  0.397678, 224, "timm regnetx_004"),
+    Row("regnet_x_600mf",     6_196_040,    33_280,  0.600890, 224, "timm regnetx_006"),
+    Row("regnet_x_800mf",     7_259_656,    37_312,  0.799700, 224, "torchvision regnet_x_800mf"),
+    Row("regnet_x_1_6gf",     9_190_136,    43_504,  1.602850, 224, "torchvision regnet_x_1_6gf"),
+    Row("regnet_x_3_2gf",    15_296_552,    62_560,  3.176622, 224, "torchvision regnet_x_3_2gf"),
+    Row("regnet_x_4gf",      22_118_248,    76_064,  3.964499, 224, "timm regnetx_040"),
+    Row("regnet_x_6_4gf",    26_209_256,    74_208,  6.460291, 224, "timm regnetx_064"),
+    Row("regnet_x_8gf",      39_572_648,    90_464,  7.995132, 224, "torchvision regnet_x_8gf"),
+    Row("regnet_x_12gf",     46_106_056,    96_384, 12.086678, 224, "timm regnetx_120"),
+    Row("regnet_x_16gf",     54_278_536,   111_168, 15.940755, 224, "torchvision regnet_x_16gf"),
+    Row("regnet_x_32gf",    107_811_560,   162_016, 31.735930, 224, "torchvision regnet_x_32gf"),
     Row("regnet_y_200mf",  3_162_996,    20_848,  0.199514, 224, "timm regnety_002"),
     Row("regnet_y_400mf",  4_344_144,    27_152,  0.401843, 224, "torchvision regnet_y_400mf"),
     Row("regnet_y_600mf",  6_055_160,    29_760,  0.601221, 224, "timm regnety_006"),
@@ -154,11 +197,15 @@ TABLE = [
     Row("regnet_y_12gf",  51_822_544,    96_384, 12.092377, 224, "timm regnety_120"),
     Row("regnet_y_16gf",  83_590_140,   122_816, 15.911510, 224, "torchvision regnet_y_16gf"),
     Row("regnet_y_32gf", 145_046_770,   158_288, 32.279553, 224, "torchvision regnet_y_32gf"),
+    Row("regnet_y_800mf_pycls",   6_263_168,    29_888,  0.797177, 224, "timm regnety_008"),
+    Row("regnet_y_8gf_pycls",  39_180_068,    85_744,  7.963057, 224, "timm regnety_080"),
     Row("resnet18",          11_689_512,     9_600,  1.814073, 224, "torchvision resnet18"),
     Row("resnet34",          21_797_672,    17_024,  3.663761, 224, "torchvision resnet34"),
     Row("resnet50",          25_557_032,    53_120,  4.089184, 224, "torchvision resnet50"),
     Row("resnet101",         44_549_160,   105_344,  7.801405, 224, "torchvision resnet101"),
     Row("resnet152",         60_192_808,   151_424, 11.513627, 224, "torchvision resnet152"),
+    Row("resnet26",          15_995_176,    30_848,  2.342257, 224, "timm resnet26"),
+    Row("resnet200",         64_673_832,   176_000, 15.007482, 224, "timm resnet200"),
     Row("resnet50_v1",       25_583_592,    53_120,  3.857973, 224, "keras ResNet50"),
     Row("resnet101_v1",      44_601_832,   105_344,  7.570194, 224, "keras ResNet101"),
     Row("resnet152_v1",      60_268_520,   151_424, 11.282416, 224, "keras ResNet152"),
@@ -179,9 +226,32 @@ TABLE = [
     Row("resnet50d",         25_576_264,    53_248,  4.328825, 224, "timm resnet50d"),
     Row("resnet101d",        44_568_392,   105_472, 10.501964, 256, "timm resnet101d"),
     Row("resnet152d",        60_212_040,   151_552, 15.350579, 256, "timm resnet152d"),
+    Row("resnet26d",         16_014_408,    30_976,  2.581897, 224, "timm resnet26d"),
+    Row("resnet200d",        64_693_064,   176_128, 19.913982, 256, "timm resnet200d"),
+    Row("resnet10t",          5_435_488,     5_872,  0.698688, 176, "timm resnet10t"),
+    Row("resnet14t",         10_081_632,    19_440,  1.067619, 176, "timm resnet14t"),
+    Row("resnet26t",         16_011_872,    30_960,  3.330359, 256, "timm resnet26t"),
+    Row("resnet50t",         25_573_728,    53_232,  4.297214, 224, "timm resnet50t"),
+    Row("resnet50c",         25_576_264,    53_248,  4.328825, 224, "timm resnet50c"),
+    Row("resnet101c",        44_568_392,   105_472,  8.041046, 224, "timm resnet101c"),
+    Row("resnet152c",        60_212_040,   151_552, 11.753267, 224, "timm resnet152c"),
+    Row("resnet50s",         25_680_808,    53_504,  5.444338, 224, "timm resnet50s"),
+    Row("resnet101s",        44_672_936,   105_728,  9.156559, 224, "timm resnet101s"),
+    Row("resnet152s",        60_316_584,   151_808, 12.868780, 224, "timm resnet152s"),
     Row("resnet50_v2",       25_568_360,    45_440,  3.482255, 224, "keras ResNet50V2"),
     Row("resnet101_v2",      44_577_896,    97_664,  7.194477, 224, "keras ResNet101V2"),
     Row("resnet152_v2",      60_236_904,   143_744, 10.906698, 224, "keras ResNet152V2"),
+    Row("resnetv2_18",       11_687_720,     7_808,  1.814073, 224, "timm resnetv2_18"),
+    Row("resnetv2_34",       21_795_880,    15_232,  3.663761, 224, "timm resnetv2_34"),
+    Row("resnetv2_50",       25_549_352,    45_440,  4.089184, 224, "timm resnetv2_50"),
+    Row("resnetv2_101",      44_541_480,    97_664,  7.801405, 224, "timm resnetv2_101"),
+    Row("resnetv2_152",      60_185_128,   143_744, 11.513627, 224, "timm resnetv2_152"),
+    Row("resnetv2_18d",      11_706_952,     7_936,  2.053714, 224, "timm resnetv2_18d"),
+    Row("resnetv2_34d",      21_815_112,    15_360,  3.903402, 224, "timm resnetv2_34d"),
+    Row("resnetv2_50d",      25_568_584,    45_568,  4.328825, 224, "timm resnetv2_50d"),
+    Row("resnetv2_101d",     44_560_712,    97_792,  8.041046, 224, "timm resnetv2_101d"),
+    Row("resnetv2_152d",     60_204_360,   143_872, 11.753267, 224, "timm resnetv2_152d"),
+    Row("resnetv2_50t",      25_566_048,    45_552,  4.297214, 224, "timm resnetv2_50t"),
     Row("resnext50_32x4d",   25_028_904,    68_224,  4.230480, 224, "torchvision resnext50_32x4d"),
     Row("resnext101_32x4d",  44_177_704,   137_856,  7.969997, 224, "timm resnext101_32x4d"),
     Row("resnext101_32x8d",  88_791_336,   202_880, 16.414015, 224, "torchvision resnext101_32x8d"),
@@ -191,6 +261,14 @@ TABLE = [
     Row("seresnet50",        28_088_024,    53_120,  4.091699, 224, "timm seresnet50"),
     Row("seresnet101",       49_326_872,   105_344,  7.806149, 224, "timm seresnet101"),
     Row("seresnet152",       66_821_848,   151_424, 11.520205, 224, "timm seresnet152"),
+    Row("seresnext50_32x4d",  27_559_896,    68_224,  4.232995, 224, "timm seresnext50_32x4d"),
+    Row("seresnext101_32x4d",  48_955_416,   137_856,  7.974740, 224, "timm seresnext101_32x4d"),
+    Row("seresnext101_32x8d",  93_569_048,   202_880, 16.418759, 224, "timm seresnext101_32x8d"),
+    Row("seresnext101_64x4d",  88_232_984,   202_880, 15.465013, 224, "timm seresnext101_64x4d"),
+    Row("seresnext26d_32x4d",  16_809_512,    38_656,  2.711740, 224, "timm seresnext26d_32x4d"),
+    Row("seresnext101d_32x8d",  93_588_280,   203_008, 16.658399, 224, "timm seresnext101d_32x8d"),
+    Row("seresnext26t_32x4d",  16_806_976,    38_640,  2.680130, 224, "timm seresnext26t_32x4d"),
+    Row("senet154",         115_088_984,   247_552, 20.688364, 224, "timm senet154"),
     # with 10 classes 1_649_402, as in table 1 of the paper
     Row("inception_cifar",   1_983_032,     3_424,  0.204552,  28, "paper"),
     Row("nin_imagenet",       7_595_176,         0,  1.100189, 224, "paper"),
@@ -262,9 +340,9 @@ def test_counts_are_those_of_the_table(row):
 
 @pytest.fixture(scope="module")
 def collected(shared) -> dict[str, dict[str, str]]:
-    """The lines of params.csv by "peer model"."""
-    with shared("reference/params.csv").open() as file:
-        return {f"{line['source']} {line['model']}": line for line in csv.DictReader(file)}
+    """What was counted of peers by "peer model"."""
+    lines = tools.peers.counted(shared("reference"))
+    return {f"{peer} {model}": line for (peer, model), line in lines.items()}
 
 
 def without_aux(theirs: dict[str, str]) -> tuple[int, int]:
@@ -532,13 +610,23 @@ def builders(network):
             num_classes=CLASSES,
         ),
         convnext=lambda: network(
-            convnext.body(c=(8, 16, 24, 32), b=(1, 1, 1, 1)), convnext.HEAD, num_classes=CLASSES
+            convnext.body((8, 16, 24, 32), (1, 1, 1, 1), convnext.Block()),
+            convnext.HEAD,
+            num_classes=CLASSES,
+        ),
+        convnext_v2=lambda: network(
+            convnext.body((8, 16, 24, 32), (1, 1, 1, 1), convnext_v2.Block()),
+            convnext.HEAD,
+            num_classes=CLASSES,
         ),
         densenet=lambda: network(
             densenet.table_1((2, 2, 2, 2), k=8), densenet.HEAD, num_classes=CLASSES
         ),
         efficientnet=lambda: network(
             efficientnet.table_1(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
+        ),
+        efficientnet_lite=lambda: network(
+            efficientnet_lite.table_1(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
         ),
         efficientnet_v2=lambda: network(
             efficientnet_v2.base(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
@@ -548,12 +636,26 @@ def builders(network):
         mobilenet_v1=functools.partial(create, "mobilenet_v1_025"),
         mobilenet_v2=functools.partial(create, "mobilenet_v2_035"),
         mobilenet_v3=functools.partial(create, "mobilenet_v3_small_075"),
+        mobilenet_v4=lambda: network(
+            dict(
+                stem=Conv(3, 8, stride=2),
+                stage1=mobilenet_v4.stage(mobilenet_v4.FusedIB(16, 16)),
+                stage2=mobilenet_v4.stage(
+                    mobilenet_v4.UIB(5, 3, 32, 16, 2),
+                    mobilenet_v4.UIB(0, 3, 32, 16),
+                    mobilenet_v4.UIB(3, 0, 32, 16),
+                    mobilenet_v4.UIB(0, 0, 32, 16),
+                ),
+            ),
+            mobilenet_v4.HEAD,
+            num_classes=CLASSES,
+        ),
         nin=functools.partial(create, "nin_cifar"),
         regnet=lambda: network(
             dict(
                 stem=Conv(3, 32, stride=2),
-                stage1=regnet.stage(48, 2, group=8),
-                stage2=regnet.stage(64, 1, group=16),
+                stage1=regnet.stage(regnet.YBlock, 48, 2, group=8),
+                stage2=regnet.stage(regnet.XBlock, 64, 1, group=16),
             ),
             regnet.HEAD,
             num_classes=CLASSES,
@@ -563,12 +665,17 @@ def builders(network):
         resnet_d=lambda: network(
             shallow(resnet_d.BOTTLENECK, resnet_d.STEM), resnet.HEAD, num_classes=CLASSES
         ),
+        resnet_preact=lambda: network(
+            {**shallow(resnet_preact.BOTTLENECK_D, resnet_preact.DEEP), "postact": PreAct()},
+            resnet.HEAD,
+            num_classes=CLASSES,
+        ),
         resnet_v2=lambda: network(
             dict(
                 stem=resnet.STEM,
                 stage1=resnet_v2.stage(16, 2, stride=2),
                 stage2=resnet_v2.stage(32, 2),
-                postact=resnet_v2.PreAct(),
+                postact=PreAct(),
             ),
             resnet.HEAD,
             num_classes=CLASSES,

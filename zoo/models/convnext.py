@@ -71,20 +71,24 @@ class LayerScale:
 class Block:
     """Figure 4. Its 1x1 convolutions are fully connected layers on every pixel."""
 
-    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        table: Table = dict(
+    def branch(self, channels: int) -> Table:
+        """The layers beside the shortcut."""
+        return dict(
             depthwise=Conv(7, channels, groups=channels, norm=False, act=None),
             norm=LayerNorm(),
             expand=Dense(4 * channels, act="gelu"),
             project=Dense(channels, act=None),
             layerscale=LayerScale(),
         )
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        table = self.branch(channels)
         return Residual(channels, table, ctx, shortcut=None, act=None), channels
 
 
-def stage(depth: int) -> Row:
+def stage(depth: int, block: Row) -> Row:
     """`depth` blocks one after the other."""
-    return Sequence({f"block{i}": Block() for i in range(depth)})
+    return Sequence({f"block{i}": block for i in range(depth)})
 
 
 def patches(size: int, features: int) -> Row:
@@ -97,34 +101,40 @@ def down(features: int) -> Row:
     return Sequence(dict(norm=LayerNorm(), conv=patches(2, features)))
 
 
+Four = tuple[int, int, int, int]  # of the four stages
+
 # fmt: off
-# Section 3: the channels C and the blocks B of the four stages.
+# Section 3: the channels C and the blocks B of the four stages. The last four are timm's.
 SETTINGS = dict(
     convnext_tiny=  (( 96, 192,  384,  768), (3, 3,  9, 3)),
     convnext_small= (( 96, 192,  384,  768), (3, 3, 27, 3)),
     convnext_base=  ((128, 256,  512, 1024), (3, 3, 27, 3)),
     convnext_large= ((192, 384,  768, 1536), (3, 3, 27, 3)),
     convnext_xlarge=((256, 512, 1024, 2048), (3, 3, 27, 3)),
+    convnext_atto=  (( 40,  80,  160,  320), (2, 2,  6, 2)),
+    convnext_femto= (( 48,  96,  192,  384), (2, 2,  6, 2)),
+    convnext_pico=  (( 64, 128,  256,  512), (2, 2,  6, 2)),
+    convnext_nano=  (( 80, 160,  320,  640), (2, 2,  8, 2)),
 )
 
 
-def body(c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Table:
+def body(c: Four, b: Four, block: Row) -> Table:
     """The stem and four stages of `b` blocks with `c` channels."""
     return dict(
         stem=Sequence(dict(conv=patches(4, c[0]), norm=LayerNorm())),
-        stage1=stage(b[0]),                                     # 56x56
-        down2=down(c[1]), stage2=stage(b[1]),                   # 28x28
-        down3=down(c[2]), stage3=stage(b[2]),                   # 14x14
-        down4=down(c[3]), stage4=stage(b[3]),                   # 7x7
+        stage1=stage(b[0], block),                              # 56x56
+        down2=down(c[1]), stage2=stage(b[1], block),            # 28x28
+        down3=down(c[2]), stage3=stage(b[2], block),            # 14x14
+        down4=down(c[3]), stage4=stage(b[3], block),            # 7x7
     )
 # fmt: on
 
 HEAD: Table = dict(avgpool=GlobalAvgPool(), norm=LayerNorm())
 
 
-def convnext(ctx: Context, c: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> Network:
+def convnext(ctx: Context, c: Four, b: Four, block: Row = Block()) -> Network:
     """ConvNeXt with `c` channels and `b` blocks in its four stages."""
-    return Network(body(c, b), HEAD, ctx, min_size=32)
+    return Network(body(c, b, block), HEAD, ctx, min_size=32)
 
 
 VARIANTS = [Variant(name, partial(convnext, c=c, b=b), PAPER) for name, (c, b) in SETTINGS.items()]

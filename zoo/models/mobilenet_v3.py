@@ -34,13 +34,18 @@ class Bneck:
     nl: str
     s: int
 
-    def at(self, width: float, before: int) -> Row:
-        """The line at a width multiplier; `before` is the `out` of the line above it.
+    def at(self, width: float, before: int, channels: int) -> Row:
+        """The line at a width multiplier.
 
         The block expands its input as many times as in the paper, and only the result is rounded:
         so do slim, Keras and timm (torchvision multiplies `exp` by the width).
+
+        Args:
+          width: the multiplier.
+          before: the `out` of the line above it.
+          channels: what that comes to at this width.
         """
-        expanded = divisible(divisible(before * width) * self.exp / before)
+        expanded = divisible(channels * self.exp / before)
         squeeze = None
         if self.se:  # sections 5.2 and 5.3
             squeeze = SqueezeExcite(divisible(expanded // 4), gate="hard_sigmoid")
@@ -97,16 +102,23 @@ def minimal(table: Mapping[str, Bneck]) -> dict[str, Bneck]:
 
 
 def mobilenet_v3(
-    ctx: Context, table: Mapping[str, Bneck], features: int, width: float = 1.0, act: str = HS
+    ctx: Context,
+    table: Mapping[str, Bneck],
+    features: int,
+    width: float = 1.0,
+    act: str = HS,
+    stem: float | None = None,
 ) -> Network:
-    """`table` between the stem and the last lines, whose activation is `act`."""
-    stem = 16
-    body: dict[str, Row] = dict(stem=Conv(3, divisible(stem * width), stride=2, act=act))
-    before = stem
+    """`table` between the stem and the last lines, whose activation is `act`.
+
+    `stem` is the stem's own width multiplier, where it has one.
+    """
+    before, channels = 16, divisible(16 * (width if stem is None else stem))
+    body: dict[str, Row] = dict(stem=Conv(3, channels, stride=2, act=act))
     for name, row in table.items():
-        body[name] = row.at(width, before)
-        before = row.out
-    body["last"] = Conv(1, 6 * divisible(before * width), act=act)
+        body[name] = row.at(width, before, channels)
+        before, channels = row.out, divisible(row.out * width)
+    body["last"] = Conv(1, 6 * channels, act=act)
     # The paper's last line but one is the Dense. Section 6.1: dropout keeps 0.8 of the values.
     head: Table = dict(pool=GlobalAvgPool(), fc=Dense(features, act=act), drop=Dropout(0.2))
     return Network(body, head, ctx, min_size=32)
@@ -124,5 +136,6 @@ VARIANTS = [
     _variant("mobilenet_v3_large_minimal_100", LARGE_MINIMAL),
     _variant("mobilenet_v3_small_100", SMALL, aliases=("mobilenet_v3_small",)),
     _variant("mobilenet_v3_small_075", partial(SMALL, width=0.75)),
+    _variant("mobilenet_v3_small_050", partial(SMALL, width=0.5, stem=1.0)),  # as timm's
     _variant("mobilenet_v3_small_minimal_100", SMALL_MINIMAL),
 ]

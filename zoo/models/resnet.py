@@ -98,13 +98,18 @@ def stage(unit: Unit, width: int, depth: int, stride: int = 1) -> Row:
 
 
 # fmt: off
-# Table 1 by its number of layers: the units of conv2_x to conv5_x.
+# Table 1 by its number of layers: the units of conv2_x to conv5_x. 200 is of arXiv:1603.05027;
+# timm's 10, 14 and 26 are as shallow as their units allow, and half of 50.
 DEPTHS = {
+    10:  (1, 1,  1, 1),
+    14:  (1, 1,  1, 1),
     18:  (2, 2,  2, 2),
+    26:  (2, 2,  2, 2),
     34:  (3, 4,  6, 3),
     50:  (3, 4,  6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
 STEM = Conv(7, 64, stride=2)
 
@@ -133,9 +138,11 @@ def resnet(ctx: Context, unit: Unit, layers: int, stem: Row = STEM) -> Network:
 VARIANTS = [
     Variant("resnet18", partial(resnet, unit=Block, layers=18), PAPER),
     Variant("resnet34", partial(resnet, unit=Block, layers=34), PAPER),
+    Variant("resnet26", partial(resnet, unit=Bottleneck, layers=26), PAPER),
     Variant("resnet50", partial(resnet, unit=Bottleneck, layers=50), PAPER),
     Variant("resnet101", partial(resnet, unit=Bottleneck, layers=101), PAPER),
     Variant("resnet152", partial(resnet, unit=Bottleneck, layers=152), PAPER),
+    Variant("resnet200", partial(resnet, unit=Bottleneck, layers=200), PAPER),
     Variant("resnet50_v1", partial(resnet, unit=BottleneckV1, layers=50), PAPER),
     Variant("resnet101_v1", partial(resnet, unit=BottleneckV1, layers=101), PAPER),
     Variant("resnet152_v1", partial(resnet, unit=BottleneckV1, layers=152), PAPER),

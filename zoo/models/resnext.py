@@ -27,12 +27,16 @@ class Aggregated(Bottleneck):
     groups: int = 32  # the paper's C, the cardinality
     d: int = 4  # channels of a group at width 64, in the first stage
 
+    @property
+    def inner(self) -> int:
+        """Channels of the 3x3."""
+        return self.groups * self.d * self.width // 64
+
     def branch(self) -> Table:
         """The layers beside the shortcut."""
-        inner = self.groups * self.d * self.width // 64
         return dict(
-            conv1=Conv(1, inner),
-            conv2=Conv(3, inner, self.stride, groups=self.groups),
+            conv1=Conv(1, self.inner),
+            conv2=Conv(3, self.inner, self.stride, groups=self.groups),
             conv3=Conv(1, self.width * self.expansion, act=None),
         )
 

@@ -8,6 +8,7 @@ from ...settings import shown
 from .base import Layout as Layout
 from .caffe import CAFFE
 from .cifar import CIFAR, MLPERF
+from .efficientnet_pytorch import EFFICIENTNET_PYTORCH
 from .keras import KERAS_APPLICATIONS
 from .slim import SLIM
 from .timm import TIMM
@@ -30,6 +31,7 @@ LAYOUTS = {
         TORCHVISION,
         TIMM,
         TRANSFORMERS,
+        EFFICIENTNET_PYTORCH,
         KERAS_APPLICATIONS,
         SLIM,
         CAFFE,

@@ -73,7 +73,7 @@ class Layout:
         Raises:
           ZooError: the layout has no names for it.
         """
-        rules = _of(self.rules, find(model.spec.name))
+        rules = of(self.rules, find(model.spec.name))
         if rules is None:
             raise ZooError(
                 f"layout {self.name!r} has no names for {model.spec.name}: it knows "
@@ -83,17 +83,17 @@ class Layout:
 
     def numerics_for(self, variant: Variant) -> Numerics:
         """The numerics of the source's own network."""
-        return _of(self.numerics, variant) or variant.numerics
+        return of(self.numerics, variant) or variant.numerics
 
     def preprocess_for(self, variant: Variant, arrays: Arrays | None = None) -> Preprocess:
         """The preprocessing at the variant's size; `arrays` are the file's, if there is one."""
-        preprocess = _of(self.preprocess, variant) or IMAGENET
+        preprocess = of(self.preprocess, variant) or IMAGENET
         if not isinstance(preprocess, Preprocess):
             preprocess = preprocess(arrays or {})
         return preprocess.at_size(variant.input_size)
 
 
-def _of(by_name: Mapping[str, Value], variant: Variant) -> Value | None:
+def of(by_name: Mapping[str, Value], variant: Variant) -> Value | None:
     """The value for a variant: under its own name, its family's, or "*"."""
     names = (variant.name, variant.family, "*")
     return next((by_name[name] for name in names if name in by_name), None)

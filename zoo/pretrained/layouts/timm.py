@@ -6,7 +6,7 @@ https://github.com/huggingface/pytorch-image-models/tree/main/timm/models
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from ...context import TORCH
@@ -117,15 +117,41 @@ def _xception(model: Network) -> Rules:
     )
 
 
-def _resnet_d(model: Network) -> Rules:
-    """Three convolutions before the norm "bn1", and a pool before that of a shortcut."""
-    shortcut = r"body\.stage(\d)\.block(\d+)\.shortcut(?:\.conv)?"
+def _resnet(model: Network) -> Rules:
+    """A stem may have three convolutions before the norm "bn1"; all shortcuts a pool at first."""
+    at, theirs = r"body\.stage(\d)\.block(\d+)\.shortcut", r"layer\1.\2.downsample"
+    *_, last = layers_of(model.body).values()
+    averages = isinstance(layers_of(last)["block0"].shortcut, Stack)
     return (
         *unit(r"body\.stem\.conv1", "conv1.0", "conv1.1"),
         *unit(r"body\.stem\.conv2", "conv1.3", "conv1.4"),
         *unit(r"body\.stem\.conv3", "conv1.6", "bn1"),
-        *unit(shortcut, r"layer\1.\2.downsample.1", r"layer\1.\2.downsample.2"),
+        *(unit(at + r"(?:\.conv)?", f"{theirs}.1", f"{theirs}.2") if averages else ()),
         *resnet(model),
+    )
+
+
+def _resnetv2(_model: Network) -> Rules:
+    """Norms count from that before the first convolution; the classifier is a convolution."""
+    at = r"body\.stage(\d)\.block(\d+)\."
+
+    def block(leaf: str, add: int = 0) -> Callable[[Match], str]:
+        def name(m: Match) -> str:
+            number = str(int(m[3]) + add) if m.re.groups > 2 else ""
+            return f"stages.{int(m[1]) - 1}.blocks.{m[2]}.{leaf}{number}"
+
+        return name
+
+    return (
+        (r"body\.stem\.conv", "stem.conv"),
+        (r"body\.stem\.(conv\d)\.conv", r"stem.\1"),
+        (r"body\.stem\.conv(\d)\.norm", r"stem.norm\1"),
+        (at + r"preact\.norm", block("norm1")),
+        (at + r"conv(\d)\.conv", block("conv")),
+        (at + r"conv(\d)\.norm", block("norm", add=1)),
+        (at + r"projection(?:\.conv)?\.conv", block("downsample.conv")),
+        (r"body\.postact\.norm", "norm"),
+        head("head.fc"),
     )
 
 
@@ -139,6 +165,10 @@ _BLOCKS = {
 }
 
 
+# blocks of MobileNet v3's stages, by how many there are in all: half as wide, two are of one width
+_V3_STAGES = {15: (1, 2, 3, 4, 2, 3), 11: (1, 2, 3, 2, 3)}
+
+
 def _blocks(model: Network) -> Iterator[tuple[str, str, Stack]]:
     """Pattern, name and layer of each block, or of all blocks of a stage at once.
 
@@ -150,8 +180,10 @@ def _blocks(model: Network) -> Iterator[tuple[str, str, Stack]]:
         for stage, (name, layer, _) in enumerate(rows):
             yield rf"body\.{name}\.block(\d+)", rf"blocks.{stage}.\1", layers_of(layer)["block0"]
     else:
-        for stage, (_, run) in enumerate(groupby(rows, key=lambda row: row[2])):
-            for i, (name, layer, _) in enumerate(run):
+        runs = (len(list(run)) for _, run in groupby(rows, key=lambda row: row[2]))
+        blocks = iter(rows)
+        for stage, depth in enumerate(_V3_STAGES.get(len(rows)) or runs):
+            for i, (name, layer, _) in enumerate(islice(blocks, depth)):
                 yield rf"body\.{name}", f"blocks.{stage}.{i}", layer
 
 
@@ -183,6 +215,30 @@ def _mobilenet_v3(model: Network) -> Rules:
     )
 
 
+def _mobilenet_v4(_model: Network) -> Rules:
+    """Stages count from 0 there; the last convolution of the table is one more."""
+
+    def block(conv: str, norm: str) -> Callable[[Match], str]:
+        leaf = dict(conv=conv, norm=norm)
+        return lambda at: f"blocks.{int(at[1]) - 1}.{at[2]}.{leaf[at[3]]}"
+
+    at = r"body\.stage(\d)\.block(\d+)\."
+    rows = dict(dw1="dw_start", expand="pw_exp", dw2="dw_mid", project="pw_proj")
+    return (
+        *unit(r"body\.stem", "conv_stem", "bn1"),
+        (at + "(conv|norm)", block("conv", "bn1")),
+        (at + r"fused\.(conv|norm)", block("conv_exp", "bn1")),
+        (at + r"linear\.(conv|norm)", block("conv_pwl", "bn2")),
+        *(
+            (at + rf"{ours}\.(conv|norm)", block(f"{theirs}.conv", f"{theirs}.bn"))
+            for ours, theirs in rows.items()
+        ),
+        *unit(r"body\.last", "blocks.4.0.conv", "blocks.4.0.bn1"),
+        *unit(r"head\.conv", "conv_head", "norm_head"),
+        head("classifier"),
+    )
+
+
 def _regnet(_model: Network) -> Rules:
     """Blocks count from 1 there."""
 
@@ -210,6 +266,7 @@ def _convnext(_model: Network) -> Rules:
             yield ours + r"depthwise\.conv", f"{theirs}.conv_dw"
             yield ours + r"norm\.norm", f"{theirs}.norm"
             yield ours + r"expand\.linear", f"{theirs}.mlp.fc1"
+            yield ours + "grn", f"{theirs}.mlp.grn"
             yield ours + r"project\.linear", f"{theirs}.mlp.fc2"
             yield rf"body\.down{i + 1}\.norm\.norm", f"stages.{i}.downsample.0"
             yield rf"body\.down{i + 1}\.conv\.conv", f"stages.{i}.downsample.1"
@@ -223,13 +280,20 @@ def _convnext(_model: Network) -> Rules:
     )
 
 
+_MLP_OF_CONVS = tuple(
+    f"{name}_{size}"
+    for name in ("convnext", "convnextv2")
+    for size in ("atto", "femto", "pico", "nano")
+)
 _INCEPTION = replace(TORCH, bn_epsilon=1e-3)
 TIMM = Layout(
     name="timm",
     rules=COMMON
     | {
         "convnext": _convnext,
+        "convnext_v2": _convnext,
         "efficientnet": _mobilenet,
+        "efficientnet_lite": _mobilenet,
         "efficientnet_v2": _mobilenet,
         "inception_resnet_v2": _inception_resnet_v2,
         "inception_v4": _inception_v4,
@@ -237,17 +301,26 @@ TIMM = Layout(
         "mobilenet_v1": _mobilenet,
         "mobilenet_v2": _mobilenet,
         "mobilenet_v3": _mobilenet_v3,
+        "mobilenet_v4": _mobilenet_v4,
         "regnet": _regnet,
-        "resnet_d": _resnet_d,
-        "seresnet": resnet,
+        "resnet_d": _resnet,
+        "resnet_preact": _resnetv2,
+        "seresnet": _resnet,
         "vgg": _vgg,
         "xception": _xception,
     },
-    leaves=LEAVES,
+    leaves=LEAVES | {"grn.scale": "weight"},
     join=".",
     arrange=from_torch,
     restore=partial(
-        to_torch, as_conv={"mobilenet_v3": r"head\.fc", "vgg": r"head\.fc[12]"}, factor=(-1,)
+        to_torch,
+        as_conv={
+            "mobilenet_v3": r"head\.fc",
+            "resnet_preact": "classifier",
+            "vgg": r"head\.fc[12]",
+            **dict.fromkeys(_MLP_OF_CONVS, r".*\.(?:expand|project)"),
+        },
+        factor=(-1,),
     ),
     ignored=r".*\.num_batches_tracked",
     rename=rename,

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import ZooError
 from ...layers import Concat, FlattenAt, LinearAct, Network, Pool, Stack
 from ...registry import find
-from .base import Rules
+from .base import Rules, of
 
 Match = re.Match[str]
 Walk = Iterator[tuple[str, str | Callable[[Match], str]]]  # what `Rules` are made of
@@ -215,14 +215,16 @@ def to_torch(
       path: ours.
       array: ours.
       model: the network that has them.
-      as_conv: by family, the pattern of fully connected layers that are convolutions there.
+      as_conv: by network or family, the pattern of fully connected layers that are convolutions
+        there.
       factor: the shape that a factor for each channel has there.
     """
     if path.endswith("linear.kernel"):
         side, out = _flattened_side(path, model), array.shape[1]
         array = array.reshape(side, side, -1, out).transpose(3, 2, 0, 1)
-        layer, family = path.removesuffix(".linear.kernel"), find(model.spec.name).family
-        return array if re.fullmatch(as_conv.get(family, "$^"), layer) else array.reshape(out, -1)
+        pattern = of(as_conv, find(model.spec.name)) or "$^"
+        convolution = re.fullmatch(pattern, path.removesuffix(".linear.kernel"))
+        return array if convolution else array.reshape(out, -1)
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
     return array.reshape(factor) if path.endswith("layerscale.gamma") else array
