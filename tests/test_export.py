@@ -19,7 +19,7 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
 from zoo.preprocess import KERAS_CAFFE
-from zoo.pretrained import convert, layouts
+from zoo.pretrained import convert, layouts, torch_names
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
 from zoo.pretrained.readers import files
@@ -148,7 +148,7 @@ def test_tensors_for_pictures_of_other_channels(format, in_chans, tmp_path):
 def test_a_network_that_only_a_registered_layout_knows(tiny, tmp_path, monkeypatch):
     mine = replace(TORCHVISION, rules={"tiny": lambda _: ((r"(.*)\.conv", r"\1"),)})
     monkeypatch.setattr(layouts, "LAYOUTS", dict(layouts.LAYOUTS))
-    monkeypatch.setattr(exporting, "LAYOUTS", layouts.LAYOUTS)
+    monkeypatch.setattr(torch_names, "LAYOUTS", layouts.LAYOUTS)
     zoo.register_layout("mine", mine)
     model = zoo.create("tiny", num_classes=2)
     for format, line in (

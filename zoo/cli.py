@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import pushing
 from .errors import ZooError, unknown
 from .switches import WITHOUT
 from .terminal import table
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace], None]
 
 _NAME = "network, see `zoo list`"
-_MODEL = "published weights (see `zoo weights`), or the file of a network"
+_MODEL = "published weights (see `zoo weights`), hf-hub:USER/REPO, or the file of a network"
 
 
 class Commands:
@@ -156,18 +157,23 @@ def commands() -> Commands:
         "export",
         _export,
         "write a network for other programs",
-        "zoo export runs/photos/model.safetensors photos.onnx --format onnx",
+        "zoo export runs/photos photos.onnx --format onnx --uint8\n"
+        "         zoo export runs/photos photos --format timm",
     )
     parser.add_argument("model", help=_MODEL)
-    parser.add_argument("out", help="file to write")
+    parser.add_argument("out", help="file to write; for timm it may be a folder")
     parser.add_argument(
         "--format",
         default="safetensors",
         help="safetensors (ours), torchvision or timm (their names), stablehlo, onnx",
     )
     parser.add_argument(
-        "--preprocess", action="store_true", help="take uint8 pictures (stablehlo, onnx)"
+        *("--uint8", "--preprocess"),
+        dest="preprocess",
+        action="store_true",
+        help="take uint8 pictures, and normalise them inside (stablehlo, onnx)",
     )
+    pushing.add(command)
 
     parser = command.add(
         "predict",
@@ -380,7 +386,7 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .pretrained.saving import save
+    from .pretrained.folder import save
 
     model = _load(args, num_classes=args.num_classes, in_chans=args.in_chans, aux=True)
     save(model, _writable(args.out))

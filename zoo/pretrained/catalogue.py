@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import plugins
 from ..errors import ZooError, unknown
+from ..origin import Origin
 from ..preprocess import Preprocess
 from ..settings import shown
 from ..text import reason
@@ -66,6 +67,13 @@ class Weights:
     def name(self) -> str:
         """What `zoo.weights` and `zoo.load` call it: "resnet50.a1_in1k"."""
         return f"{self.model}.{self.tag}"
+
+    @property
+    def origin(self) -> Origin:
+        """Their name, licence and address, which go with the tensors wherever these are written."""
+        hub = re.match(r"hf://([^/]+/[^/@]+)", self.file)
+        address = f"https://huggingface.co/{hub[1]}" if hub else self.file
+        return Origin(self.name, self.licence, address if "://" in address else "")
 
     @property
     def check(self) -> str:

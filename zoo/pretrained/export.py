@@ -2,25 +2,19 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
 
-from ..context import TF, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold
 from ..layers import Network
 from ..paths import write
-from ..registry import abstract, find
-from . import convert
-from .layouts import LAYOUTS
-from .readers.base import Arrays
-from .saving import EXPORTED, check_built, describe, save, write_checked
+from .folder import save
+from .torch_names import write_torch_names
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # on which a StableHLO file runs
 TOLERANCE = 1e-4  # of the outputs of a file, relative to the largest output of the model
@@ -41,6 +35,7 @@ def export(
       path: the file; one that exists is replaced.
       format:
         "safetensors": what `zoo.save` writes and `zoo.load` reads back whole.
+        "timm", where the path does not end with .safetensors: a folder, as `zoo.save` writes it.
         "torchvision", "timm": safetensors by the names of that library, for
           `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
           networks for one of ours ("tf_..."): take the one whose numerics are the model's.
@@ -74,62 +69,19 @@ def export(
                 f"export: {format} holds tensors alone, "
                 f"preprocess=True is for {' and '.join(PROGRAMS)}"
             )
+        if format == "timm" and path.suffix != ".safetensors":
+            save(model, path, format)
+            return
         if path.suffix != ".safetensors":
             raise ZooError(f"export: {format} is a .safetensors file, got {path.name}")
         if format == "safetensors":
             save(model, path)
         else:
-            _torch_names(model, format, path)
+            write_torch_names(model, format, path)
         return
     model = nnx.merge(*nnx.split(model))  # the same arrays: the given network keeps its mode
     model.eval()
     write(path, program(model, preprocess))
-
-
-# --- tensors by PyTorch's names ------------------------------------------------------------------
-
-
-def _torch_names(model: Network, name: str, path: Path) -> None:
-    """Write the tensors of a network by the names of `name`, torchvision or timm."""
-    from safetensors.numpy import save as serialize
-
-    check_built(model, "export")
-    layout, variant = LAYOUTS[name], find(model.spec.name)
-    theirs, got = asdict(layout.numerics_for(variant)), asdict(model.spec.numerics)
-    other = [key for key in got if got[key] != theirs[key] and key != "bn_momentum"]
-    if other and not (name == "timm" and model.spec.numerics == TF):  # timm's tf_*
-        raise ZooError(
-            f"export: {name}'s {variant.name} computes otherwise: got "
-            + ", ".join(f"{key}={got[key]!r}, expected {theirs[key]!r}" for key in other)
-        )
-    built = model.spec
-    spec = Spec(variant.name, built.num_classes, built.in_chans, numerics=built.numerics)
-    whole = abstract(replace(spec, aux=model.spec.aux))
-    if convert.expected(model) != convert.expected(whole) or model.spec.act is not None:
-        raise ZooError(
-            f"export: {name} has no {variant.name} that is folded or built with another activation "
-            "or normaliser: expected the published network"
-        )
-    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    ours: Arrays = {k: np.asarray(v) for k, v in flatten_dict(state, sep=".").items()}
-    rules = layout.rules_for(model)
-    arrays: Arrays = {}
-    for key, value in ours.items():
-        try:
-            arrays[layout.source_name(key, rules)] = layout.restore(key, value, model)
-        except KeyError as error:
-            raise ZooError(f"export: {name} has no name for {variant.name}'s {key}") from error
-    for key in [key for key in arrays if key.endswith(".running_mean")]:
-        counter = key.removesuffix("running_mean") + "num_batches_tracked"
-        arrays[counter] = np.zeros((), np.int64)  # PyTorch's strict loading wants it
-    back = convert.convert(whole, arrays, layout, new_head=not model.spec.num_classes)
-    if any(not np.array_equal(back[key], value, equal_nan=True) for key, value in ours.items()):
-        raise ZooError(f"export: layout {name!r} does not restore {variant.name}")
-    # serialize() writes strided arrays wrongly, without a word
-    dense = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-    # for `zoo.load`, because names and shapes do not show it; other libraries ignore it
-    metadata = {"format": "pt", EXPORTED: describe(model)}
-    write_checked(path, serialize(dense, metadata=metadata), dense)
 
 
 # --- programs ------------------------------------------------------------------------------------
