@@ -1,6 +1,7 @@
 """Write a network as a file for other libraries: by PyTorch's names, as StableHLO, as ONNX."""
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,13 @@ def export(
         "stablehlo": one program with its weights inside, for
           `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
           with its own convolutions; JAX of the same version or a newer one reads it.
-        "onnx": one program with its weights inside, opset 17, float32, its batch norms folded.
-      preprocess: of the programs: they take uint8 images [N, size, size, C] as
-        `model.preprocess.image` makes them, instead of float32 ones that are normalised already.
-        Both take any number of images, and give logits [N, num_classes], float32.
+        "onnx": one program with its weights inside, opset 17, float32, its batch norms folded. Its
+          metadata tell, each as JSON: `network`, `preprocess`, `classes` if they have names, and of
+          `model.origin` `weights`, `licence` and `address`. StableHLO has no place for them.
+      preprocess: of the programs: they take uint8 images [N, size, size, C], in R, G, B, as
+        `model.preprocess.image` makes them, and normalise them inside, instead of float32 ones that
+        are normalised already. Both take any number of images, and give logits [N, num_classes],
+        float32.
 
     Raises:
       ZooError: an unknown format, a package that is missing, or a network that the format cannot
@@ -114,9 +118,8 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     if model.spec.dtype != "float32":
         raise ZooError(f"export: onnx holds float32 networks, got {model.spec.dtype}")
     size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
-    data = graph(
-        _function(fold(model), preprocess), (size, size, model.spec.in_chans), np.dtype(dtype)
-    )
+    shape = (size, size, model.spec.in_chans)
+    data = graph(_function(fold(model), preprocess), shape, np.dtype(dtype), _facts(model))
     try:
         import onnxruntime
     except ImportError:  # then the file is written without this check
@@ -125,6 +128,17 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     with jax.default_matmul_precision("highest"):  # accelerators round products in float32 networks
         _check("onnx", lambda x: session.run(None, {"images": x})[0], model, preprocess)
     return data
+
+
+def _facts(model: Network) -> dict[str, str]:
+    """What a program does not show of a network, as JSON."""
+    facts: dict[str, Any] = {
+        "network": model.spec.name,
+        "preprocess": model.preprocess.to_dict(),
+        **({"classes": model.classes} if model.classes else {}),
+        **(model.origin.to_dict() if model.origin else {}),
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
 def _needs(package: str, format: str) -> None:
