@@ -216,6 +216,7 @@ def config_of(model: Network) -> dict[str, Any]:
     Raises:
       ZooError: timm has no such network, or cannot prepare pictures as the weights expect it.
     """
+    architecture = architecture_of(model.spec)
     preprocess, classes = model.preprocess, model.spec.num_classes
     if preprocess.channels != "rgb":
         raise ZooError("timm gives networks R, G, B: got weights for B, G, R")
@@ -239,7 +240,7 @@ def config_of(model: Network) -> dict[str, Any]:
         **({"license": licence.lower()} if licence else {}),
     }
     return {
-        "architecture": architecture_of(model.spec),
+        "architecture": architecture,
         "num_classes": classes,
         **({"label_names": [*model.classes]} if model.classes else {}),
         "pretrained_cfg": about,
