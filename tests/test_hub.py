@@ -6,21 +6,23 @@ Without timm its side is files of its exact form; `-m peers` has timm itself pus
 import importlib.util
 import json
 from collections.abc import Iterator
+from functools import cache
 
 import hub as hubs
 import numpy as np
 import pytest
 from conftest import TEST_DATA
-from safetensors.numpy import load_file, save_file
+from flax import nnx
+from safetensors.numpy import load_file, save, save_file
 from test_export import drawn, values
 
 import zoo
 from training.cli import main
+from zoo import registry
 from zoo.context import Spec
 from zoo.origin import Origin
 from zoo.pretrained import timm_config
 from zoo.pretrained.layouts import LAYOUTS
-from zoo.registry import find
 
 CLASSES = ("ant", "bee", "cat | dog")
 SMALL = "mobilenet_v2_035"
@@ -54,9 +56,14 @@ def hub(monkeypatch, tmp_path) -> Iterator[hubs.Hub]:
         yield hub
 
 
+@cache
+def _drawn(name: str, **switches) -> zoo.Network:
+    return drawn(name, num_classes=3, **switches)
+
+
 def pets(name: str = SMALL, **switches) -> zoo.Network:
     """A network whose every tensor is random, with names of classes, preprocessing and origin."""
-    model = drawn(name, num_classes=3, **switches)
+    model = nnx.clone(_drawn(name, **switches))
     model.classes = CLASSES
     model.preprocess = zoo.Preprocess(
         size=96, resize=105, interpolation="bicubic", mean=[0.5] * 3, std=[0.25] * 3
@@ -65,16 +72,20 @@ def pets(name: str = SMALL, **switches) -> zoo.Network:
     return model
 
 
-def timm_files(model: zoo.Network, **config) -> hubs.Files:
-    """What `timm.models.push_to_hf_hub` uploads of a network: timm 1.0.31's config.json."""
-    layout, size = LAYOUTS["timm"], model.preprocess.size
+@cache
+def _timm_tensors(name: str, **switches) -> bytes:
+    model, layout = _drawn(name, **switches), LAYOUTS["timm"]
     rules = layout.rules_for(model)
-    arrays = {
-        layout.source_name(path, rules): np.ascontiguousarray(layout.restore(path, x, model))
+    named = {
+        layout.source_name(path, rules): layout.restore(path, x, model)
         for path, x in values(model).items()
     }
-    from safetensors.numpy import save
+    return save({name: np.ascontiguousarray(x) for name, x in named.items()})
 
+
+def timm_files(model: zoo.Network, **config) -> hubs.Files:
+    """What `timm.models.push_to_hf_hub` uploads of a network: timm 1.0.31's config.json."""
+    size = model.preprocess.size
     about = {
         "architecture": timm_config.architecture_of(model.spec),
         "num_classes": model.spec.num_classes,
@@ -101,7 +112,8 @@ def timm_files(model: zoo.Network, **config) -> hubs.Files:
         **config,
     }
     about = {key: value for key, value in about.items() if value is not None}
-    return {"model.safetensors": save(arrays), "config.json": json.dumps(about).encode()}
+    tensors = _timm_tensors(model.spec.name, numerics=model.spec.numerics)
+    return {"model.safetensors": tensors, "config.json": json.dumps(about).encode()}
 
 
 def assert_same(got: zoo.Network, want: zoo.Network) -> None:
@@ -422,16 +434,15 @@ def test_a_folder_without_our_description(tmp_path):
     assert back.origin.licence == "Apache-2.0"
 
 
-@pytest.mark.parametrize("resize", [None, *range(96, 140)])
-@pytest.mark.parametrize("squash", [False, True])
-def test_preprocessing_survives_config_json(resize, squash):
+def test_preprocessing_survives_config_json():
     """timm rounds size / crop_pct down; a share that rounds to a pixel less would be another."""
-    if resize is None and squash:
-        return
-    model = zoo.registry.abstract(Spec(SMALL, 3))
-    model.preprocess = zoo.Preprocess(size=96, resize=resize, squash=squash and resize != 96)
-    pictures = timm_config.config_of(model)["pretrained_cfg"]
-    assert timm_config._preprocess(json.loads(json.dumps(pictures))) == model.preprocess
+    model = registry.abstract(Spec(SMALL, 3))
+    sizes = [(96, resize) for resize in range(97, 140)] + [(s, s * 8 // 7) for s in range(64, 400)]
+    forms = [(*pair, squash) for pair in sizes for squash in (False, True)]
+    for size, resize, squash in [*forms, (96, None, False), (96, 96, False)]:
+        model.preprocess = zoo.Preprocess(size=size, resize=resize, squash=squash)
+        pictures = timm_config.config_of(model)["pretrained_cfg"]
+        assert timm_config._preprocess(json.loads(json.dumps(pictures))) == model.preprocess
 
 
 def test_pictures_that_timm_cannot_prepare_alike(tmp_path):
@@ -486,7 +497,7 @@ def test_a_changed_folder_is_refused(tmp_path):
 def test_every_name_of_timm_is_a_network_of_ours():
     for theirs, ours in timm_config.architectures().items():
         numerics = timm_config.numerics_of(theirs)
-        assert find(ours).name == ours
+        assert registry.find(ours).name == ours
         # of two names that compute alike, the first is written
         assert (
             timm_config.architectures()[timm_config.architecture_of(Spec(ours, numerics=numerics))]

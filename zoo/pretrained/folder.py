@@ -5,6 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jax
+from flax import nnx
+
 from ..errors import ZooError, unknown
 from ..layers import Network
 from ..paths import write
@@ -128,13 +131,11 @@ def card(model: Network, format: str, name: str, repo: str = "") -> str:
       name: the title.
       repo: "USER/REPO" where it goes on the Hub; "" for a folder of its own.
     """
-    from ..report.count import count
-
     size, channels = model.preprocess.size, model.spec.in_chans
     names = [*map(markdown, model.classes[:NAMED]), *(["..."] if model.classes[NAMED:] else [])]
     rows = [
         ("network", markdown(model.spec.name)),
-        ("parameters", f"{count(model, input_size=size).params:,}"),
+        ("parameters", f"{_parameters(model):,}"),
         ("pictures", f"{size} x {size}, {channels} channel{'s' if channels > 1 else ''}"),
         ("classes", f"{model.spec.num_classes}" + (": " if names else "") + ", ".join(names)),
         ("weights from", _weights_from(model)),
@@ -150,6 +151,13 @@ def card(model: Network, format: str, name: str, repo: str = "") -> str:
             "settings for timm are the nearest there are."
         )
     return "\n\n".join([_front_matter(model, format), f"# {markdown(name)}", table, *uses]) + "\n"
+
+
+def _parameters(model: Network) -> int:
+    """How many there are, as `zoo.count` counts them: without auxiliary classifiers."""
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    parts = (part for name, part in state.items() if not name.startswith("aux_"))
+    return sum(leaf.size for part in parts for leaf in jax.tree.leaves(part))
 
 
 def _front_matter(model: Network, format: str) -> str:
