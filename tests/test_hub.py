@@ -5,13 +5,14 @@ Without timm its side is files of its exact form; `-m peers` has timm itself pus
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 
 import hub as hubs
 import numpy as np
 import pytest
-from conftest import TEST_DATA
+from conftest import ROOT, TEST_DATA
 from flax import nnx
 from safetensors.numpy import load_file, save, save_file
 from test_export import drawn, values
@@ -528,6 +529,26 @@ def test_the_commands(hub, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "zoo push: push_to_hub: got 'pets', expected USER/REPO\n"
 
 
+def test_the_page(hub, tmp_path, monkeypatch, capsys):
+    """The Python of docs/hub.md, in its order; timm's own code there is `py`."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    hub.add("me/pets", timm_files(pets()))
+    text = (ROOT / "docs" / "hub.md").read_text("utf-8")
+    names: dict[str, object] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "docs/hub.md", "exec"), names)
+    assert names["grey"].spec.in_chans == 1
+    assert names["again"].classes == ("cat", "dog")
+    assert capsys.readouterr().out.splitlines() == [
+        "('ant', 'bee', 'cat | dog') 96 MIT",
+        f"{hub.address}/me/cats-and-dogs",
+        "resnet50.a1_in1k Apache-2.0 https://huggingface.co/timm/resnet50.a1_in1k",
+        "['cat', 'dog']",
+    ]
+
+
 # --- timm itself ---------------------------------------------------------------------------------
 
 
@@ -579,9 +600,12 @@ def test_timm_and_we_load_what_the_other_pushed(hub, timm, name, size):
     x = np.random.default_rng(0).standard_normal((2, size, size, 3), np.float32)
     tensor = torch.from_numpy(x).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        want = theirs(tensor).numpy()
+        single = theirs(tensor).numpy()
+        want = theirs.double()(tensor.double()).numpy()
     largest = np.abs(want).max()
-    error = np.abs(np.asarray(ours(x)) - want).max() / max(1, largest)
+    error, rounding = (
+        np.abs(got - want).max() / max(1, largest) for got in (np.asarray(ours(x)), single)
+    )
 
     zoo.push_to_hub(ours, "me/ours")
     back = timm.create_model("hf-hub:me/ours", pretrained=True).eval()
@@ -591,10 +615,11 @@ def test_timm_and_we_load_what_the_other_pushed(hub, timm, name, size):
     assert int(size / settings["crop_pct"]) == ours.preprocess.resize
     assert [*settings["mean"]] == [0.4, 0.5, 0.6]
     with torch.inference_mode():
-        np.testing.assert_array_equal(back(tensor).numpy(), want)  # the same tensors
-    print(f"{name} {size}: {error:.1e}, the largest logit {largest:.2g}")
+        np.testing.assert_array_equal(back(tensor).numpy(), single)  # the same tensors
+    print(f"{name} {size}: {error:.1e}, timm's own in float32 {rounding:.1e}")
     assert np.ptp(want, axis=0).max() > 1e-3 * largest  # the pictures tell apart
-    assert error < 1e-5
+    # on pictures as small as these float32 alone costs some networks more
+    assert error < max(1e-5, 2 * rounding)
 
 
 @pytest.mark.peers
