@@ -1,7 +1,10 @@
 """The command `zoo push`: a network goes to the Hugging Face Hub."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from .text import plain
 
 if TYPE_CHECKING:
     from .cli import Commands
@@ -18,7 +21,7 @@ def add(command: "Commands") -> None:
     parser.add_argument("model", help="the file of a network, the folder of a run, or weights")
     parser.add_argument("repo", metavar="USER/REPO", help="made if it is not there")
     parser.add_argument(
-        "--format", default="timm", help="timm, or safetensors (for zoo alone): its names (timm)"
+        "--format", default="timm", help="timm (the default), or safetensors, which zoo alone loads"
     )
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="the branch (main)")
@@ -29,8 +32,11 @@ def _push(args: argparse.Namespace) -> None:
     from .pretrained.hub import push_to_hub
     from .pretrained.store import load
 
+    model = load(args.model)
+    for note in model.notes:
+        print(plain(f"zoo push: {note}"), file=sys.stderr)
     page = push_to_hub(
-        load(args.model),
+        model,
         args.repo,
         format=args.format,
         private=args.private,
