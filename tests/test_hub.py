@@ -219,6 +219,22 @@ def test_the_name_of_a_network_beside_a_repository(hub):
         zoo.load("resnet18", file="hf-hub:me/pets")
 
 
+def test_finetuning_starts_from_a_repository(hub, tiny, undrawn, tmp_path):
+    start = zoo.create("tiny", num_classes=3)
+    start.origin = Origin("resnet50.a1_in1k", "Apache-2.0")
+    zoo.push_to_hub(start, "me/tiny", format="safetensors")
+    out = str(tmp_path / "run")
+    zoo.finetune("hf-hub:me/tiny", "digits", epochs=1, out=out, head_init="random")
+    card = (tmp_path / "run/card.md").read_text("utf-8")
+    assert "| started from | [hf-hub:me/tiny](https://huggingface.co/me/tiny) |" in card
+    assert "| licence of those | Apache-2.0 |" in card
+    assert "trained from weights from hf-hub:me/tiny" in card
+    origin = Origin("hf-hub:me/tiny", "Apache-2.0", "https://huggingface.co/me/tiny")
+    assert zoo.load(tmp_path / "run").origin == origin
+    zoo.push_to_hub(zoo.load(tmp_path / "run"), "me/digits", format="safetensors")
+    assert zoo.evaluate("hf-hub:me/digits", "digits").count > 0
+
+
 def test_preprocessing_can_be_another(hub):
     hub.add("me/pets", timm_files(pets()))
     assert zoo.load("hf-hub:me/pets", preprocess=zoo.Preprocess()).preprocess.size == 224
@@ -480,6 +496,14 @@ def test_networks_that_timm_builds_otherwise(name, switches, line, tmp_path):
     with pytest.raises(zoo.ZooError, match=line):
         zoo.save(model, tmp_path / "a", format="timm")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["taken", "a.safetensors"])
+def test_a_file_in_place_of_a_folder(name, tmp_path):
+    (tmp_path / "taken").write_bytes(b"mine")
+    with pytest.raises(zoo.ZooError, match=f"save: got the file .*{name}, expected a folder"):
+        zoo.save(pets(), tmp_path / name, format="timm")
+    assert [*tmp_path.iterdir()] == [tmp_path / "taken"]
 
 
 def test_a_changed_folder_is_refused(tmp_path):

@@ -91,6 +91,8 @@ def save_folder(model: Network, folder: Path, format: str, repo: str = "") -> No
         raise unknown("format", format, FORMATS)
     if isinstance(model, Wrapped):
         raise ZooError(f"save: {model.spec.name} is not a network of the zoo: expected one")
+    if folder.suffix == ".safetensors" or (folder.exists() and not folder.is_dir()):
+        raise ZooError(f"save: got the file {folder}, expected a folder")
     check_built(model, "save")
     config = timm_config.config_of(model) if format == "timm" else _own_config(model)
     fresh = not folder.exists()

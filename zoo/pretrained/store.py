@@ -54,11 +54,14 @@ def load(
 
     Published weights are downloaded once, verified, converted, and kept in `ZOO_CACHE` (or
     ~/.cache/zoo). With `ZOO_OFFLINE=1` nothing is downloaded; `ZOO_MIRROR` names another host. The
-    model's `notes` say what was assumed, stripped or left out.
+    model's `notes` say what was assumed, stripped or left out; its `origin` where its weights come
+    from, and their licence.
 
     Args:
       name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); a network alone,
-        for its default weights; or the path of a file that `zoo.save` wrote, or of a run's folder.
+        for its default weights; the path of a file that `zoo.save` wrote, or of a run's folder; or
+        what timm or `zoo.push_to_hub` wrote: "hf-hub:USER/REPO" on the Hugging Face Hub, with
+        "@REVISION" for a branch, a tag or a commit, or a folder.
       file: weights of the network `name`, or those published as `name`, or fine-tuned from them:
         `.safetensors`, PyTorch's `.pth` and the like, Keras' `.h5`, `.weights.h5` and `.keras`,
         `.npz`, TensorFlow's `.ckpt`, `.caffemodel`. A prefix that all names share ("module.",
@@ -93,6 +96,7 @@ def load(
     >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP
     >>> model = zoo.load("efficientnet_b0.in1k", file="tf_efficientnet_b0.pth")  # doctest: +SKIP
     >>> model = zoo.load("runs/digits")                                  # doctest: +SKIP
+    >>> model = zoo.load("hf-hub:me/pets")                               # doctest: +SKIP
     """
     for switch in switches:
         if switch not in SWITCHES:
