@@ -594,6 +594,11 @@ def pushed_by_timm(timm, name: str, size: int):
 
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3)
+    for at, tensor in model.named_parameters():  # of norms and layer scales, some of which are zero
+        if tensor.ndim == 1 and at.endswith(("weight", "gamma")):
+            torch.nn.init.uniform_(tensor, 0.5, 1.5)
+        elif tensor.ndim == 1:
+            torch.nn.init.normal_(tensor, std=0.1)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
