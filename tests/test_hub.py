@@ -530,6 +530,45 @@ def test_every_name_of_timm_is_a_network_of_ours():
         )
 
 
+# --- where weights come from ---------------------------------------------------------------------
+
+
+def test_the_origin_goes_from_file_to_file(tiny, tmp_path):
+    model = zoo.create("tiny", num_classes=2)
+    assert model.origin is None
+    zoo.save(model, tmp_path / "a.safetensors")
+    assert zoo.load(tmp_path / "a.safetensors").origin is None
+    model.origin = zoo.weights("resnet50.a1_in1k").origin
+    assert model.origin == Origin(
+        *("resnet50.a1_in1k", "Apache-2.0", "https://huggingface.co/timm/resnet50.a1_in1k")
+    )
+    zoo.save(model, tmp_path / "b.safetensors")
+    for classes in (None, 5):
+        back = zoo.load(tmp_path / "b.safetensors", num_classes=classes)
+        assert back.origin == zoo.fold(back).origin == model.origin
+
+
+def test_the_origin_of_our_own_weights_and_of_a_file_by_its_published_name(tmp_path):
+    own = zoo.load("mobilenet_v1_025.digits")
+    assert own.origin.weights == "mobilenet_v1_025.digits"
+    assert own.origin.licence == zoo.weights("mobilenet_v1_025.digits").licence != ""
+    file = tmp_path / "mobile.safetensors"
+    file.write_bytes(_timm_tensors("mobilenet_v2_050"))
+    published = zoo.weights("mobilenet_v2_050.lamb_in1k")
+    assert zoo.load(published.name, file=file).origin == published.origin
+    assert zoo.load("mobilenet_v2_050", file=file, like=published.name).origin is None
+
+
+@pytest.mark.parametrize(
+    "origin", [["x"], {"licence": "MIT"}, {"weights": 3}, {"weights": "", "x": ""}]
+)
+def test_an_origin_that_is_none(origin):
+    with pytest.raises(
+        zoo.ZooError, match=r"origin: got .*, expected weights, licence and address"
+    ):
+        Origin.from_dict(origin)
+
+
 # --- at the command line -------------------------------------------------------------------------
 
 
