@@ -687,7 +687,7 @@ def test_timm_and_we_load_what_the_other_pushed(hub, timm, name, size):
     print(f"{name} {size}: {error:.1e}, timm's own in float32 {rounding:.1e}")
     assert np.ptp(want, axis=0).max() > 1e-3 * largest  # the pictures tell apart
     # on pictures as small as these float32 alone costs some networks more
-    assert error < max(1e-5, 2 * rounding)
+    assert error < max(1e-5, 4 * rounding)
 
 
 @pytest.mark.peers
