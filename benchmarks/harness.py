@@ -60,15 +60,23 @@ class Contender:
 
 TORCH = os.environ.get("PARITY_PY_TORCHVISION", sys.executable)
 KERAS = os.environ.get("PARITY_PY_KERAS", sys.executable)
+BFLOAT16 = {"dtype": "bfloat16"}
 PEERS = {
     c.name: c
     for c in (
         Contender("zoo", "zoo"),
         Contender("zoo-fold", "zoo", options={"fold": True}),
+        Contender("zoo-bf16", "zoo", options={"fold": True, "dtype": "bfloat16"}),
         Contender("flax", "flax"),
+        Contender("flax-onednn", "flax", options={"onednn": True}),
         Contender("keras", "keras", KERAS, env={"KERAS_BACKEND": "jax"}),
         Contender("torch", "torch", TORCH),
+        Contender("torch-bf16", "torch", TORCH, options=BFLOAT16),
         Contender("torch-compile", "torch", TORCH, options={"compile": True}),
+        Contender("torch-compile-bf16", "torch", TORCH, options={"compile": True, **BFLOAT16}),
+        Contender("onnxruntime", "exported", options={"runtime": "onnxruntime"}),
+        Contender("openvino", "exported", options={"runtime": "openvino"}),
+        Contender("openvino-f32", "exported", options={"runtime": "openvino", "precision": "f32"}),
     )
 }
 

@@ -1,12 +1,15 @@
 """Whole networks: images a second of inference and of training steps, against the peers.
 
 Inference is the call that a user writes, compiled; training is a whole step (forward, loss,
-gradients, SGD with momentum, batch-norm statistics), ours the one that `zoo train` runs. All
-float32, on random images; nobody augments. Contenders: zoo, zoo-fold (batch norm folded into the
-convolutions: inference only), flax (the obvious module, `plain_flax.py`), keras (on JAX), torch
-(eager, channels last), torch-compile, and gemm, a large matrix product: what the machine can do.
-"zoo / it" is how many times as fast ours was, the median of the rounds' ratios. PARITY_PY_KERAS and
-PARITY_PY_TORCHVISION name the interpreters that have keras and torch, where this one has not.
+gradients, SGD with momentum, batch-norm statistics), ours the one that `zoo train` runs. Random
+images; nobody augments. Contenders, in float32 unless they say bf16: zoo, zoo-fold (batch norm
+folded into the convolutions: inference only), zoo-bf16 (folded for inference), flax (the obvious
+module, `plain_flax.py`), flax-onednn (with the option for oneDNN that jaxlib has), keras, torch
+(eager, channels last) and torch-compile, torch-bf16 and torch-compile-bf16 (autocast), onnxruntime,
+openvino (its default, bfloat16 where there is AMX), openvino-f32, and gemm, a large matrix product:
+what the machine can do. "zoo / it" is how many times as fast ours was, the median of the rounds'
+ratios. PARITY_PY_KERAS and PARITY_PY_TORCHVISION name the interpreters that have keras and torch,
+where this one has not.
 """
 
 import re
@@ -25,7 +28,8 @@ NETWORKS = [
 BATCHES = {"vgg16": 4, "inception_v3": 8}  # of training; 16 elsewhere
 SIDES = {"inception_v3": 299}  # pixels; 224 elsewhere
 GEMM = 2048  # rows and columns of the matrices
-INFERENCE_ONLY = ("zoo-fold", "gemm")
+INFERENCE_ONLY = ("zoo-fold", "onnxruntime", "openvino", "openvino-f32", "gemm")
+OURS = ("zoo", "zoo-fold", "zoo-bf16")
 CONTENDERS = {**PEERS, "gemm": Contender("gemm", "zoo", options={"kind": "gemm", "size": GEMM})}
 
 
@@ -59,7 +63,7 @@ def rows(work: Row, done: dict[str, Measured]) -> list[Row]:
         line = {"work": work["work"], "contender": name}
         if name != "gemm":
             line |= harness.spread([work["batch"] / s for s in seconds], "images/s")
-            for own in ("zoo", "zoo-fold"):
+            for own in OURS:
                 if own in done:
                     line[f"{own} / it"] = harness.ratio(seconds, done[own]["seconds"])
             cpu = statistics.median(measured["cpu_seconds"])

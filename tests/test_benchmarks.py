@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from zoo.runtime import backend
+
 BENCHMARKS = (
-    *("accelerator", "models", "ops", "startup", "input", "scaling", "memory", "profile", "report"),
+    *("accelerator", "models", "ops", "precision", "startup", "input", "scaling", "memory"),
+    *("profile", "report"),
 )
 
 
@@ -38,12 +41,22 @@ def test_result_tells_what_where_and_how_fast(results):
     assert result["machine"]["cores"] > 0
     assert {"python", "jax"} <= result["versions"].keys()
     pairs = [row for row in result["rows"] if "ms" in row]
-    assert [row["contender"] for row in pairs] == ["zoo", "xla"] * (len(pairs) // 2)
-    assert {row["work"].rpartition(", ")[2] for row in pairs} == {"forward", "gradient"}
-    for ours, xla in zip(pairs[::2], pairs[1::2], strict=True):
-        assert ours["work"] == xla["work"]
+    ways = ["ours", "ours, onednn", "onednn", "xla, onednn", "xla"]
+    ways = ways if backend.onednn() else ["ours", "xla"]
+    assert [row["contender"] for row in pairs] == ways * (len(pairs) // len(ways))
+    works = {tuple(row["work"].split(", ")[-2:]) for row in pairs}
+    dtypes = ("float32", "bfloat16")
+    assert works == {(dtype, way) for dtype in dtypes for way in ("forward", "gradient")}
+    for rows in zip(*(pairs[i :: len(ways)] for i in range(len(ways))), strict=True):
+        ours, *others = rows
         assert ours["low"] <= ours["ms"] <= ours["high"]
-        assert xla["it / zoo"] == pytest.approx(xla["ms"] / ours["ms"])  # of a single round
+        for row in others:
+            assert row["work"] == ours["work"]
+            assert row["it / ours"] == pytest.approx(row["ms"] / ours["ms"])  # of a single round
+        (chosen,) = (row for row in rows if "chosen" in row)
+        best = min(rows, key=lambda row: row["ms"])
+        slower = chosen["ms"] > 1.15 * best["ms"]
+        assert chosen["holds"].startswith(f"no: {best['contender']} is" if slower else "yes")
 
 
 def test_a_contender_that_is_not_installed_is_told(results):

@@ -1,10 +1,13 @@
-"""The weights that this project trained: they load by name, and do what their cards say."""
+"""The weights that come with the package: they load by name, and do what their cards say."""
 
 import hashlib
 import json
 import re
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 import zoo
 from training import evaluate
@@ -16,7 +19,9 @@ from training.reproduction import Reproduction, reproduction_config
 from zoo.pretrained.catalogue import OWN
 from zoo.pretrained.own import own
 
-NAMES = sorted(path.stem for path in OWN.glob("*.safetensors"))
+NAMES = sorted(path.stem for path in OWN.glob("*.json"))
+BUNDLED = sorted({path.stem for path in OWN.glob("*.safetensors")} - {*NAMES})
+FEATURES = "mobilenet_v1_025.keras_in1k_no_top"
 
 
 def test_all_are_in_the_catalogue():
@@ -32,6 +37,29 @@ def test_card_and_catalogue_speak_of_this_file(name):
     assert f"`{digest}`" in card
     assert f'zoo.load("{name}")' in card
     assert (OWN / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_published_weights_are_there_without_a_network(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    row, model = zoo.weights(name), zoo.load(name)
+    assert model.spec.num_classes == row.classes
+    assert zoo.count(model).params == row.params
+    assert model.preprocess == row.preprocess
+    card = (OWN / f"{name}.md").read_text("utf-8")
+    digest = hashlib.sha256((OWN / f"{name}.safetensors").read_bytes()).hexdigest()
+    for fact in (f"`{digest}`", row.file, row.licence, f'zoo.load("{name}")'):
+        assert fact in card
+
+
+def test_bundled_features_are_those_that_keras_published(shared):
+    file = shared("data/weights/mobilenet_2_5_224_tf_no_top.h5")
+    card = (OWN / f"{FEATURES}.md").read_text("utf-8")
+    assert f"`{hashlib.sha256(file.read_bytes()).hexdigest()}`" in card
+    kinds = nnx.Any(nnx.Param, nnx.BatchStat)
+    ours, theirs = (nnx.state(zoo.load(FEATURES, file=f), kinds) for f in (None, file))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,3 +158,8 @@ def test_digits_reach_the_accuracy_of_their_card(name):
     assert model.classes == tuple("0123456789")
     found = evaluate(model, "digits")
     assert (round(found.accuracy * found.count), found.count) == (own(name).correct, 360)
+
+
+def test_imagenette_reaches_the_accuracy_of_its_card(shared):
+    found = evaluate(zoo.load("mobilenet_v1_025.imagenette"), f"folder:{shared('data/imagenette')}")
+    assert (round(found.accuracy * found.count), found.count) == (460, 500)

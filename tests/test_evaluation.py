@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from PIL import Image
 import zoo
 from training import evaluate
 from training.data import open_dataset
-from training.evaluation import Predictions, _chosen, check_classes, interval, predict_all
+from training.evaluation import Predictions, _chosen, interval, predict_all
+from training.numbering import outputs_of
 from training.objective import Objective
 from training.parallel import Devices
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
+from zoo.pretrained.catalogue import imagenet_classes, imagenet_synsets
 
 
 @pytest.fixture
@@ -59,13 +62,45 @@ def test_training_split(model):
     assert evaluate(model, "digits", split="train", batch_size=512).count == 1437
 
 
+def outputs(model, classes) -> np.ndarray | None:
+    return outputs_of(model, replace(open_dataset("digits"), classes=tuple(classes)))
+
+
 def test_other_classes_are_refused(model):
     with pytest.raises(ZooError, match="tiny has 10 classes, the dataset 3"):
-        check_classes(model, ("a", "b", "c"))
+        outputs(model, "abc")
     model.classes = tuple("0123456789")
-    with pytest.raises(ZooError, match="not in both: 9, x"):
-        check_classes(model, tuple("012345678x"))
-    check_classes(model, tuple("0123456789"))
+    with pytest.raises(ZooError, match="tiny does not know 1 of the dataset's 10 classes: x; it"):
+        outputs(model, "012345678x")
+    assert outputs(model, "0123456789") is None
+
+
+def test_classes_are_found_by_name(model):
+    model.classes = tuple("0123456789")
+    np.testing.assert_array_equal(outputs(model, "9876543210"), np.arange(9, -1, -1))
+    np.testing.assert_array_equal(outputs(model, "72"), [7, 2])
+
+
+@pytest.mark.parametrize("background", [(), ("background",)])
+def test_folders_of_imagenet_are_known_by_their_synsets(tiny, background):
+    classes = background + imagenet_classes()
+    model = zoo.create("tiny", num_classes=len(classes))
+    model.classes = classes
+    tench, springer = outputs(model, ["n01440764", "n02102040"]) - len(background)
+    assert (tench, springer) == (0, 217)
+    assert (outputs(model, imagenet_synsets()) is None) == (not background)
+
+
+def test_pictures_of_some_classes_are_ranked_among_all(model, tmp_path):
+    draw(tmp_path / "val", "ba", 4)
+    model.classes = tuple("0b2345a789")
+    logits = np.asarray(model(model.preprocess(sorted((tmp_path / "val").glob("*/*.png")))))
+    labels = np.repeat([6, 1], 4)
+    result = evaluate(model, f"folder:{tmp_path}/val")
+    assert result.accuracy == (logits.argmax(-1) == labels).mean()
+    log_sums = np.log(np.exp(logits.astype(np.float64)).sum(-1))
+    assert result.loss == pytest.approx((log_sums - logits[range(8), labels]).mean(), rel=1e-4)
+    assert result.which == "all 8; 2 of the network's 10 classes"
 
 
 # --- which pictures

@@ -5,13 +5,10 @@ import importlib
 import pkgutil
 import re
 import shlex
-import shutil
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from PIL import Image
-from safetensors.numpy import save_file
 
 import tools
 import training
@@ -38,25 +35,6 @@ def test_every_command_is_one():
         parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-def test_looking(capsys):
-    look = next(block for block in blocks("python") if "zoo.create" in block)
-    exec(look, {})
-    assert "25557032" in capsys.readouterr().out
-
-
-def test_loading(tmp_path, monkeypatch, shared):
-    weights = shared("data/weights/mobilenet_2_5_224_tf_no_top.h5")
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(weights, tmp_path)
-    Image.new("RGB", (300, 250), "orange").save("cat.jpg")
-    save_file(torchvision_file("resnet18"), "resnet18.safetensors")
-    load = next(block for block in blocks("python") if "zoo.load" in block)
-    names: dict = {}
-    exec(load, names)
-    assert names["logits"].shape == (1, 1000)
-    assert names["model"].spec.num_classes == 37
-
-
 def torchvision_file(name: str) -> dict[str, np.ndarray]:
     """Zeros under torchvision's names."""
     model, layout = abstract(Spec(name)), LAYOUTS["torchvision"]
@@ -75,13 +53,6 @@ def test_the_test_data_is_described():
     asked = set(re.findall(r'shared\(f?"(data/\w+|reference|parity)', tests))
     assert {"data/weights", "data/photos", "reference"} <= asked
     assert not [path for path in asked if f"`{path}/" not in described]
-
-
-def test_settings_in_examples_exist():
-    finetune = next(block for block in blocks("python") if "finetune(" in block)
-    settings = re.findall(r"^    (\w+)=", finetune, re.MULTILINE)
-    assert settings
-    assert set(settings) <= set(training.TrainConfig().to_dict())
 
 
 MODULES = [

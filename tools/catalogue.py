@@ -1,10 +1,11 @@
-"""Write `catalogue.csv` and `imagenet_classes.txt` from the tables that were collected of peers.
+"""Write the catalogue and the names of ImageNet's classes from the tables collected of peers.
 
     python -m tools.catalogue FOLDER
 
-FOLDER holds `reference/*.csv` (each source's own metadata) and `data/labels/synset_words.txt`. A
-row is taken in if its network is one of ours to the last parameter; what the tables leave open,
-the names of networks above all, stands here.
+They are `catalogue.csv`, `imagenet_classes.txt` and `imagenet_synsets.txt`. FOLDER holds
+`reference/*.csv` (each source's own metadata) and the class names in `data/labels/`. A row is taken
+in if its network is one of ours to the last parameter; what the tables leave open, the names of
+networks above all, stands here.
 """
 
 import ast
@@ -65,6 +66,8 @@ def main(folder: Path) -> None:
 
     (HERE / "catalogue.csv").write_text(catalogue(folder / "reference", params), "utf-8")
     (HERE / "imagenet_classes.txt").write_text(class_names(folder), "utf-8")
+    synsets = (folder / "data/labels/synsets.txt").read_text("utf-8")
+    (HERE / "imagenet_synsets.txt").write_text(synsets, "utf-8")
 
 
 def catalogue(reference: Path, params: Params) -> str:
@@ -546,7 +549,8 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
 
 def _own(_: Path, params: Params) -> Iterator[Entry]:
     """The weights that this project trained, by their files."""
-    for path in sorted(OWN.glob("*.safetensors")):
+    for facts in sorted(OWN.glob("*.json")):
+        path = facts.with_suffix(".safetensors")
         network, tag = path.stem.split(".", 1)
         described = about(path)
         yield _entry(

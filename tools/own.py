@@ -3,23 +3,26 @@
     python -m tools.own RUN NETWORK.TAG --recipe NAME --data "CIFAR-10 as JPEG files" --about FILE
 
 RUN is the folder of a run of that recipe; FILE holds Markdown for the top of the card: the data's
-origin and licence, what the weights are for, and what they are not for. Then run
-`python -m tools.catalogue FOLDER`.
+origin and licence, what the weights are for, and what they are not for. ImageNet's classes get
+their names in place of their synsets. Then run `python -m tools.catalogue FOLDER`.
 """
 
 import argparse
 import csv
+import hashlib
 import json
 import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import zoo
 from training.evaluation import interval
 from training.recipes import recipe
-from zoo.pretrained.catalogue import OWN
+from zoo.pretrained.catalogue import OWN, imagenet_classes, imagenet_synsets
 from zoo.pretrained.own import Own
 
+NAMES = dict(zip(imagenet_synsets(), imagenet_classes(), strict=True))  # folders' -> people's
 DEVICE = re.compile(r"^\| training time \| \d+ s on (.*) \|$", re.MULTILINE)
 
 
@@ -42,10 +45,15 @@ def put(run: Path, name: str, by: str, data: str, about: str) -> None:
         raise SystemExit(f"{run} is no run of {by}: {', '.join(sorted(differs))} differ")
     card = (run / "card.md").read_text("utf-8")
     facts = asdict(_facts(run, name, by, data, settings, card))
-    shutil.copyfile(run / "model.safetensors", OWN / f"{name}.safetensors")
+    model = zoo.load(str(run))
+    model.classes = tuple(NAMES.get(synset, synset) for synset in model.classes)
+    file = OWN / f"{name}.safetensors"
+    zoo.save(model, file)
     shutil.copyfile(run / "curves.png", OWN / f"{name}.png")
     title, _, rest = card.partition("\n\n")
+    rest = re.sub(r"n\d{8}", lambda synset: NAMES.get(synset[0], synset[0]), rest)
     rest = rest.replace(settings["out"], run.name)  # no folders of this machine
+    rest = re.sub("`[0-9a-f]{64}`", f"`{hashlib.sha256(file.read_bytes()).hexdigest()}`", rest)
     rest = rest.replace("(curves.png)", f"({name}.png)")
     rest = rest.replace('zoo.load("model.safetensors")', f'zoo.load("{name}")')
     (OWN / f"{name}.md").write_text(f"{title}\n\n{about.strip()}\n\n{rest}", "utf-8")

@@ -46,12 +46,17 @@ _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "probe": "probing",
 }
 
+# What a package from outside may ask for where the extra `train` is not installed
+_LIGHT = ("TrainConfig", "register_dataset", "register_loss")
+
 __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'training' has no attribute {name!r}")
+    if name not in _LIGHT:
+        importlib.import_module(".needs", __name__).check()
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value

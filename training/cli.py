@@ -15,8 +15,8 @@ from zoo.errors import ZooError
 from zoo.terminal import table
 from zoo.text import plain
 
-from . import stopping
-from .config import FINETUNE, TrainConfig
+from . import needs, stopping
+from .config import DTYPES, FINETUNE, TrainConfig
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 from .tricks import cli as tricks
@@ -85,7 +85,7 @@ def _add_training(found: Commands) -> None:
         "evaluate",
         _evaluate,
         "measure a trained network on a dataset",
-        "zoo evaluate runs/digits/model.safetensors --data digits",
+        "zoo evaluate resnet50.a1_in1k --data folder:imagenet/val",
     )
     parser.add_argument(
         "model", help="weights by name, a trained network's file, or the folder of its run"
@@ -98,6 +98,7 @@ def _add_training(found: Commands) -> None:
         " was not trained on",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
+    parser.add_argument("--dtype", choices=DTYPES, help="to compute in (the network's own)")
     parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
 
     parser = found.add(
@@ -208,6 +209,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> None:
+    needs.check()
     _run(TrainConfig.from_dict({**_recipe(args), **_settings(args)}), args)
 
 
@@ -218,6 +220,7 @@ def _recipe(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _finetune(args: argparse.Namespace) -> None:
+    needs.check()
     from .finetuning import finetune_config
 
     _run(finetune_config(**_settings(args)), args, enough="epochs" not in args)
@@ -321,6 +324,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     from .reproduction import Reproduction, reproduction_config
 
+    needs.check()
     config = reproduction_config(args.weights, args.data, args.out)
     enable_compilation_cache()
     found = Reproduction(own(args.weights), _fit(config)["val_accuracy"])
@@ -333,6 +337,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.epoch is None:
         args.of_file(args)
         return
+    needs.check()
     from .checkpoint import network_of
 
     if not Path(args.model).is_dir():
@@ -341,9 +346,10 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    needs.check()
     from zoo.runtime.cache import enable_compilation_cache
 
-    from .evaluation import evaluate
+    from .evaluation import evaluate, interval
 
     enable_compilation_cache()
     result = evaluate(
@@ -351,12 +357,15 @@ def _evaluate(args: argparse.Namespace) -> None:
         args.data,
         split=args.split,
         batch_size=args.batch_size,
+        dtype=args.dtype,
         skip_unreadable=args.skip_unreadable,
     )
+    low, high = interval(round(result.accuracy * result.count), result.count)
     precision = result.mean_average_precision
     rows = [
         *([] if precision is None else [("mean average precision", f"{precision:.2%}")]),
         ("accuracy", f"{result.accuracy:.2%}"),
+        ("95 % interval", f"{low:.2%} to {high:.2%}"),
         ("top-5 accuracy", f"{result.top5:.2%}"),
         ("loss", f"{result.loss:.4f}"),
         ("pictures", result.which),
@@ -371,6 +380,7 @@ def _plan(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise ZooError("expected the name of a network, see `zoo list`")
+    needs.check()
     topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -23,6 +23,7 @@ from zoo.runtime import backend
 from zoo.wrapped import wrapped
 
 from . import data
+from .numbering import Renumbered, outputs_of
 from .parallel import Devices
 from .sources.base import Joined, Request
 from .sources.own import own_dataset
@@ -189,9 +190,13 @@ def evaluate(
     batch_size: int = 64,
     engine: str = "pmap",
     val_fraction: float | None = None,
+    dtype: str | None = None,
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """Measure a network on a dataset.
+
+    Classes are matched by their names, those of ImageNet by their synsets too ("n01440764"): the
+    dataset may have some of the network's classes alone, and each picture is ranked among all.
 
     Args:
       model: a network, or anything that `zoo.load` takes: published weights, a file that `zoo.save`
@@ -204,10 +209,11 @@ def evaluate(
       val_fraction: share of each class that makes up "val" if the dataset has no validation split;
         None: what the run held out, or else a fifth.
       engine: "pmap" or "shard_map".
+      dtype: to compute in, where `model` is a file or a name; None: that of the network.
       skip_unreadable: leave out pictures that cannot be read, instead of refusing the dataset.
 
     Raises:
-      ZooError: the dataset has other classes than the network, or no such split.
+      ZooError: the dataset has classes that the network does not know, or no such split.
 
     >>> evaluate("runs/digits/model.safetensors", "digits").accuracy          # doctest: +SKIP
     0.98...
@@ -220,15 +226,19 @@ def evaluate(
         path = Path(model)
         if path.is_dir() and not is_folder(path):
             path = path / "model.safetensors"
-        folder, model = path.parent, zoo.load(str(path))
+        folder, model = path.parent, zoo.load(str(path), dtype=dtype)
     if isinstance(data_spec, str):
         dataset = data.open_dataset(data_spec, val_fraction=None, skip_unreadable=skip_unreadable)
     else:
         dataset = own_dataset(data_spec, None)
     if not isinstance(model, Network):
         model = wrapped(model, dataset.image_size)
-    check_classes(model, dataset.classes)
+    outputs = outputs_of(model, dataset)
     source, which = _chosen(dataset, split, folder, val_fraction)
+    if outputs is not None:
+        source = Renumbered(source, outputs)
+    if len(dataset.classes) < model.spec.num_classes:
+        which += f"; {len(dataset.classes)} of the network's {model.spec.num_classes:,} classes"
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
     if dataset.multilabel:
@@ -461,21 +471,3 @@ def means(totals: Arrays) -> Evaluation:
     found = {name: total / max(count, 1) for name, total in sums.items()}
     loss, accuracy, top5 = (found.pop(name) for name in ("loss", "correct", "top5"))
     return Evaluation(loss, accuracy, top5, int(count), metrics=found)
-
-
-def check_classes(model: Network, classes: tuple[str, ...]) -> None:
-    """Check that a network has the classes of a dataset.
-
-    Raises:
-      ZooError: the network's classes are not these.
-    """
-    if model.spec.num_classes != len(classes):
-        raise ZooError(
-            f"{model.spec.name} has {model.spec.num_classes} classes, the dataset {len(classes)}"
-        )
-    if model.classes and model.classes != classes:
-        other = sorted(set(model.classes) ^ set(classes))
-        raise ZooError(
-            f"{model.spec.name} was trained on other classes than the dataset's; "
-            f"not in both: {', '.join(other) or 'none, their order differs'}"
-        )

@@ -132,11 +132,9 @@ class Devices:
         inference: bool = False,
     ) -> Any:
         """The jitted function behind `compile`, which also has `lower(state, batch)`."""
-        # not for gradients in float32, for which Eigen is faster
-        library = "onednn" if inference or dtype == "bfloat16" else "eigen"
-        # nor its lowerings for any gradients, as XLA's own of depthwise convolutions are slow
-        onednn = inference and self.platform == "cpu" and backend.onednn()
-        variants = "onednn" if onednn else self.platform
+        library, variants = "eigen", self.platform
+        if self.platform == "cpu":
+            library, variants = backend.fastest(dtype, inference=inference)
 
         def for_these(state: State, batch: Mapping[str, jax.Array]) -> State:
             with ops.platform_only(variants):

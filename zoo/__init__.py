@@ -107,7 +107,7 @@ _TRAINING = (
 )
 
 __all__ = [*_HOME, *_TRAINING]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

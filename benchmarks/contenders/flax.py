@@ -1,4 +1,8 @@
-"""Plain Flax: the obvious NNX module (`plain_flax.py`), jitted by hand, with Optax."""
+"""Plain Flax: the obvious NNX module (`plain_flax.py`), jitted by hand, with Optax.
+
+With `onednn`, compiled with the option that hands convolutions and products to oneDNN, which jaxlib
+has from 0.11 on; YNN, which would take them first, keeps reductions alone.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +16,11 @@ from flax import nnx
 
 from .. import plain_flax
 
+ONEDNN = {
+    "xla_cpu_experimental_onednn_custom_call": True,
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+}
+
 
 def versions() -> dict[str, str]:
     return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
@@ -21,7 +30,8 @@ def make(work: dict[str, Any]) -> Callable[[], Any]:
     network = plain_flax.NETWORKS[work["network"]]
     # in one compilation: initialising eagerly takes a network of this size 20 seconds
     model = nnx.jit(lambda: network(rngs=nnx.Rngs(params=0, dropout=1)))()
-    return {"infer": infer, "train": train}[work["kind"]](model, images(work))
+    jit = partial(jax.jit, compiler_options=ONEDNN) if work.get("onednn") else jax.jit
+    return {"infer": infer, "train": train}[work["kind"]](model, images(work), jit)
 
 
 def images(work: dict[str, Any]) -> jax.Array:
@@ -29,10 +39,10 @@ def images(work: dict[str, Any]) -> jax.Array:
     return jax.random.normal(jax.random.key(0), shape)
 
 
-def infer(model: nnx.Module, x: jax.Array) -> Callable[[], Any]:
+def infer(model: nnx.Module, x: jax.Array, jit: Callable = jax.jit) -> Callable[[], Any]:
     model.eval()
     graphdef, state = nnx.split(model)
-    forward = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))
+    forward = jit(lambda state, x: nnx.merge(graphdef, state)(x))
     return lambda: forward(state, x).block_until_ready()
 
 

@@ -35,7 +35,10 @@ def infer(work: dict[str, Any]) -> Callable[[], Any]:
     """Images to logits, as `model(x)` does it. `cache` and `file` are those of `startup`."""
     if work.get("cache"):
         zoo.enable_compilation_cache()
-    model = zoo.load(work["file"]) if work.get("file") else zoo.create(work["network"])
+    if work.get("file"):
+        model = zoo.load(work["file"])
+    else:
+        model = zoo.create(work["network"], dtype=work.get("dtype", "float32"))
     if work.get("fold"):
         model = zoo.fold(model)
     x = model.preprocess.normalize(jnp.asarray(images(work)))

@@ -9,6 +9,8 @@ from typing import Any
 from zoo.cli import Commands
 from zoo.errors import ZooError
 
+from .. import needs
+
 ASKED = ("data", "model", "epochs", "image_size", "batch_size", "weights", "classes")
 
 
@@ -52,6 +54,7 @@ def add(found: Commands) -> None:
 
 
 def _tricks(args: argparse.Namespace) -> None:
+    needs.check()
     if args.action != "run" and args.names:
         raise ZooError(f"{args.action} takes no names, got {' '.join(args.names)}")
     out = args.out or Path("runs/tricks-quick" if args.quick else "runs/tricks")

@@ -145,12 +145,20 @@ def class_names(weights: Weights) -> tuple[str, ...]:
     """The classes of the outputs, in order; () where the source names none (ImageNet-21k)."""
     if weights.source == "zoo":
         return tuple(about(OWN / weights.file)["classes"])
-    imagenet = _imagenet_classes()
+    imagenet = imagenet_classes()
     data = {"cifar10": CIFAR10, "in1k": imagenet, "features": imagenet}  # as tags say it
     names = next((data[part] for part in weights.tag.split("_") if part in data), ())
     if weights.label_offset:
         names = ("background", *names)
     return names if len(names) == weights.classes else ()
+
+
+def bundled(weights: Weights) -> Path | None:
+    """The file of weights that come with the package: our own, and a few published ones."""
+    if weights.source == "zoo":
+        return OWN / weights.file
+    file = OWN / f"{weights.name}.safetensors"
+    return file if file.is_file() else None
 
 
 def about(file: Path) -> dict[str, Any]:
@@ -399,5 +407,20 @@ def _record(row: Row) -> Weights:
 
 
 @cache
-def _imagenet_classes() -> tuple[str, ...]:
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ILSVRC2012's 1000 classes, in the order of the outputs.
+
+    >>> imagenet_classes()[0]
+    'tench'
+    """
     return tuple((HERE / "imagenet_classes.txt").read_text("utf-8").splitlines())
+
+
+@cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """The WordNet numbers of the same classes, which the folders of the pictures are called.
+
+    >>> imagenet_synsets()[0]
+    'n01440764'
+    """
+    return tuple((HERE / "imagenet_synsets.txt").read_text("utf-8").splitlines())

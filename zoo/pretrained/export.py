@@ -34,21 +34,20 @@ def export(
     Args:
       model: the network; it is not changed.
       path: the file; one that exists is replaced.
-      format:
-        "safetensors": what `zoo.save` writes and `zoo.load` reads back whole.
-        "timm", where the path does not end with .safetensors: a folder, as `zoo.save` writes it.
-        "torchvision", "timm": safetensors by the names of that library, for
-          `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
-          networks for one of ours ("tf_..."): take the one whose numerics are the model's.
-          torchvision's MnasNet asks for its version, which safetensors cannot hold:
-          `state = collections.OrderedDict(load_file(path))`, then
-          `state._metadata = {"": {"version": 2}}`, then `load_state_dict(state)`.
-        "stablehlo": one program with its weights inside, for
-          `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
-          with its own convolutions; JAX of the same version or a newer one reads it.
-        "onnx": one program with its weights inside, opset 17, float32, its batch norms folded. Its
-          metadata tell, each as JSON: `network`, `preprocess`, `classes` if they have names, and of
-          `model.origin` `weights`, `licence` and `address`. StableHLO has no place for them.
+      format: "safetensors" is what `zoo.save` writes and `zoo.load` reads back whole.
+        "timm", where the path does not end with .safetensors, is a folder, as `zoo.save` writes it.
+        "torchvision" and "timm" are safetensors by the names of that library, for
+        `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
+        networks for one of ours (with `tf_` before their names): take the one whose numerics
+        are the model's. torchvision's MnasNet asks for its version, which safetensors cannot
+        hold: `state = collections.OrderedDict(load_file(path))`, then
+        `state._metadata = {"": {"version": 2}}`, then `load_state_dict(state)`.
+        "stablehlo" is one program with its weights inside, for
+        `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
+        with its own convolutions; JAX of the same version or a newer one reads it.
+        "onnx" is one program with its weights inside, opset 17, float32, its batch norms folded.
+        Its metadata tell, each as JSON: `network`, `preprocess`, `classes` if they have names, and
+        of `model.origin` `weights`, `licence` and `address`. StableHLO has no place for them.
       preprocess: of the programs: they take uint8 images [N, size, size, C], in R, G, B, as
         `model.preprocess.image` makes them, and normalise them inside, instead of float32 ones that
         are normalised already. Both take any number of images, and give logits [N, num_classes],

@@ -23,7 +23,7 @@ from ..preprocess import Preprocess
 from ..registry import abstract, find
 from ..settings import shown, whole
 from . import convert, infer
-from .catalogue import FIRST, OWN, Weights, class_names, weights
+from .catalogue import FIRST, Weights, bundled, class_names, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note
 from .layouts import LAYOUTS
 from .readers import files
@@ -207,9 +207,9 @@ def _row_alike(name: str, like: str | None, layout: str | None) -> Weights | Non
 
 
 def _find_published(row: Weights, layout: str | None) -> Source:
-    """Published weights, from our own folder, from the cache or from their host."""
+    """Published weights: those that come with the package, from the cache or from their host."""
     _check_layout(row, layout)
-    content = files.read(OWN / row.file) if row.source == "zoo" else _published(row)
+    content = files.read(file) if (file := bundled(row)) else _published(row)
     verify(row.name, content)
     source = saved(row.name, content)
     if source.spec.name != row.model:
@@ -389,4 +389,4 @@ def _kept(row: Weights) -> Path:
 
 def in_cache(row: Weights) -> bool:
     """Whether published weights can be loaded without a download."""
-    return row.source == "zoo" or _kept(row).is_file() or cached(row.file) is not None
+    return bundled(row) is not None or _kept(row).is_file() or cached(row.file) is not None

@@ -72,6 +72,22 @@ def compiler_options(
     return {**options, ONEDNN: True} if library == "onednn" and onednn() else options
 
 
+def fastest(dtype: str, *, inference: bool) -> tuple[str, str]:
+    """What a program on CPU is compiled by: the library, and the variants of `zoo.ops` (`only`).
+
+    Inference goes to oneDNN where jaxlib has it, training in bfloat16 likewise, but with our own
+    lowerings, as oneDNN's gradients of depthwise convolutions are slow. Training in float32 is
+    faster by Eigen. `python -m benchmarks.ops` measures each kind of layer by each of them.
+
+    Args:
+      dtype: what the network computes in.
+      inference: no gradients are taken.
+    """
+    if inference and onednn():
+        return "onednn", "onednn"
+    return ("onednn" if dtype == "bfloat16" and onednn() else "eigen"), "cpu"
+
+
 @cache
 def onednn() -> bool:
     """Whether XLA gives convolutions on CPU to oneDNN if told to: asked once, of a small program.

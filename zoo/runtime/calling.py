@@ -163,11 +163,13 @@ def _for_default_backend(run: Program) -> Program:
         program = backend.jit(run)  # the model may lie on the CPU all the same
         return program
     # what oneDNN computes cannot be cached: a command would compile it at every start
-    onednn = not backend.caches_programs() and backend.onednn()
+    library, variants = "eigen", "cpu"
+    if not backend.caches_programs():
+        library, variants = backend.fastest("float32", inference=True)
 
     def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
-        with ops.platform_only("onednn" if onednn else "cpu"):
+        with ops.platform_only(variants):
             return run(values, x)
 
-    program = backend.jit(traced, library="onednn" if onednn else "eigen")
+    program = backend.jit(traced, library=library)
     return program
