@@ -12,9 +12,20 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save
+from test_export import drawn, values
+
+import zoo
+from zoo.origin import Origin
+from zoo.pretrained import timm_config
+from zoo.pretrained.layouts import LAYOUTS
 
 Files = dict[str, bytes]  # by path
 
@@ -188,3 +199,75 @@ def serving() -> Iterator[Hub]:
         finally:
             server.shutdown()
             thread.join()
+
+
+# --- what is pushed ------------------------------------------------------------------------------
+
+CLASSES = ("ant", "bee", "cat | dog")
+SMALL = "mobilenet_v2_035"
+
+
+@cache
+def _drawn(name: str, **switches) -> zoo.Network:
+    return drawn(name, num_classes=3, **switches)
+
+
+def pets(name: str = SMALL, **switches) -> zoo.Network:
+    """A network whose every tensor is random, with names of classes, preprocessing and origin."""
+    model = nnx.clone(_drawn(name, **switches))
+    model.classes = CLASSES
+    model.preprocess = zoo.Preprocess(
+        size=96, resize=105, interpolation="bicubic", mean=[0.5] * 3, std=[0.25] * 3
+    )
+    model.origin = Origin("resnet50.a1_in1k", "Apache-2.0", "https://huggingface.co/timm/a")
+    return model
+
+
+@cache
+def timm_tensors(name: str, **switches) -> bytes:
+    model, layout = _drawn(name, **switches), LAYOUTS["timm"]
+    rules = layout.rules_for(model)
+    named = {
+        layout.source_name(path, rules): layout.restore(path, x, model)
+        for path, x in values(model).items()
+    }
+    return save({name: np.ascontiguousarray(x) for name, x in named.items()})
+
+
+def timm_files(model: zoo.Network, **config) -> Files:
+    """What `timm.models.push_to_hf_hub` uploads of a network: timm 1.0.31's config.json."""
+    size = model.preprocess.size
+    about = {
+        "architecture": timm_config.architecture_of(model.spec),
+        "num_classes": model.spec.num_classes,
+        "num_features": 1280,
+        "global_pool": "avg",
+        "label_names": [*model.classes],
+        "model_args": {"num_classes": 3, "in_chans": 3, "global_pool": "avg"},
+        "pretrained_cfg": {
+            "tag": "untrained",
+            "custom_load": False,
+            "input_size": [3, size, size],
+            "fixed_input_size": False,
+            "interpolation": "bicubic",
+            "crop_pct": 0.95,
+            "crop_mode": "center",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "num_classes": model.spec.num_classes,
+            "pool_size": [7, 7],
+            "first_conv": "conv_stem",
+            "classifier": "classifier",
+            "license": "mit",
+        },
+        **config,
+    }
+    about = {key: value for key, value in about.items() if value is not None}
+    tensors = timm_tensors(model.spec.name, numerics=model.spec.numerics)
+    return {"model.safetensors": tensors, "config.json": json.dumps(about).encode()}
+
+
+def assert_same(got: zoo.Network, want: zoo.Network) -> None:
+    assert values(got).keys() == values(want).keys()
+    for path, x in values(want).items():
+        np.testing.assert_array_equal(values(got)[path], x, err_msg=path)
