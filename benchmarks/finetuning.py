@@ -1,11 +1,8 @@
 """Ways to fine-tune a pretrained network, on few pictures, near to what it was trained on and far.
 
-    python -m benchmarks.finetuning --weights mobilenet_2_5_224_tf_no_top.h5 \
-        --data folder:imagenette:96 --data cifar10:PATH:64 --data digits:64 --json FILE
-
 Each way starts from the same weights and the same pictures, a seed at a time, and is measured on
-the validation pictures (at most 1,000 of them) after its last epoch. What is in the file is not run
-again.
+the validation pictures (at most 1,000 of them) after its last epoch. What is in the file of
+`--json` is not run again. The table has the mean over the seeds and their standard deviation.
 """
 
 import argparse
@@ -14,7 +11,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,11 @@ from training.fitting import fit
 from training.session import Session
 from training.sources.base import Subset
 
+from . import harness
+from .harness import Row
+
 MODEL = "mobilenet_v1_025"
+WEIGHTS = f"{MODEL}.keras_in1k_no_top"  # which come with the package
 SIZES = (10, 60)  # pictures of each class
 MOST = 1000  # validation pictures
 
@@ -63,9 +64,12 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="example: python -m benchmarks.finetuning --data folder:imagenette:96 "
+        "--data digits:64 --json FILE",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help=f"of {MODEL}")
+    parser.add_argument("--weights", default=WEIGHTS, help=f"of {MODEL} ({WEIGHTS})")
     parser.add_argument(
         "--data", action="append", required=True, metavar="DATA:SIDE", help="and side in pixels"
     )
@@ -76,21 +80,26 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     args = parser.parse_args()
     zoo.enable_compilation_cache()
-    found = json.loads(args.json.read_bytes()) if args.json.exists() else {"jax": jax.__version__}
+    result = harness.Result("finetuning", args)
+    result.describe({}, {"jax": jax.__version__})
+    if args.json.exists():
+        result.content["rows"] = json.loads(args.json.read_bytes())["rows"]
+    done = {(row["pictures"], row["way"], row["seed"]) for row in result.content["rows"]}
     for seed in range(1, args.seeds + 1):
         for spec in args.data:
             data, _, side = spec.rpartition(":")
             opened = _opened(data)
             for count in SIZES:
                 for way in ("ridge probe", *(args.way or WAYS)):
-                    key = f"{_name(data)}, {count} a class | {way} | {seed}"
-                    if key in found:
+                    pictures = f"{_name(data)}, {count} a class"
+                    if (pictures, way, seed) in done:
                         continue
                     config = _config(args.weights, opened, int(side), count, seed, WAYS.get(way))
-                    found[key] = _probe(config, opened) if way not in WAYS else _fit(config, opened)
-                    print(f"{key}: {found[key]:.1%}", flush=True)
-                    args.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+                    share = (_fit if way in WAYS else _probe)(config, opened)
+                    print(f"{pictures}, {way}, seed {seed}: {share:.1%}", flush=True)
+                    row = {"pictures": pictures, "way": way, "seed": seed}
+                    result.put([{**row, "accuracy, %": 100 * share}])
+    print(table(result.content["rows"]))
 
 
 def _name(data: str) -> str:
@@ -131,13 +140,12 @@ def _fit(config: TrainConfig, data: Dataset) -> float:
     return float(result.history[-1]["val_accuracy"])
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Mean and standard deviation over the seeds, in percent, as Markdown."""
     cells: dict[str, dict[str, list[float]]] = {}
-    for key, accuracy in found.items():
-        if "|" in key:
-            where, way, _ = key.split(" | ")
-            cells.setdefault(where, {}).setdefault(way, []).append(100 * accuracy)
+    for row in rows:
+        ways_there = cells.setdefault(row["pictures"], {})
+        ways_there.setdefault(row["way"], []).append(row["accuracy, %"])
     ways = ["ridge probe", *WAYS]
     lines = [f"| pictures | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
     for where, row in cells.items():

@@ -8,6 +8,7 @@ four random pictures. The logits' error is the largest difference over the large
 import argparse
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results too")
     args = parser.parse_args()
     result = Result("precision", args)
+    result.describe({}, {"jax": jax.__version__})
     networks = args.networks or FAMILIES
     with tqdm(total=len(args.on) + len(networks), disable=None) as bar:
         for weights, data in args.on:

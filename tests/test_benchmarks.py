@@ -11,8 +11,8 @@ from conftest import ROOT
 from zoo.runtime import backend
 
 BENCHMARKS = (
-    *("accelerator", "models", "ops", "precision", "startup", "input", "scaling", "memory"),
-    *("profile", "report"),
+    *("accelerator", "models", "ops", "precision", "finetuning", "startup", "input"),
+    *("scaling", "memory", "profile", "report"),
 )
 
 

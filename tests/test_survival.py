@@ -156,6 +156,16 @@ def test_the_first_epoch_starts_again_from_the_first_weights(config, tmp_path, c
     assert all(np.array_equal(x[name], y[name]) for name in x)
 
 
+def test_an_epoch_whose_last_step_exploded_is_not_gone_back_to(config, tmp_path, capsys, poison):
+    out = tmp_path / "run"
+    poison(STEPS, 1e6)  # which the next epoch's training loss shows
+    fit(config(out))
+    told = capsys.readouterr().err
+    assert "diverged in epoch 2: loss " in told
+    assert "back to the weights it began with, with 0.1 of the learning rate" in told
+    assert [line.get("rate_scale") for line in records(out)] == [0.1, 0.1, 0.1]
+
+
 def test_the_second_time_is_the_last(config, tmp_path, poison):
     out = tmp_path / "run"
     poison(4, math.nan, times=2)

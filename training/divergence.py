@@ -20,10 +20,27 @@ SLOWER = 0.1  # the learning rate of the second attempt, over that of the first
 
 
 class Diverged(Exception):
-    """The loss of an epoch is NaN or infinite, or many times that of the epoch before."""
+    """The loss of an epoch is NaN or infinite, or many times that of the epoch before.
 
-    def __init__(self, epoch: int, loss: float, before: float):
+    Args:
+      epoch: its number, from 1.
+      loss: its mean training loss.
+      before: that of the epoch before.
+      guessing: that of a network that knows nothing.
+    """
+
+    def __init__(self, epoch: int, loss: float, before: float, guessing: float = math.inf):
         super().__init__(f"epoch {epoch}: loss {loss:.3g}, {before:.3g} before")
+        self.guessing = guessing
+
+    def began_in(self, record: Record) -> bool:
+        """Whether the weights at the end of an epoch were going wrong already.
+
+        Its training loss is that of the weights before each step, and shows nothing of the last
+        ones; the pictures held out are measured after them.
+        """
+        loss = record["val_loss"]
+        return not math.isfinite(loss) or _exploded(loss, record["train_loss"], self.guessing)
 
 
 def check_finite(epoch: int, loss: float, history: list[Record]) -> None:
@@ -54,8 +71,12 @@ def check_epoch(
     if config.own_loss:
         guessing = abs(history[0]["train_loss"] if history else loss)
     before = history[-1]["train_loss"] if history else guessing
-    if loss > max(EXPLODED * before, 2 * guessing):
-        raise Diverged(epoch, loss, before)
+    if _exploded(loss, before, guessing):
+        raise Diverged(epoch, loss, before, guessing)
+
+
+def _exploded(loss: float, before: float, guessing: float) -> bool:
+    return loss > max(EXPLODED * before, 2 * guessing)
 
 
 def roll_back(
@@ -65,6 +86,7 @@ def roll_back(
     config: TrainConfig,
     scale: float,
     steps: range,
+    history: list[Record],
 ) -> Saved | None:
     """Find the last good epoch of the phase, note the return to it, and delete what came after.
 
@@ -75,6 +97,7 @@ def roll_back(
       config: of the run.
       scale: the factor on the learning rate so far: 1 unless the run has gone back before.
       steps: of the phase, with a stride of an epoch.
+      history: the records of the epochs before.
 
     Returns:
       The checkpoint to go on from; None: the phase begins again.
@@ -84,7 +107,9 @@ def roll_back(
     """
     checkpoints.wait()
     # A checkpoint from within an epoch may be of one that was going wrong already.
-    kept = [step for step in checkpoints.steps if step in steps and step != steps.start]
+    good_ones = {record["step"] for record in history if not diverged.began_in(record)}
+    within = good_ones & {*steps[1:]}  # at its start the phase begins again
+    kept = [step for step in checkpoints.steps if step in within]
     saved = checkpoints.newest(kept)
     good = saved.step if saved else steps.start
     if scale != 1:

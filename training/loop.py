@@ -241,7 +241,8 @@ class Loop:
         stride = self.steps_per_epoch
         steps = range(phase.start * stride, phase.stop * stride + 1, stride)
         self.saved = divergence.roll_back(
-            diverged, self.checkpoints, self.out, self.config, self.rate_scale, steps
+            *(diverged, self.checkpoints, self.out, self.config, self.rate_scale, steps),
+            history=self.history,
         )
         self.rate_scale = divergence.SLOWER
         self.position = self.saved.step if self.saved else steps.start
