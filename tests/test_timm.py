@@ -15,7 +15,7 @@ from zoo.pretrained import timm_config
 # fmt: off
 FAMILIES = dict(
     convnext_tiny=64, densenet121=64, efficientnet_b0=96, tf_efficientnet_b0=95,
-    tf_efficientnetv2_b0=96, inception_resnet_v2=139, inception_v3=139, inception_v4=139,
+    tf_efficientnetv2_b0=96, inception_resnet_v2=139, inception_v3=139, inception_v4=235,
     legacy_xception=96, mnasnet_050=96, mobilenetv1_100=96, mobilenetv2_035=96,
     mobilenetv3_small_075=96, tf_mobilenetv3_small_minimal_100=95, regnety_002=96, resnet18=64,
     resnet18d=65, resnext50_32x4d=64, seresnet18=64, vgg11=64, vgg11_bn=64, wide_resnet50_2=64,
