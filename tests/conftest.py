@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from hub import Hub
+
     from zoo.layers import Network, Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,3 +165,21 @@ def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(Devices, "compile", compiling)
 
     return install
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> "Iterator[Hub]":
+    """A Hub that our client, and timm's in this process, take for the real one."""
+    from hub import serving
+    from huggingface_hub import constants
+
+    with serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_TOKEN", "hf_anything")
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+        for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub

@@ -21,7 +21,7 @@ from zoo.preprocess import INCEPTION
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("list", "params", "info", "compare", "diff"),
-    *("weights", "convert", "export", "predict", "env"),
+    *("weights", "convert", "export", "push", "predict", "env"),
     *("train", "finetune", "evaluate", "reproduce", "tricks", "runs", "completion", "plan"),
 ]
 

@@ -19,9 +19,9 @@ from test_readme import torchvision_file
 import zoo
 from training.cli import parser
 
-# docs/extending.md, nnx.md: tests/test_registry.py, test_nnx.py
+# docs/extending.md, hub.md, nnx.md: tests/test_registry.py, test_share.py, test_nnx.py
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-RUN_ELSEWHERE = ("extending", "nnx")
+RUN_ELSEWHERE = ("extending", "hub", "nnx")
 NEEDS = {"export": ("onnx", "onnxruntime", "flatbuffers")}
 WITH_CODE = [
     path.stem

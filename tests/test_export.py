@@ -1,6 +1,7 @@
 """Networks as files for others: the peers' names, StableHLO, ONNX."""
 
 import collections
+import json
 import sys
 import zlib
 from dataclasses import replace
@@ -19,7 +20,7 @@ from zoo.context import Spec
 from zoo.init import materialize
 from zoo.layers import Conv, Dense, FlattenAt, GlobalAvgPool, MaxPool, Separable
 from zoo.preprocess import KERAS_CAFFE
-from zoo.pretrained import convert, layouts
+from zoo.pretrained import convert, layouts, torch_names
 from zoo.pretrained import export as exporting
 from zoo.pretrained.layouts import TIMM, TORCHVISION
 from zoo.pretrained.readers import files
@@ -148,7 +149,7 @@ def test_tensors_for_pictures_of_other_channels(format, in_chans, tmp_path):
 def test_a_network_that_only_a_registered_layout_knows(tiny, tmp_path, monkeypatch):
     mine = replace(TORCHVISION, rules={"tiny": lambda _: ((r"(.*)\.conv", r"\1"),)})
     monkeypatch.setattr(layouts, "LAYOUTS", dict(layouts.LAYOUTS))
-    monkeypatch.setattr(exporting, "LAYOUTS", layouts.LAYOUTS)
+    monkeypatch.setattr(torch_names, "LAYOUTS", layouts.LAYOUTS)
     zoo.register_layout("mine", mine)
     model = zoo.create("tiny", num_classes=2)
     for format, line in (
@@ -348,6 +349,57 @@ def test_onnx_of_whole_networks(name, tmp_path):
     pytest.importorskip("onnxruntime")
     zoo.export(zoo.create(name, num_classes=10), tmp_path / "a.onnx", "onnx", preprocess=True)
     assert (tmp_path / "a.onnx").stat().st_size > 1000
+
+
+def test_onnx_tells_classes_licence_and_preprocessing(small, tmp_path):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    small.classes = ("ant", "bee", "größe", "d", "e")
+    small.origin = zoo.weights("resnet50.a1_in1k").origin
+    zoo.export(small, tmp_path / "a.onnx", "onnx", preprocess=True)
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    kept = session.get_modelmeta().custom_metadata_map
+    facts = {name: json.loads(value) for name, value in kept.items()}
+    assert facts.pop("classes") == ["ant", "bee", "größe", "d", "e"]
+    assert zoo.Preprocess.from_dict(facts.pop("preprocess")) == small.preprocess
+    assert facts == {
+        "network": small.spec.name,
+        "weights": "resnet50.a1_in1k",
+        "licence": "Apache-2.0",
+        "address": "https://huggingface.co/timm/resnet50.a1_in1k",
+    }
+
+
+# What docs/hub.md lists: one of each family, at the size of its weights.
+RUNTIMES = """
+    alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_b0 inception_v1 inception_v3
+    mnasnet_050 mobilenet_v1_025 mobilenet_v2_035 mobilenet_v3_small_075 nin_cifar regnet_y_200mf
+    resnet18 resnet18d resnet20_cifar resnet50_v2 resnext50_32x4d seresnet18 shufflenet_v2_x0_5
+    squeezenet1_1 vgg11 xception
+"""
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("name", RUNTIMES.split())
+def test_onnx_in_openvino(name, uint8, tmp_path):
+    """And in ONNX Runtime, where `export` itself compares."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
+    model = zoo.create(name, num_classes=10)
+    zoo.export(model, tmp_path / "a.onnx", "onnx", preprocess=uint8)
+    pixels = images(model.preprocess.size, 2, np.uint8)
+    normalized = np.asarray(model.preprocess.normalize(pixels))
+    want = np.asarray(model(normalized))
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16, where the processor has it
+    program = openvino.Core().compile_model(tmp_path / "a.onnx", "CPU", exact)
+    given = pixels if uint8 else normalized
+    largest = max(1, np.abs(want).max())
+    openvinos = np.abs(program([given])[0] - want).max() / largest
+    onnxs = np.abs(runner(tmp_path / "a.onnx")(given) - want).max() / largest
+    print(f"{name} uint8={uint8}: ONNX Runtime {onnxs:.0e}, OpenVINO {openvinos:.0e}")
+    assert max(onnxs, openvinos) < 1e-4
 
 
 # --- errors --------------------------------------------------------------------------------------

@@ -204,7 +204,9 @@ class TrainConfig:
     )
     sync_bn: bool = option(False, "batch-norm statistics over all devices, not each its own")
 
-    weights: str | None = option(None, "weights to start from: published ones, or a file")
+    weights: str | None = option(
+        None, "weights to start from: published ones, hf-hub:USER/REPO, or a file"
+    )
     layout: str | None = option(None, "the layout of a file of weights; default: by the file")
     like: str | None = option(None, "published weights that a file of weights computes like")
     head_epochs: int = option(

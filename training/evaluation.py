@@ -18,6 +18,7 @@ import zoo
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
 from zoo.preprocess import Preprocess
+from zoo.pretrained.source import is_folder
 from zoo.runtime import backend
 from zoo.wrapped import wrapped
 
@@ -198,8 +199,8 @@ def evaluate(
     dataset may have some of the network's classes alone, and each picture is ranked among all.
 
     Args:
-      model: a network, or a file that `zoo.save` or a training run wrote, or a run's folder; or an
-        `nnx.Module` that maps images to logits.
+      model: a network, or anything that `zoo.load` takes: published weights, a file that `zoo.save`
+        wrote, a run's folder, "hf-hub:USER/REPO"; or an `nnx.Module` that maps images to logits.
       data_spec: as for `training.data.open_dataset`, or what `fit` takes as `data`.
       split: "all", "train", "val" or "test". None takes the validation split if the dataset has
         one; else the pictures held out by the run that trained the model, if it was trained on this
@@ -223,7 +224,8 @@ def evaluate(
     folder = None
     if isinstance(model, str | Path):
         path = Path(model)
-        path = path / "model.safetensors" if path.is_dir() else path
+        if path.is_dir() and not is_folder(path):
+            path = path / "model.safetensors"
         folder, model = path.parent, zoo.load(str(path), dtype=dtype)
     if isinstance(data_spec, str):
         dataset = data.open_dataset(data_spec, val_fraction=None, skip_unreadable=skip_unreadable)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import zoo
+from zoo.pretrained.source import in_folder, is_folder
 
 from .config import FINETUNE, FINETUNE_STEPS, TrainConfig
 from .fitting import Result, fit
@@ -17,8 +18,8 @@ def finetune(
     """Fine-tune a pretrained network on your own pictures.
 
     Args:
-      model: published weights ("resnet50.a1_in1k", see `zoo.list_weights()`), or a network, whose
-        default weights are then taken.
+      model: published weights ("resnet50.a1_in1k", see `zoo.list_weights()`), a repository on the
+        Hub ("hf-hub:USER/REPO"), or a network, whose default weights are then taken.
       data: "folder:PATH" or another dataset.
       epochs: passes over the training pictures; None: 10, and more where these are so few that
         10 take less than 200 steps.
@@ -38,8 +39,11 @@ def finetune(
 
 def finetune_config(**settings: Any) -> TrainConfig:
     """`TrainConfig` with the defaults of fine-tuning for whatever is not set."""
-    if not settings.get("weights"):
-        record = zoo.weights(settings.get("model", TrainConfig.model))
+    model = settings.get("model", TrainConfig.model)
+    if not settings.get("weights") and is_folder(model):
+        settings |= {"model": in_folder(model, "").spec.name, "weights": f"{model}"}
+    elif not settings.get("weights"):
+        record = zoo.weights(model)
         settings |= {"model": record.model, "weights": record.name}
     return TrainConfig.from_dict({**FINETUNE, **settings})
 

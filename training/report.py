@@ -18,7 +18,8 @@ from tqdm import tqdm
 import zoo
 from zoo.layers import Network
 from zoo.paths import write as write_whole
-from zoo.text import block, cell, code, markdown
+from zoo.pretrained.hub import is_address
+from zoo.text import block, cell, code, markdown, markdown_link
 from zoo.wrapped import Wrapped
 
 from .config import TrainConfig
@@ -138,6 +139,7 @@ def card(
         ("training time", f"{_seconds(history):.0f} s on {_device()}"),
         ("versions", _versions()),
         ("seed", f"{config.seed}"),
+        *_origin(model),
         ("input", _input(model)),
         ("classes", markdown(_listed(dataset.classes))),
         ("left out as unreadable", f"{len(dataset.skipped)}"),
@@ -403,7 +405,19 @@ def _started(config: TrainConfig) -> str:
         return "the weights it was given with"
     if not config.weights:
         return "random weights"
-    return f"weights from {markdown(Path(config.weights).name)}"
+    name = config.weights if is_address(config.weights) else Path(config.weights).name
+    return f"weights from {markdown(name)}"
+
+
+def _origin(model: Network) -> list[tuple[str, str]]:
+    """The published weights that training started from, and their licence."""
+    if model.origin is None:
+        return []
+    name, address = model.origin.weights, model.origin.address
+    return [
+        ("started from", markdown_link(name, address) if address else markdown(name)),
+        ("licence of those", markdown(model.origin.licence) or "not known"),
+    ]
 
 
 def _input(model: Network) -> str:

@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from .folding import fold as fold
     from .layers import Network as Network
     from .layers import features as features
+    from .origin import Origin as Origin
     from .preprocess import Preprocess as Preprocess
     from .pretrained.catalogue import Weights as Weights
     from .pretrained.catalogue import register_weights as register_weights
     from .pretrained.catalogue import weights as weights
     from .pretrained.export import export as export
+    from .pretrained.folder import save as save
+    from .pretrained.hub import push_to_hub as push_to_hub
     from .pretrained.layouts import register_layout as register_layout
     from .pretrained.saving import restore as restore
-    from .pretrained.saving import save as save
     from .pretrained.store import load as load
     from .registry import create as create
     from .registry import list_models as list_models
@@ -64,6 +66,7 @@ _HOME = {
     "ZooError": "errors",
     "Network": "layers",
     "features": "layers",
+    "Origin": "origin",
     "Preprocess": "preprocess",
     "create": "registry",
     "list_models": "registry",
@@ -87,10 +90,11 @@ _HOME = {
     "register_weights": "pretrained.catalogue",
     "weights": "pretrained.catalogue",
     "export": "pretrained.export",
+    "push_to_hub": "pretrained.hub",
     "register_layout": "pretrained.layouts",
     "load": "pretrained.store",
     "restore": "pretrained.saving",
-    "save": "pretrained.saving",
+    "save": "pretrained.folder",
 }
 
 # The public face of the package `training`, which stands beside this one

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import pushing
 from .command import (
     Commands,
     add_choosing,
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from .layers import Network
 
 _NAME = "network, see `zoo list`; weights, see `zoo weights`; or a trained file or its run's folder"
-_MODEL = "published weights (see `zoo weights`), a trained file, or its run's folder"
+_MODEL = (
+    "published weights (see `zoo weights`), hf-hub:USER/REPO, a trained file, or its run's folder"
+)
 
 
 def commands() -> Commands:
@@ -140,18 +143,23 @@ def commands() -> Commands:
         "export",
         _export,
         "write a network for other programs",
-        "zoo export runs/photos/model.safetensors photos.onnx --format onnx",
+        "zoo export runs/photos photos.onnx --format onnx --uint8\n"
+        "         zoo export runs/photos photos --format timm",
     )
     parser.add_argument("model", help=_MODEL)
-    parser.add_argument("out", help="file to write")
+    parser.add_argument("out", help="file to write; for timm it may be a folder")
     parser.add_argument(
         "--format",
         default="safetensors",
         help="safetensors (ours), torchvision or timm (their names), stablehlo, onnx",
     )
     parser.add_argument(
-        "--preprocess", action="store_true", help="take uint8 pictures (stablehlo, onnx)"
+        *("--uint8", "--preprocess"),
+        dest="preprocess",
+        action="store_true",
+        help="take uint8 pictures, and normalise them inside (stablehlo, onnx)",
     )
+    pushing.add(command)
 
     parser = command.add(
         "predict",
@@ -342,7 +350,7 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .pretrained.saving import save
+    from .pretrained.folder import save
 
     model = _load(args, num_classes=args.num_classes, in_chans=args.in_chans, aux=True)
     save(model, _writable(args.out))

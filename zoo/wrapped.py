@@ -41,6 +41,7 @@ class Wrapped(Network):
         self.preprocess = preprocess
         self.min_size = 1
         self.notes = ()
+        self.origin = None
         self.classes = ()
         self.body = self.head = NoRows()  # type: ignore[assignment]
         self.classifier = None

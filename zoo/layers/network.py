@@ -11,6 +11,7 @@ from flax import nnx
 
 from ..context import Context, Spec
 from ..errors import ZooError
+from ..origin import Origin
 from ..preprocess import IMAGENET
 from ..runtime import calling
 from .modules import Layer, Skippable, Stack, Table, last, walk
@@ -90,6 +91,7 @@ class Network(nnx.Module):
         self.preprocess = IMAGENET  # what its weights expect
         self.classes = ()
         self.notes: tuple[str, ...] = ()  # what `zoo.load` assumed, stripped or left out
+        self.origin: Origin | None = None  # the published weights that its own come from
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import plugins
 from ..errors import ZooError, check_no_file, few, unknown
+from ..origin import Origin
 from ..preprocess import Preprocess
 from ..settings import shown
 from ..text import reason
@@ -71,6 +72,13 @@ class Weights:
     def extra_data(self) -> bool:
         """Whether they saw more pictures than ImageNet-1k's: their tag says `_ft_`."""
         return "_ft_" in self.tag
+
+    @property
+    def origin(self) -> Origin:
+        """Their name, licence and address, which go with the tensors wherever these are written."""
+        hub = re.match(r"hf://([^/]+/[^/@]+)", self.file)
+        address = f"https://huggingface.co/{hub[1]}" if hub else self.file
+        return Origin(self.name, self.licence, address if "://" in address else "")
 
     @property
     def check(self) -> str:

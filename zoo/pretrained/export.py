@@ -1,26 +1,21 @@
 """Write a network as a file for other libraries: by PyTorch's names, as StableHLO, as ONNX."""
 
 import importlib
+import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
 
-from ..context import TF, Spec
 from ..errors import ZooError, unknown
 from ..folding import fold
 from ..layers import Network
 from ..paths import write
-from ..registry import abstract, find
-from . import convert
-from .layouts import LAYOUTS
-from .readers.base import Arrays
-from .saving import EXPORTED, check_built, describe, save, write_checked
+from .folder import save
+from .torch_names import write_torch_names
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # on which a StableHLO file runs
 TOLERANCE = 1e-4  # of the outputs of a file, relative to the largest output of the model
@@ -40,6 +35,7 @@ def export(
       model: the network; it is not changed.
       path: the file; one that exists is replaced.
       format: "safetensors" is what `zoo.save` writes and `zoo.load` reads back whole.
+        "timm", where the path does not end with .safetensors, is a folder, as `zoo.save` writes it.
         "torchvision" and "timm" are safetensors by the names of that library, for
         `torch_model.load_state_dict(safetensors.torch.load_file(path))`. timm has several
         networks for one of ours (with `tf_` before their names): take the one whose numerics
@@ -50,9 +46,12 @@ def export(
         `jax.export.deserialize(Path(path).read_bytes()).call(images)` on CPU, CUDA and TPU, each
         with its own convolutions; JAX of the same version or a newer one reads it.
         "onnx" is one program with its weights inside, opset 17, float32, its batch norms folded.
-      preprocess: of the programs: they take uint8 images [N, size, size, C] as
-        `model.preprocess.image` makes them, instead of float32 ones that are normalised already.
-        Both take any number of images, and give logits [N, num_classes], float32.
+        Its metadata tell, each as JSON: `network`, `preprocess`, `classes` if they have names, and
+        of `model.origin` `weights`, `licence` and `address`. StableHLO has no place for them.
+      preprocess: of the programs: they take uint8 images [N, size, size, C], in R, G, B, as
+        `model.preprocess.image` makes them, and normalise them inside, instead of float32 ones that
+        are normalised already. Both take any number of images, and give logits [N, num_classes],
+        float32.
 
     Raises:
       ZooError: an unknown format, a package that is missing, or a network that the format cannot
@@ -73,62 +72,19 @@ def export(
                 f"export: {format} holds tensors alone, "
                 f"preprocess=True is for {' and '.join(PROGRAMS)}"
             )
+        if format == "timm" and path.suffix != ".safetensors":
+            save(model, path, format)
+            return
         if path.suffix != ".safetensors":
             raise ZooError(f"export: {format} is a .safetensors file, got {path.name}")
         if format == "safetensors":
             save(model, path)
         else:
-            _torch_names(model, format, path)
+            write_torch_names(model, format, path)
         return
     model = nnx.merge(*nnx.split(model))  # the same arrays: the given network keeps its mode
     model.eval()
     write(path, program(model, preprocess))
-
-
-# --- tensors by PyTorch's names ------------------------------------------------------------------
-
-
-def _torch_names(model: Network, name: str, path: Path) -> None:
-    """Write the tensors of a network by the names of `name`, torchvision or timm."""
-    from safetensors.numpy import save as serialize
-
-    check_built(model, "export")
-    layout, variant = LAYOUTS[name], find(model.spec.name)
-    theirs, got = asdict(layout.numerics_for(variant)), asdict(model.spec.numerics)
-    other = [key for key in got if got[key] != theirs[key] and key != "bn_momentum"]
-    if other and not (name == "timm" and model.spec.numerics == TF):  # timm's tf_*
-        raise ZooError(
-            f"export: {name}'s {variant.name} computes otherwise: got "
-            + ", ".join(f"{key}={got[key]!r}, expected {theirs[key]!r}" for key in other)
-        )
-    built = model.spec
-    spec = Spec(variant.name, built.num_classes, built.in_chans, numerics=built.numerics)
-    whole = abstract(replace(spec, aux=model.spec.aux))
-    if convert.expected(model) != convert.expected(whole) or model.spec.act is not None:
-        raise ZooError(
-            f"export: {name} has no {variant.name} that is folded or built with another activation "
-            "or normaliser: expected the published network"
-        )
-    state = nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    ours: Arrays = {k: np.asarray(v) for k, v in flatten_dict(state, sep=".").items()}
-    rules = layout.rules_for(model)
-    arrays: Arrays = {}
-    for key, value in ours.items():
-        try:
-            arrays[layout.source_name(key, rules)] = layout.restore(key, value, model)
-        except KeyError as error:
-            raise ZooError(f"export: {name} has no name for {variant.name}'s {key}") from error
-    for key in [key for key in arrays if key.endswith(".running_mean")]:
-        counter = key.removesuffix("running_mean") + "num_batches_tracked"
-        arrays[counter] = np.zeros((), np.int64)  # PyTorch's strict loading wants it
-    back = convert.convert(whole, arrays, layout, new_head=not model.spec.num_classes)
-    if any(not np.array_equal(back[key], value, equal_nan=True) for key, value in ours.items()):
-        raise ZooError(f"export: layout {name!r} does not restore {variant.name}")
-    # serialize() writes strided arrays wrongly, without a word
-    dense = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-    # for `zoo.load`, because names and shapes do not show it; other libraries ignore it
-    metadata = {"format": "pt", EXPORTED: describe(model)}
-    write_checked(path, serialize(dense, metadata=metadata), dense)
 
 
 # --- programs ------------------------------------------------------------------------------------
@@ -161,9 +117,8 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     if model.spec.dtype != "float32":
         raise ZooError(f"export: onnx holds float32 networks, got {model.spec.dtype}")
     size, dtype = model.preprocess.size, np.uint8 if preprocess else np.float32
-    data = graph(
-        _function(fold(model), preprocess), (size, size, model.spec.in_chans), np.dtype(dtype)
-    )
+    shape = (size, size, model.spec.in_chans)
+    data = graph(_function(fold(model), preprocess), shape, np.dtype(dtype), _facts(model))
     try:
         import onnxruntime
     except ImportError:  # then the file is written without this check
@@ -172,6 +127,17 @@ def _onnx(model: Network, preprocess: bool) -> bytes:
     with jax.default_matmul_precision("highest"):  # accelerators round products in float32 networks
         _check("onnx", lambda x: session.run(None, {"images": x})[0], model, preprocess)
     return data
+
+
+def _facts(model: Network) -> dict[str, str]:
+    """What a program does not show of a network, as JSON."""
+    facts: dict[str, Any] = {
+        "network": model.spec.name,
+        "preprocess": model.preprocess.to_dict(),
+        **({"classes": model.classes} if model.classes else {}),
+        **(model.origin.to_dict() if model.origin else {}),
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
 def _needs(package: str, format: str) -> None:

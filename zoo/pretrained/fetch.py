@@ -79,7 +79,7 @@ def fetch(source: str, *, hash: str = "", size: float | None = None, desc: str) 
                     note(path, of=file)
             return file
         faults.append(fault)
-    if _offline():
+    if offline():
         raise ZooError(
             f"{desc}: the cache has {(faults or ['nothing'])[0]} at {path}, and ZOO_OFFLINE or "
             f"HF_HUB_OFFLINE is set: expected {source} there, or a connection"
@@ -206,6 +206,14 @@ def _cached_fault(path: Path, what: _Published) -> str | None:
         return f"what cannot be read ({cause(error)})"
 
 
+def hub_fault(path: Path) -> str | None:
+    """How a file in the Hub's cache differs from what the Hub declared of it; None if it does not.
+
+    Small files, which the Hub names by another digest, pass.
+    """
+    return _cached_fault(path, _Published("", None))
+
+
 def _note(path: Path) -> Path:
     """The path of the digest that `note` records of a file in the cache."""
     return cache_folder() / "digests" / f"{path.relative_to(cache_folder())}.sha256"
@@ -221,7 +229,8 @@ def _noted(path: Path) -> str:
     return f"sha256:{digest}" if SHA256.fullmatch(digest) else ""
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Whether nothing may be downloaded."""
     return any(
         os.environ.get(name, "").lower() not in ("", "0", "off", "no", "false")
         for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")

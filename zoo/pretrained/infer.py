@@ -11,6 +11,7 @@ from typing import Any
 
 from ..context import KERAS, TF, TORCH, Numerics
 from ..errors import ZooError, unknown
+from ..origin import Origin
 from ..preprocess import Preprocess
 from ..registry import find
 from ..variant import Variant
@@ -159,6 +160,11 @@ def preprocessing(
     else:
         why = f"there are no {others}: otherwise"
     return replace(assumed, note=f"preprocessing is assumed, {why} preprocess="), ()
+
+
+def origin(source: str, variant: Variant, metadata: Mapping[str, str]) -> Origin | None:
+    """Where a file says that its weights come from, if `zoo.export` wrote it."""
+    return _exported(source, variant, metadata).origin if EXPORTED in metadata else None
 
 
 def _exported(source: str, variant: Variant, metadata: Mapping[str, str]) -> Description:

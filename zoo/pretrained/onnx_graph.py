@@ -8,7 +8,7 @@ Reference: https://onnx.ai/onnx/operators/, opset 17.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,12 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 Value = str | np.ndarray  # the name of a tensor in the graph, or a constant
 
 
-def graph(function: Callable[..., Any], shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+def graph(
+    function: Callable[..., Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    metadata: Mapping[str, str],
+) -> bytes:
     """A serialised ONNX model: input "images" [n, *shape] of `dtype`, output "logits", any n.
 
     Raises:
@@ -34,7 +39,7 @@ def graph(function: Callable[..., Any], shape: tuple[int, ...], dtype: np.dtype)
     closed = jax.make_jaxpr(function)(images)
     builder = _Builder()
     (logits,) = builder.walk(closed.jaxpr, closed.consts, ["images"])
-    return builder.model(logits, images, closed.out_avals[0])
+    return builder.model(logits, images, closed.out_avals[0], metadata)
 
 
 class _Builder:
@@ -101,7 +106,7 @@ class _Builder:
         self.nodes.append(self.onnx.helper.make_node(op, names, outputs, **attributes))
         return outputs
 
-    def model(self, logits: Value, images: Any, out: Any) -> bytes:
+    def model(self, logits: Value, images: Any, out: Any, metadata: Mapping[str, str]) -> bytes:
         helper, numpy_helper = self.onnx.helper, self.onnx.numpy_helper
         if sum(x.nbytes for x in self.constants.values()) > MAX_BYTES - 2**20:
             raise ZooError("export: onnx: got more than 2 GiB of weights, expected less")
@@ -117,6 +122,7 @@ class _Builder:
         )
         opsets = [helper.make_opsetid("", OPSET)]
         made = helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION)
+        helper.set_model_props(made, dict(metadata))
         return bytes(made.SerializeToString())
 
 

@@ -1,7 +1,8 @@
 """The files that `zoo.save` writes: tensors by our paths, and what rebuilds the network.
 
 They are safetensors. Their metadata has one entry, a JSON text: the network's `Spec`, its
-preprocessing, its classes, and a digest of all of it and of the tensors.
+preprocessing, its classes, the licence and origin of its weights, and a digest of all of it and of
+the tensors.
 """
 
 import errno
@@ -21,6 +22,7 @@ from ..context import Spec
 from ..errors import ZooError
 from ..folding import partly_folded
 from ..layers import Network
+from ..origin import Origin
 from ..paths import write
 from ..preprocess import Preprocess
 from ..registry import abstract, find
@@ -43,22 +45,14 @@ class Description(NamedTuple):
     spec: Spec
     preprocess: Preprocess
     classes: tuple[str, ...]  # names, in the order of the outputs; none where they are unknown
+    origin: Origin | None  # the published weights that these are, or started from
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
-def save(model: Network, path: str | Path) -> None:
-    """Write a network as safetensors: every parameter and statistic, and all that rebuilds it.
-
-    The file appears whole or not at all, and is read back before it does.
-
-    Raises:
-      OSError: the folder cannot be written.
-      ZooError: a suffix other than `.safetensors`, or a network that `zoo.load` would not rebuild:
-        layers replaced or added, or norms that `zoo.fold` left in.
-    """
-    path = Path(path)
+def save_file(model: Network, path: Path) -> None:
+    """Write a network as one file; see `zoo.save`."""
     if path.suffix != ".safetensors":
         raise ZooError(f"save: got {path.name}, expected a name that ends with .safetensors")
     if not isinstance(model, Wrapped):
@@ -67,11 +61,12 @@ def save(model: Network, path: str | Path) -> None:
 
 
 def describe(model: Network) -> str:
-    """Everything about a network but its tensors, as JSON: spec, preprocessing, classes."""
+    """Everything about a network but its tensors, as JSON: spec, preprocessing, classes, origin."""
     about: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "preprocess": model.preprocess.to_dict(),
         "classes": [str(name) for name in model.classes],
+        **({"origin": model.origin.to_dict()} if model.origin else {}),
         **({"module": True} if isinstance(model, Wrapped) else {}),
     }
     return json.dumps(about)
@@ -159,6 +154,7 @@ def described(source: str, metadata: Mapping[str, str], key: str = METADATA) -> 
         if len(names) not in (0, spec.num_classes):
             raise ValueError(f"{len(names)} names of {spec.num_classes} classes")
         wrapped = about.get("module")
+        origin = Origin.from_dict(about["origin"]) if "origin" in about else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ZooError(
             f"load: {source} was not written by {writer} ({reason(error)}): expected its layout"
@@ -175,7 +171,7 @@ def described(source: str, metadata: Mapping[str, str], key: str = METADATA) -> 
             f"load: {source} holds {shown(spec.name)}, which is not known here: expected the "
             f"package that registers it ({reason(error)})"
         ) from error
-    return Description(spec, preprocess, tuple(names))
+    return Description(spec, preprocess, tuple(names), origin)
 
 
 def restore(module: nnx.Module, path: str | Path) -> None:
@@ -269,6 +265,6 @@ def _structure(model: Network) -> dict[str, Any]:
 
 
 _CHANGEABLE = {
-    *("spec", "preprocess", "_classes", "notes", "deterministic", "use_running_average"),
+    *("spec", "preprocess", "_classes", "notes", "origin", "deterministic", "use_running_average"),
     *("axis_name", "axis_index_groups", "rngs", "_pytree__state", "_pytree__nodes"),
 }

@@ -25,10 +25,11 @@ from ..settings import shown, whole
 from . import convert, infer
 from .catalogue import FIRST, Weights, bundled, class_names, weights
 from .fetch import as_noted, cached, converted, fetch, forget, note
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS
 from .readers import files
 from .readers.base import Arrays
-from .saving import METADATA, Content, described, pack, verify, write_network
+from .saving import METADATA, Content, pack, verify, write_network
+from .source import Source, in_folder, inferred, is_folder, saved
 
 SWITCHES = ("dtype", "dropout", "drop_path", "remat")  # fields of a `Spec` that `load` can set
 RESULT = "model.safetensors"  # what a run leaves in its folder
@@ -53,11 +54,14 @@ def load(
 
     Published weights are downloaded once, verified, converted, and kept in `ZOO_CACHE` (or
     ~/.cache/zoo). With `ZOO_OFFLINE=1` nothing is downloaded; `ZOO_MIRROR` names another host. The
-    model's `notes` say what was assumed, stripped or left out.
+    model's `notes` say what was assumed, stripped or left out; its `origin` where its weights come
+    from, and their licence.
 
     Args:
       name: published weights, one of `zoo.list_weights()` ("resnet50.a1_in1k"); a network alone,
-        for its default weights; or the path of a file that `zoo.save` wrote, or of a run's folder.
+        for its default weights; the path of a file that `zoo.save` wrote, or of a run's folder; or
+        what timm or `zoo.push_to_hub` wrote: "hf-hub:USER/REPO" on the Hugging Face Hub, with
+        "@REVISION" for a branch, a tag or a commit, or a folder.
       file: weights of the network `name`, or those published as `name`, or fine-tuned from them:
         `.safetensors`, PyTorch's `.pth` and the like, Keras' `.h5`, `.weights.h5` and `.keras`,
         `.npz`, TensorFlow's `.ckpt`, `.caffemodel`. A prefix that all names share ("module.",
@@ -92,6 +96,7 @@ def load(
     >>> model = zoo.load("resnet50", file="resnet50.pth", layout="torchvision")  # doctest: +SKIP
     >>> model = zoo.load("efficientnet_b0.in1k", file="tf_efficientnet_b0.pth")  # doctest: +SKIP
     >>> model = zoo.load("runs/digits")                                  # doctest: +SKIP
+    >>> model = zoo.load("hf-hub:me/pets")                               # doctest: +SKIP
     """
     for switch in switches:
         if switch not in SWITCHES:
@@ -111,10 +116,11 @@ def load(
 
 
 def is_file(name: str) -> bool:
-    """Whether `name` is the path of a file or a run, rather than the name of published weights."""
+    """Whether `name` is a file, a folder or a repository, not the name of published weights."""
     path = Path(name)
     return (
-        len(path.parts) > 1
+        is_folder(name)
+        or len(path.parts) > 1
         or path.suffix == ".safetensors"
         or path.is_file()
         or (path / RESULT).is_file()
@@ -139,34 +145,6 @@ def _named_preprocess(asked: Preprocess | str) -> Preprocess:
 # --- the first step: a file, and how to understand it ---------------------------------------------
 
 
-@dataclass(frozen=True)
-class Source:
-    """The tensors of a file, and what is known of the network that they belong to.
-
-    Args:
-      label: what errors call the file: its path, or the name of published weights.
-      arrays: the tensors by the file's own names.
-      layout: how the file names and orders them.
-      spec: of the network. In a layout other than ours, classes, channels and auxiliary classifiers
-        are those of the tensors, whatever it says.
-      preprocess: what the weights expect.
-      classes: names of the outputs; () where they are unknown.
-      keep_aux: whether auxiliary classifiers are kept where `load` is not told.
-      headless: whether the weights were published without a classifier.
-      notes: what was assumed.
-    """
-
-    label: str
-    arrays: Arrays
-    layout: Layout
-    spec: Spec
-    preprocess: Preprocess
-    classes: tuple[str, ...]
-    keep_aux: bool = False
-    headless: bool = False
-    notes: tuple[str, ...] = ()
-
-
 def _find(
     name: str,
     *,
@@ -182,24 +160,35 @@ def _find(
         raise ZooError("load: like=, numerics= and head= are for a file=, got none")
     if file is None and not is_file(name):
         return _find_published(weights(name), layout)
+    given, network = (f"{name}", "") if file is None else (f"{file}", name.partition(".")[0])
+    if is_folder(given):
+        if explained or layout not in (None, "timm"):
+            raise ZooError(
+                f"load: {given} says itself how it computes: expected no layout=, like=, numerics= "
+                "or head="
+            )
+        return in_folder(given, network)
     if file is None:
-        label, network, row = f"{run_file(name)}", "", None  # the file says which network it is
+        label, row = f"{run_file(name)}", None  # the file says which network it is
         arrays, metadata = files.read(run_file(name))
     else:
-        label, network = f"{file}", name.partition(".")[0]
+        label = f"{file}"
         arrays, metadata = files.read(run_file(file))
         row = _row_alike(name, like, None if METADATA in metadata else layout)
         if layout is None and row and METADATA not in metadata:
             layout = row.layout
     its_layout = infer.layout_of(label, layout, metadata)
     if its_layout.name != "zoo":
-        return _infer(label, network, its_layout, (arrays, metadata), row, numerics)
+        source = inferred(label, network, its_layout, (arrays, metadata), row, numerics)
+        if source.origin is None and "." in name and like is None:
+            source = replace(source, origin=weights(name).origin)
+        return source
     verify(label, (arrays, metadata))
     if explained:
         raise ZooError(
             f"load: {label} says itself how it computes: expected no like=, numerics= or head="
         )
-    source = _saved(label, (arrays, metadata))
+    source = saved(label, (arrays, metadata))
     if network and find(network).name != source.spec.name:
         raise ZooError(f"load: {label} holds {source.spec.name}, asked for {find(network).name}")
     return source
@@ -222,46 +211,15 @@ def _find_published(row: Weights, layout: str | None) -> Source:
     _check_layout(row, layout)
     content = files.read(file) if (file := bundled(row)) else _published(row)
     verify(row.name, content)
-    source = _saved(row.name, content)
+    source = saved(row.name, content)
     if source.spec.name != row.model:
         raise ZooError(f"load: {row.name} holds {source.spec.name}, asked for {row.model}")
-    return replace(source, keep_aux=False)
+    return replace(source, keep_aux=False, origin=row.origin)
 
 
 def _check_layout(row: Weights, layout: str | None) -> None:
     if layout not in (None, row.layout):
         raise ZooError(f"load: {row.name} has layout {row.layout!r}, got {layout!r}")
-
-
-def _saved(label: str, content: Content) -> Source:
-    """A file of `zoo.save`, which describes itself."""
-    arrays, metadata = content
-    spec, preprocess, classes = described(label, metadata)
-    return Source(label, arrays, LAYOUTS["zoo"], spec, preprocess, classes, keep_aux=spec.aux)
-
-
-def _infer(
-    label: str,
-    network: str,
-    layout: Layout,
-    content: Content,
-    row: Weights | None,
-    numerics: Numerics | str | None,
-) -> Source:
-    """A file of others: `row`, the arguments and other published weights tell what it does not."""
-    variant = find(network)
-    computed, notes = infer.numerics(label, variant, layout, content[1], row, numerics)
-    preprocess, classes = infer.preprocessing(label, variant, layout, content, row)
-    return Source(
-        label,
-        content[0],
-        layout,
-        Spec(variant.name, numerics=computed),
-        preprocess,
-        classes,
-        headless=row is not None and not row.classes,
-        notes=notes,
-    )
 
 
 # --- the second step: every tensor checked, named and ordered as ours -----------------------------
@@ -356,6 +314,7 @@ def _fill(source: Source, tensors: Tensors) -> Network:
     model.classes = source.classes if len(source.classes) == spec.num_classes else ()
     assumed = (model.preprocess.note,) if model.preprocess.note else ()
     model.notes = (*tensors.notes, *source.notes, *assumed)
+    model.origin = source.origin
     return model
 
 
@@ -370,7 +329,7 @@ def rebuild(label: str, arrays: Arrays, about: str) -> Network:
     Raises:
       ZooError: they do not fit together.
     """
-    source = _saved(label, (arrays, {METADATA: about}))
+    source = saved(label, (arrays, {METADATA: about}))
     return _fill(source, _convert(source))
 
 
