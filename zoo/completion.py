@@ -25,7 +25,7 @@ def script(commands: Commands, shell: str) -> str:
     try:
         import shtab  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
-        raise ZooError("completion needs shtab: pip install shtab") from None
+        raise ZooError("completion needs shtab: pip install 'jax-cnn-zoo[completion]'") from None
     from .registry import list_models
     from .report.listing import list_weights
 
