@@ -121,7 +121,7 @@ def list_weights(
     >>> list_weights("resnet18.a*")
     ['resnet18.a1_in1k', 'resnet18.a2_in1k', 'resnet18.a3_in1k']
     >>> list_weights(max_params="4M", sort="top1")[0]                    # doctest: +SKIP
-    'efficientvit_b0.r224_in1k'
+    'convnextv2_atto.fcmae_ft_in1k'
     """
     records = [weights(name) for name in _names(pattern)]
     if licence and licence.lower() == "commercial":
