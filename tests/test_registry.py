@@ -472,3 +472,9 @@ def test_whoever_asks_for_names_has_plugins_loaded(ask, monkeypatch):
     monkeypatch.setattr(plugins, "_begun", False)
     ask()
     assert loaded == [1]
+
+
+def test_patterns_match_aliases_too():
+    sizes = ("small", "medium", "large")
+    assert zoo.list_models("mobilenet_v4*") == [f"mobilenetv4_conv_{size}" for size in sizes]
+    assert zoo.list_models("googlenet") == ["inception_v1"]

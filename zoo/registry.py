@@ -102,12 +102,16 @@ def find(name: str) -> Variant:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of the networks that match a shell pattern.
+    """The names of the networks that match a shell pattern, or have an alias that does.
 
     >>> list_models("vgg1?")
     ['vgg11', 'vgg13', 'vgg16', 'vgg19']
     """
-    return [name for name in variants() if fnmatch(name, pattern)]
+    return [
+        variant.name
+        for variant in variants().values()
+        if any(fnmatch(name, pattern) for name in (variant.name, *variant.aliases))
+    ]
 
 
 LOADS = "zoo.load(name) gives a network with its published weights"

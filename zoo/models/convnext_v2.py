@@ -75,6 +75,12 @@ SETTINGS = dict(
 # fmt: on
 
 VARIANTS = [
-    Variant(name, partial(convnext.convnext, c=c, b=b, block=Block()), PAPER, size)
+    Variant(
+        name,
+        partial(convnext.convnext, c=c, b=b, block=Block()),
+        PAPER,
+        size,
+        aliases=(name.replace("v2", "_v2"),),
+    )
     for name, (c, b, size) in SETTINGS.items()
 ]

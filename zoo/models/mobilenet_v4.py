@@ -149,7 +149,16 @@ def mobilenet_v4(ctx: Context, body: Table) -> Network:
 
 
 VARIANTS = [
-    Variant("mobilenetv4_conv_small", partial(mobilenet_v4, body=CONV_S), PAPER),
-    Variant("mobilenetv4_conv_medium", partial(mobilenet_v4, body=CONV_M), PAPER, input_size=256),
-    Variant("mobilenetv4_conv_large", partial(mobilenet_v4, body=CONV_L), PAPER, input_size=384),
+    Variant(
+        f"mobilenetv4_conv_{size}",
+        partial(mobilenet_v4, body=body),
+        PAPER,
+        input_size=pixels,
+        aliases=(f"mobilenet_v4_conv_{size}",),
+    )
+    for size, body, pixels in (
+        ("small", CONV_S, 224),
+        ("medium", CONV_M, 256),
+        ("large", CONV_L, 384),
+    )
 ]
