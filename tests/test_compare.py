@@ -209,7 +209,7 @@ def test_labels_of_a_drawn_crowd(crowd):
 
 def test_bars_and_lines_stay_legible(crowd):
     curve = parameters_by_depth
-    few, rule = representatives(crowd, 30, curve)
+    few, rule = representatives(crowd, plots.BARS, curve)
     assert len(few) == len({entry.variant.family for entry in crowd})
     assert rule == [f"Of {len(crowd)} networks the first of each family that has default weights."]
     assert "alexnet" in [entry.name for entry in few]
@@ -218,7 +218,7 @@ def test_bars_and_lines_stay_legible(crowd):
     assert len(fewer) == 12
     assert {entry.name for entry in fewer} < {entry.name for entry in few}
     assert "12 most unlike" in rule[0]
-    assert representatives(few, 30, curve) == (few, [])
+    assert representatives(few, plots.BARS, curve) == (few, [])
     family = [entry for entry in crowd if entry.variant.family in ("regnet", "vgg")]
     some, rule = representatives(family, 5, curve)
     assert len(some) == 5

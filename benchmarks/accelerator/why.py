@@ -99,7 +99,7 @@ def lowerings(bench: Bench) -> None:
     batch, works = sizes.batches[0], {work["work"]: work for work in WORKS}
     for name in sizes.operations:
         work = {**works[name], "side": min(works[name]["side"], sizes.pixels)}
-        compare(bench, f"{name}, and its gradient", contender.ours(work), shapes(work, batch))
+        compare(bench, f"{name}, and its gradient", contender.operation(work), shapes(work, batch))
     scale, bias, side = jnp.ones(256), jnp.zeros(256), min(56, sizes.pixels)
 
     def norm(x: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Draw = Callable[["Sequence[Entry]"], "Figure"]
 
 WIDTH = 12.0  # inches: 1200 pixels at DPI
-BARS = 30  # networks in a plot of bars, at most
+BARS = 40  # networks in a plot of bars, at most
 CURVES = 12  # and of lines
 KIND_COLOURS = dict(
     zip(KINDS, (PURPLE, BLUE, ORANGE, SKY, VERMILLION, GREEN, "#999999"), strict=True)
