@@ -72,7 +72,9 @@ def bubble(entries: "Sequence[Entry]") -> "Figure":
     if left_out:
         notes.append(f"{_networks(left_out)} without a published ImageNet accuracy left out.")
     few = len(shown) <= 8
-    figure = _figure(_height(len(shown), 7.4), "Accuracy, computation and size", notes)
+    families = len({e.variant.family for e, _, _ in shown})
+    full = max(7.4, 3.7 + 0.16 * families)  # inches: the legend has a line for each
+    figure = _figure(_height(len(shown), full), "Accuracy, computation and size", notes)
     axes = _axes(figure, left=0.75, right=2.35)
     axes.set(xscale="log", xlabel="multiply-accumulates for one image (G), log scale")
     axes.set_ylabel("top-1 accuracy (%)")
