@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, few
 from zoo.layers import Network
 from zoo.pretrained.catalogue import imagenet_classes, imagenet_synsets
 
 from .sources.base import Dataset, Source, labels_of
-from .sources.splits import few
 
 
 def outputs_of(model: Network, dataset: Dataset) -> np.ndarray | None:
@@ -43,7 +42,7 @@ def outputs_of(model: Network, dataset: Dataset) -> np.ndarray | None:
     if unknown := [name for name in classes if name not in places]:
         raise ZooError(
             f"{model.spec.name} does not know {len(unknown)} of the dataset's {len(classes)} "
-            f"classes: {few(unknown, ', ')}; it knows {few(known, ', ')}"
+            f"classes: {few(unknown)}; it knows {few(known)}"
         )
     found = [places[name] for name in classes]
     return None if found == list(range(count)) else np.array(found, np.int32)
