@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import zoo
 from training import cli
+from training.recipes import recipe
 from zoo.preprocess import INCEPTION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,6 +120,9 @@ def test_no_command_is_refused(capsys):
         (("export", "none.safetensors", "a.onnx"), "no file none.safetensors"),
         (("diff", "vgg11", "b/none.h5"), "no file b/none.h5"),
         (("runs", "none"), "zoo runs: no folder none: expected one with runs in it"),
+        (("train",), "zoo train: expected the name of a network, see `zoo list`; or --recipe NAME"),
+        (("train", "--recipe", "resnet20"), "unknown recipe 'resnet20': did you mean 'resnet20_"),
+        (("plan",), "zoo plan: expected the name of a network, see `zoo list`; or --recipe NAME"),
         (("completion", "bsh"), "unknown SHELL 'bsh': did you mean 'bash'"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -128,6 +132,17 @@ def test_what_is_typed_wrongly_is_told_in_a_line(refused, argv, line, tmp_path, 
     told = refused(*argv)
     assert line in told
     assert told.count("'") <= 2 * 11  # ten names at most
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_recipe_says_the_network(command):
+    def settings(*argv):
+        return cli._with_recipe(cli.parser().parse_args([command, *argv]))
+
+    asked = settings("--recipe", "resnet20_digits", "--batch-size", "8")
+    assert (asked["model"], asked["batch_size"]) == ("resnet20_cifar", 8)
+    other = settings("resnet32_cifar", "--recipe", "resnet20_digits")
+    assert other == {**recipe("resnet20_digits"), "model": "resnet32_cifar"}
 
 
 def test_version(capsys):

@@ -76,7 +76,7 @@ def _add_training(found: Commands) -> None:
         "train a network from random weights",
         "zoo train mobilenet_v1_025 --data digits --out runs/digits",
     )
-    parser.add_argument("model", help=_HELP["model"])
+    parser.add_argument("model", nargs="?", help=_HELP["model"] + "; default: the recipe's")
     _add_recipe(parser)
     _add_previews(parser)
     _add_settings(parser, TrainConfig().to_dict())
@@ -149,7 +149,7 @@ def _add_training(found: Commands) -> None:
         "tell whether a run would fit machines that are not here, and how fast it could be",
         "zoo plan resnet50 --topology v5e:4x4 --batch-size 4096 --dtype bfloat16",
     )
-    parser.add_argument("model", nargs="?", help=_HELP["model"])
+    parser.add_argument("model", nargs="?", help=_HELP["model"] + "; default: the recipe's")
     parser.add_argument(
         "--topology",
         nargs="?",
@@ -251,13 +251,23 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _train(args: argparse.Namespace) -> None:
     needs.check()
-    _run(TrainConfig.from_dict({**_recipe(args), **_settings(args)}), args)
+    _run(TrainConfig.from_dict(_with_recipe(args)), args)
 
 
-def _recipe(args: argparse.Namespace) -> dict[str, Any]:
+def _with_recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the recipe, if one is asked for, and over them those of the command line.
+
+    Raises:
+      ZooError: no such recipe, or no network.
+    """
     from .recipes import recipe
 
-    return recipe(args.recipe) if args.recipe else {}
+    settings = _settings(args)
+    if args.model is None:
+        if not args.recipe:
+            raise ZooError("expected the name of a network, see `zoo list`; or --recipe NAME")
+        del settings["model"]
+    return {**(recipe(args.recipe) if args.recipe else {}), **settings}
 
 
 def _finetune(args: argparse.Namespace) -> None:
@@ -423,15 +433,13 @@ def _plan(args: argparse.Namespace) -> None:
     if args.topology == LIST:
         print(_topologies(args.format))
         return
-    if args.model is None:
-        raise ZooError("expected the name of a network, see `zoo list`")
+    settings = _with_recipe(args)
     needs.check()
     topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from .planning import plan
 
-    settings = {**_recipe(args), **_settings(args)}
     planned = plan(topology=args.topology, num_classes=args.num_classes, **settings)
     print(planned.render(args.format))
 

@@ -94,7 +94,7 @@ def table(pattern: str = "*") -> "Table":
         for one in map(own, names)
     )
     note = (
-        "zoo train NETWORK --recipe RECIPE trains them again; zoo reproduce WEIGHTS compares the "
+        "zoo train --recipe RECIPE trains them again; zoo reproduce WEIGHTS compares the "
         "result with their card too."
     )
     return Table("weights of our own", columns, rows, (note,))
