@@ -23,9 +23,9 @@ import zoo
 from training import linear
 from training.config import FINETUNE, TrainConfig
 from training.data import Dataset, open_dataset
-from training.evaluation import predict_all
 from training.finetuning import enough_epochs
 from training.fitting import fit
+from training.predictions import predict_all
 from training.session import Session
 from training.sources.base import Subset
 

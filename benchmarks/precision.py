@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 import zoo
 from training.data import open_dataset
-from training.evaluation import Predictions, predict_all
 from training.numbering import Renumbered, outputs_of
+from training.predictions import Predictions, predict_all
 
 from . import harness
 from .harness import Result, Row

@@ -13,10 +13,9 @@ from PIL import Image
 import zoo
 from training import evaluate
 from training.data import open_dataset
-from training.evaluation import Predictions, _chosen, interval, predict_all
+from training.evaluation import _chosen, interval
 from training.numbering import outputs_of
 from training.objective import Objective
-from training.parallel import Devices
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 from zoo.pretrained.catalogue import imagenet_classes, imagenet_synsets
@@ -187,69 +186,6 @@ def test_splits_of_the_data_themselves(run_folder):
         which(run_folder, root / "Train", "test")
     with pytest.raises(ZooError, match="unknown split 'vall': did you mean 'val'"):
         evaluate(run_folder, f"folder:{root}", split="vall")
-
-
-# --- picture by picture
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """21 pictures that 8 devices cannot share out, each of a colour of its own."""
-    colours = np.random.default_rng(0).permutation(21 * 3).reshape(21, 1, 1, 3) * 4
-    images = np.broadcast_to(colours, (21, 20, 20, 3)).astype(np.uint8)
-    return [{"image": image, "label": i % 10} for i, image in enumerate(images)]
-
-
-@pytest.mark.parametrize("engine", ["pmap", "shard_map", None])
-def test_predictions_come_in_order_without_filling(model, pictures, engine):
-    expected = np.asarray(model(model.preprocess([picture["image"] for picture in pictures])))
-    differences = np.abs(expected[:, None] - expected[None]).max(-1)
-    assert (differences + np.eye(21)).min() > 1e-3  # no two pictures give the same
-
-    devices = engine and Devices(engine)
-    predictions = predict_all(model, pictures, batch_size=7, devices=devices)  # 8, that is
-    assert predictions.logits.shape == (21, 10)
-    assert predictions.logits.dtype == np.float32
-    assert predictions.labels.dtype == np.int32
-    np.testing.assert_allclose(predictions.logits, expected, atol=1e-5)
-    assert predictions.labels.tolist() == [i % 10 for i in range(21)]
-    # the network is left as it was
-    np.testing.assert_array_equal(
-        model(model.preprocess([picture["image"] for picture in pictures])), expected
-    )
-
-
-def test_predictions_equal_the_sums(model):
-    predictions = predict_all(model, open_dataset("digits").val)
-    result = evaluate(model, "digits")
-    assert predictions.correct == round(result.accuracy * 360)
-    assert predictions.losses.mean() == pytest.approx(result.loss, rel=1e-5)
-
-
-def test_what_predictions_say():
-    nan, inf = np.nan, np.inf
-    logits = np.array([[1, 3, 1], [2, 2, 0], [nan, 9, 0], [0, -inf, 0]], np.float32)
-    said = Predictions(logits, np.array([1, 1, 1, 1], np.int32))
-    assert said.classes.tolist() == [1, 0, -1, 0]
-    assert said.correct == 1
-    e = np.exp(1.0)
-    np.testing.assert_allclose(
-        said.probabilities, [e**3 / (2 * e + e**3), e**2 / (2 * e**2 + 1), nan, 0.5]
-    )
-    np.testing.assert_allclose(
-        said.losses, [-np.log(said.probabilities[0]), -np.log(said.probabilities[1]), nan, inf]
-    )
-
-
-def test_many_pictures_in_slices():
-    logits = np.random.default_rng(0).normal(size=(2500, 4), scale=50).astype(np.float32)
-    said = Predictions(logits, np.arange(2500, dtype=np.int32) % 4)
-    wide = logits.astype(np.float64)
-    softmax = np.exp(wide - wide.max(-1, keepdims=True))
-    softmax /= softmax.sum(-1, keepdims=True)
-    np.testing.assert_allclose(said.probabilities, softmax.max(-1))
-    own = softmax[np.arange(2500), said.labels]
-    np.testing.assert_allclose(said.losses, -np.log(own), atol=1e-9)
 
 
 @pytest.mark.parametrize(

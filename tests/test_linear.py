@@ -9,9 +9,9 @@ import pytest
 import zoo
 from training import linear
 from training.config import TrainConfig
-from training.evaluation import predict_all
 from training.linear import PENALTIES, ridge
 from training.parallel import Devices
+from training.predictions import embed_all, predict_all
 from training.session import Session
 
 
@@ -96,9 +96,26 @@ def test_where_there_is_no_such_solution_the_classifier_stays_and_a_line_says_so
     several = replace(opened.dataset, multilabel=True)
     told = linear.start(opened.model, several, 32, None)
     assert told == "classifier: untrained at first, as pictures show several classes"
-    squeezed = zoo.create("squeezenet1_1", num_classes=10)
-    told = linear.start(squeezed, opened.dataset, 32, None)
-    assert told == "classifier: untrained at first, as that of squeezenet1_1 is not linear"
+    pixels = zoo.create("nin_cifar", num_classes=10)
+    told = linear.start(pixels, opened.dataset, 32, None, softmax=False)
+    assert told == "classifier: untrained at first, as that of nin_cifar is not linear"
+
+
+def test_a_classifier_of_pixels_starts_there_too():
+    data = session(weights="resnet20_cifar.cifar10").dataset
+    model = zoo.create("nin_cifar", num_classes=10)  # random features tell digits apart too
+    model.preprocess = model.preprocess.at_size(16)
+    told = linear.start(model, data, 40, None)
+    said = float(re.search(r"gets ([\d.]+)% of the training pictures right", told)[1])
+    features = embed_all(model, data.train).features
+    solved = ridge(features, embed_all(model, data.train).labels, 10)
+    logits = predict_all(model, data.train).logits
+    assert logits.min() > 0  # the ReLU lets all of it through
+    shift = logits - (features @ solved.kernel + solved.bias)
+    np.testing.assert_allclose(shift, shift.mean(), atol=1e-3)
+    after = predict_all(model, data.val)
+    assert 100 * after.correct / len(after.labels) == pytest.approx(said, abs=15)
+    assert after.correct / len(after.labels) > 0.5
 
 
 def test_ridge_wants_pretrained_weights():

@@ -18,7 +18,6 @@ from runs import records
 import zoo
 from training import Interrupted, TrainConfig, evaluate, fit
 from training.cli import main
-from training.evaluation import average_precision
 from training.objective import LOSSES, Objective
 from training.objects import Objects
 from training.session import Session
@@ -349,13 +348,6 @@ def test_the_loss_of_several_classes():
     want = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean(-1).sum()
     assert float(sums["loss"]) == pytest.approx(float(want), rel=1e-5)
     assert float(sums["correct"]) == 1  # the second shows nothing
-
-
-def test_average_precision_by_hand():
-    scores, labels = np.array([0.9, 0.8, 0.7, 0.7, 0.1]), np.array([1, 0, 1, 0, 1])
-    # thresholds 0.9: 1/1 at recall 1/3; 0.7 (a tie): 2/4 at 2/3; 0.1: 3/5 at 1
-    assert average_precision(scores, labels) == pytest.approx((1 + 2 / 4 + 3 / 5) / 3)
-    assert np.isnan(average_precision(scores, np.zeros(5)))
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,10 @@ import zoo
 from training import TrainConfig, mistakes, plots, report, typed
 from training.cli import _settings, parser
 from training.data import Dataset, Files
-from training.evaluation import Predictions, interval, predict_all
+from training.evaluation import interval
 from training.folder import begin
 from training.logging import Log, best_of, read_records
+from training.predictions import Predictions, predict_all
 from zoo.layers import Conv, GlobalAvgPool
 from zoo.preprocess import Preprocess
 from zoo.pretrained import saving

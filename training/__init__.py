@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from .doors import register_dataset as register_dataset
     from .doors import register_loss as register_loss
     from .evaluation import Evaluation as Evaluation
-    from .evaluation import Predictions as Predictions
     from .evaluation import evaluate as evaluate
-    from .evaluation import predict_all as predict_all
     from .finetuning import finetune as finetune
     from .fitting import Result as Result
     from .fitting import fit as fit
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .predictions import Embeddings as Embeddings
+    from .predictions import Predictions as Predictions
+    from .predictions import embed_all as embed_all
+    from .predictions import predict_all as predict_all
     from .probing import Probe as Probe
     from .probing import probe as probe
     from .sources.base import Dataset as Dataset
@@ -37,13 +39,15 @@ _HOME = {  # imported when asked for: `zoo --help` needs none of them
     "register_loss": "doors",
     "Dataset": "sources.base",
     "Evaluation": "evaluation",
-    "Predictions": "evaluation",
-    "predict_all": "evaluation",
     "evaluate": "evaluation",
     "finetune": "finetuning",
     "Interrupted": "stopping",
     "Result": "fitting",
     "fit": "fitting",
+    "Embeddings": "predictions",
+    "Predictions": "predictions",
+    "embed_all": "predictions",
+    "predict_all": "predictions",
     "Plan": "planning",
     "plan": "planning",
     "Probe": "probing",

@@ -4,12 +4,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from tqdm import tqdm
@@ -17,7 +14,6 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError, unknown
 from zoo.layers import Network
-from zoo.preprocess import Preprocess
 from zoo.pretrained.source import is_folder
 from zoo.runtime import backend
 from zoo.wrapped import wrapped
@@ -25,14 +21,14 @@ from zoo.wrapped import wrapped
 from . import data
 from .numbering import Renumbered, outputs_of
 from .parallel import Devices
+from .predictions import Predictions, predict_all
 from .sources.base import Joined, Request
 from .sources.own import own_dataset
 from .sources.record import record_differences
 from .sources.splits import split_off
-from .state import Arrays, Program, no_totals, take_apart
-from .step import AXIS, Batch, make_eval_step
+from .state import Arrays, no_totals, take_apart
+from .step import make_eval_step
 
-BINS = 15  # of probabilities, to compare them with accuracies
 Z_95 = 1.959963984540054  # 95 % of a normal distribution lies within so many deviations
 
 
@@ -48,135 +44,6 @@ class Evaluation:
     data: str = ""  # what the dataset is, in one line
     metrics: Mapping[str, float] = field(default_factory=dict)  # means of `Objective.metrics`
     mean_average_precision: float | None = None  # where pictures may show several classes
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The outputs of a network for every picture of a source, in order."""
-
-    logits: np.ndarray  # float32 [N, K]
-    labels: np.ndarray  # int32 [N]; float32 [N, K] where pictures may show several classes
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a picture may show several classes, or none."""
-        return self.labels.ndim == 2
-
-    @cached_property
-    def classes(self) -> np.ndarray:
-        """The class of the largest logit, int [N]; of equal ones the first, -1 if any is NaN."""
-        return np.where(np.isnan(self.logits).any(-1), -1, self.logits.argmax(-1))
-
-    @cached_property
-    def losses(self) -> np.ndarray:
-        """float64 [N]: cross-entropy with the label, nats; with several, the mean over classes."""
-        if self.multilabel:
-            x = self.logits.astype(np.float64)
-            means: np.ndarray = (np.logaddexp(0, x) - x * self.labels).mean(-1)
-            return means
-        own = self.logits[np.arange(len(self.labels)), self.labels]
-        with np.errstate(invalid="ignore"):  # infinite less infinite, of a network that diverged
-            losses: np.ndarray = self._log_sums - own
-        return losses
-
-    @cached_property
-    def probabilities(self) -> np.ndarray:
-        """float64 [N]: softmax's for `classes`; sigmoid's where pictures may show several."""
-        if self.multilabel:
-            largest = self.logits.max(-1).astype(np.float64)
-            sigmoids: np.ndarray = np.exp(-np.logaddexp(0, -largest))
-            return sigmoids
-        with np.errstate(invalid="ignore"):
-            probabilities: np.ndarray = np.exp(self.logits.max(-1) - self._log_sums)
-        return probabilities
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        """Whether `classes` is the picture's class, or one of its classes, bool [N]."""
-        if self.multilabel:
-            shown = np.take_along_axis(self.labels, self.classes[:, None], -1)[:, 0] > 0
-            right: np.ndarray = shown & (self.classes >= 0)
-        else:
-            right = self.classes == self.labels
-        return right
-
-    @property
-    def correct(self) -> int:
-        """How many pictures are classified correctly."""
-        return int(self.right.sum())
-
-    @property
-    def calibration_error(self) -> float:
-        """`calibration_error` of `probabilities`; NaN where pictures may show several classes."""
-        return math.nan if self.multilabel else calibration_error(self.probabilities, self.right)
-
-    @cached_property
-    def average_precisions(self) -> np.ndarray:
-        """The `average_precision` of each class, float64 [K]; NaN if no picture shows it."""
-        columns = zip(self.logits.T, self.labels.T, strict=True)
-        return np.array([average_precision(scores, labels) for scores, labels in columns])
-
-    @property
-    def mean_average_precision(self) -> float:
-        """The mean over the classes that pictures show; NaN where there are none."""
-        known = self.average_precisions[~np.isnan(self.average_precisions)]
-        return float(known.mean()) if len(known) else math.nan
-
-    @cached_property
-    def _log_sums(self) -> np.ndarray:
-        """float64 [N]: log of the sum of exp of the logits; in slices, to spare memory."""
-        sums = np.empty(len(self.logits))
-        with np.errstate(invalid="ignore"):
-            for i in range(0, len(sums), 1024):
-                rows = self.logits[i : i + 1024].astype(np.float64)
-                top = rows.max(-1, keepdims=True)
-                sums[i : i + 1024] = top[:, 0] + np.log(np.exp(rows - top).sum(-1))
-        return sums
-
-
-def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """How far the probability of an answer is from how often such answers are right, 0 to 1.
-
-    The expected calibration error of C. Guo et al., "On Calibration of Modern Neural Networks",
-    2017, arXiv:1706.04599, section 2: the distance between accuracy and mean probability, in 15
-    bins of equal width, weighted by the number of pictures. NaN without pictures, and where a
-    probability is NaN.
-
-    Args:
-      probabilities: of the answers, [N], 0 to 1.
-      right: whether each answer is right, bool [N].
-
-    >>> round(calibration_error(np.array([0.9, 0.9, 0.5]), np.array([True, False, True])), 3)
-    0.433
-    """
-    if not len(right):
-        return math.nan
-    bins = np.minimum((np.nan_to_num(probabilities) * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, probabilities - right, BINS)
-    return float(np.abs(gaps).sum() / len(right))
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The area under the steps of a class's precision over its recall.
-
-    The sum over rising thresholds of (recall - recall before) x precision, without interpolation,
-    as `sklearn.metrics.average_precision_score`; equal scores are one threshold.
-
-    Args:
-      scores: [N], high for pictures that show the class.
-      labels: [N], 1 where they do.
-
-    >>> average_precision(np.array([0.9, 0.8, 0.3]), np.array([1, 0, 1]))
-    0.8333333333333333
-    """
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(labels[order] > 0)
-    if not len(hits) or not hits[-1]:
-        return math.nan
-    last = np.flatnonzero(np.append(np.diff(scores[order]), 1))  # the last of each score
-    precision = hits[last] / (last + 1)
-    recall = hits[last] / hits[-1]
-    return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 SPLITS = ("all", "train", "val", "test")
@@ -370,74 +237,6 @@ def run(
     for batch in batches:
         state = step(state, devices.shard(batch))
     return means(state[2])
-
-
-def predict_all(
-    model: Network,
-    source: data.Source,
-    *,
-    batch_size: int = 64,
-    devices: Devices | None = None,
-    preprocess: Preprocess | None = None,
-    width: int | None = None,
-) -> Predictions:
-    """The logits of every picture of a source, in its order.
-
-    Args:
-      model: the network.
-      source: the pictures.
-      batch_size: pictures at a time, over all devices together; rounded up to share out evenly.
-      devices: None takes all of this host, as several hosts always do: each that calls this
-        computes everything by itself, and none waits for another.
-      preprocess: None takes the network's own.
-      width: how many outputs it has; None: as many as classes.
-    """
-    if devices is None or jax.process_count() > 1:
-        devices = Devices("shard_map", jax.local_devices())  # pmap would take those of all hosts
-    preprocess = preprocess or model.preprocess
-    batch_size = -(-batch_size // len(devices)) * len(devices)
-    program, params, stats = take_apart(model)
-    classes = width or model.spec.num_classes
-    step = devices.compile(make_predict_step(program, preprocess), donate=True, inference=True)
-    state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
-    logits = np.empty((len(source), classes), np.float32)
-    labels: np.ndarray | None = None
-    bar = tqdm(
-        data.eval_batches(source, preprocess, batch_size=batch_size),
-        total=-(-len(source) // batch_size),
-        desc=f"predict {model.spec.name}",
-        unit="batch",
-        disable=None,
-        leave=False,
-    )
-    for start, batch in zip(range(0, len(source), batch_size), bar, strict=True):
-        state = step(state, devices.shard(batch))
-        rows = slice(start, start + batch_size)  # rows past the end of the source are padding
-        if labels is None:  # whatever a label is
-            labels = np.empty((len(source), *batch["label"].shape[1:]), batch["label"].dtype)
-        labels[rows] = batch["label"][: len(labels[rows])]
-        logits[rows] = np.asarray(state[2])[: len(logits[rows])]
-    return Predictions(logits, np.empty(0, np.int32) if labels is None else labels)
-
-
-def make_predict_step(
-    program: Program, preprocess: Preprocess
-) -> Callable[[tuple[Arrays, Arrays, jax.Array], Batch], tuple[Arrays, Arrays, jax.Array]]:
-    """(params, stats, logits), batch -> the same with the logits of the batch.
-
-    Every device returns the logits of the whole batch, [B, K], in order: `Devices.compile` needs
-    the same state on all of them.
-    """
-
-    def predict_step(
-        state: tuple[Arrays, Arrays, jax.Array], batch: Batch
-    ) -> tuple[Arrays, Arrays, jax.Array]:
-        params, stats, _ = state
-        network = program.network(params, stats, dropout=None)
-        logits = network.logits(preprocess.normalize(batch["image"]))
-        return params, stats, jax.lax.all_gather(logits, AXIS, tiled=True)
-
-    return predict_step
 
 
 def interval(correct: int, count: int) -> tuple[float, float]:

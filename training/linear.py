@@ -6,18 +6,20 @@ into the body.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from zoo.layers import LinearAct, Network
 
-from .data import Dataset
-from .evaluation import predict_all
+from .data import Dataset, Source
 from .parallel import Devices
+from .predictions import embed_all, outputs_of
 from .sources.base import Subset
 
 MOST = 10_000  # pictures
+MOST_MAPS = 256  # pictures whose pixels are looked at one by one
 PENALTIES = np.logspace(-4, 3, 15)  # of ridge regression on standardised features, a picture
 SCALES = np.logspace(0, 2, 41)  # of the logits
 
@@ -86,34 +88,60 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((np.log(np.exp(shifted).sum(1)) - own).mean())
 
 
-def start(model: Network, dataset: Dataset, batch_size: int, devices: Devices | None) -> str:
+def start(
+    model: Network,
+    dataset: Dataset,
+    batch_size: int,
+    devices: Devices | None,
+    *,
+    softmax: bool = True,
+) -> str:
     """Make the classifier of a pretrained network what `ridge` gives, and say what became of it.
 
     The features are those of the pictures as evaluation sees them, of at most `MOST` pictures.
     Nothing is done where there is no such solution: pictures show several classes, or the
     classifier is not one linear layer.
 
+    NiN and SqueezeNet classify each pixel, and take the mean after a ReLU. There the solution is
+    that for the mean of the pixels, and its biases are raised by one number until the ReLU changes
+    nothing: softmax does not see what is added to all logits.
+
     Args:
       model: its classifier is replaced.
       dataset: the training pictures and their classes.
       batch_size: pictures at a time.
       devices: see `predict_all`.
+      softmax: whether that is the loss.
     """
     if dataset.multilabel:
         return "classifier: untrained at first, as pictures show several classes"
-    if type(model.classifier) is not LinearAct:  # but of every pixel, with an activation
+    classifier = model.classifier
+    of_pixels = isinstance(classifier, LinearAct) and type(classifier) is not LinearAct
+    if not isinstance(classifier, LinearAct) or (of_pixels and not softmax):
         return f"classifier: untrained at first, as that of {model.spec.name} is not linear"
-    source = dataset.train
-    if len(source) > MOST:
-        source = Subset(source, np.arange(MOST) * len(source) // MOST)
-    headless = nnx.clone(model)
-    headless.classifier = None
-    width = model.head.channels
-    found = predict_all(headless, source, batch_size=batch_size, devices=devices, width=width)
-    solved = ridge(found.logits, found.labels, len(dataset.classes))
+    source, classes = _spread(dataset.train, MOST), len(dataset.classes)
+    found = embed_all(model, source, batch_size=batch_size, devices=devices)
+    solved = ridge(found.features, found.labels, classes)
     values = {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)}
-    nnx.update(model.classifier.linear, values)
+    nnx.update(classifier.linear, values)
+    if of_pixels:
+        maps = nnx.clone(model)
+        maps.classifier = maps.classifier.linear  # type: ignore[union-attr]  # without its ReLU
+        some = _spread(source, MOST_MAPS)
+        lowest, _ = outputs_of(maps, some, classes, batch_size, devices, pool=_least)
+        nnx.update(classifier.linear, {"bias": values["bias"] - lowest.min()})
     return (
         f"classifier: ridge regression on the features gets {solved.accuracy:.1%} of the training "
         "pictures right, each left out in turn"
     )
+
+
+def _spread(source: Source, most: int) -> Source:
+    """So many of the pictures at most, spread over all of them."""
+    if len(source) <= most:
+        return source
+    return Subset(source, np.arange(most) * len(source) // most)
+
+
+def _least(maps: jax.Array) -> jax.Array:
+    return maps.min((1, 2))

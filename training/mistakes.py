@@ -12,7 +12,7 @@ from zoo.sheet import FONT_SIZE, MARGIN, contact_sheet, fit
 from zoo.text import plain
 
 from .data import Dataset, Files, Source
-from .evaluation import Predictions
+from .predictions import Predictions
 from .sources.base import Tagged
 
 EACH = 12  # pictures: of the most confident mistakes, and of the worst among the others

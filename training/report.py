@@ -24,11 +24,12 @@ from zoo.wrapped import Wrapped
 
 from .config import TrainConfig
 from .data import Dataset
-from .evaluation import Predictions, interval, predict_all
+from .evaluation import interval
 from .logging import Record, best_of
 from .mistakes import mistakes, picture_name
 from .parallel import Devices
 from .plots import draw_confusion, draw_curves, draw_probe
+from .predictions import Predictions, predict_all
 from .typed import typed_for
 
 MATRIX = 1000  # classes: a larger confusion matrix shows nothing

@@ -377,7 +377,8 @@ class Session:
         if self.config.head_init == "random":
             return ""
         size = max(self.config.batch_size // jax.process_count(), 1)
-        return linear.start(self.model, self.dataset, size, devices)
+        softmax = self.objects.loss is None and self.config.loss in (None, "softmax")
+        return linear.start(self.model, self.dataset, size, devices, softmax=softmax)
 
     def measuring(self, program: Program, kinds: Collection[str]) -> Callable[..., Measured]:
         """`probing.compiled` of a network and this session's loss.
