@@ -25,6 +25,7 @@ from .topologies import known, topologies, topology
 from .tricks import cli as tricks
 
 if TYPE_CHECKING:
+    from .data import Dataset
     from .logging import Record
 
 EXIT_OUTSIDE = 1
@@ -285,10 +286,11 @@ def _run(config: TrainConfig, args: argparse.Namespace, *, enough: bool = False)
 
     distributed.start(args.coordinator, args.processes, args.process)
     enable_compilation_cache()
+    dataset = None
     if enough:
         from .finetuning import with_enough_epochs
 
-        config = with_enough_epochs(config)
+        config, dataset = with_enough_epochs(config)
     previews = (
         (args.show_schedule, _schedule),
         (args.show_batch, _batch),
@@ -298,7 +300,7 @@ def _run(config: TrainConfig, args: argparse.Namespace, *, enough: bool = False)
     for path, preview in asked:
         preview(config, Path(path))
     if not asked:
-        _fit(config)
+        _fit(config, dataset)
 
 
 def _schedule(config: TrainConfig, path: Path) -> None:
@@ -341,14 +343,14 @@ def _find_rate(config: TrainConfig, path: Path) -> None:
     print(f"suggestion: --learning-rate {finding.suggestion:.2g}")
 
 
-def _fit(config: TrainConfig) -> "Record":
+def _fit(config: TrainConfig, dataset: "Dataset | None" = None) -> "Record":
     """Train, print what came of it, and return the record of the epoch that is kept."""
-    from .fitting import fit
+    from .fitting import fit_opened
     from .logging import best_of, kept_of
     from .stopping import Interrupted
 
     try:
-        result = fit(config)
+        result = fit_opened(config, dataset)
     except Interrupted as stopped:
         print(f"zoo: {stopped}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

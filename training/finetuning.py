@@ -8,8 +8,9 @@ import zoo
 from zoo.pretrained.source import in_folder, is_folder
 
 from .config import FINETUNE, FINETUNE_STEPS, TrainConfig
-from .fitting import Result, fit
-from .session import open_data
+from .data import Dataset
+from .fitting import Result, fit, fit_opened
+from .session import open_data, opened
 
 
 def finetune(
@@ -34,7 +35,7 @@ def finetune(
     settings |= {"model": model, "data": data, "out": out}
     if epochs is not None:
         return fit(finetune_config(epochs=epochs, **settings))
-    return fit(with_enough_epochs(finetune_config(**settings)))
+    return fit_opened(*with_enough_epochs(finetune_config(**settings)))
 
 
 def finetune_config(**settings: Any) -> TrainConfig:
@@ -48,13 +49,17 @@ def finetune_config(**settings: Any) -> TrainConfig:
     return TrainConfig.from_dict({**FINETUNE, **settings})
 
 
-def with_enough_epochs(config: TrainConfig) -> TrainConfig:
+def with_enough_epochs(config: TrainConfig) -> tuple[TrainConfig, Dataset]:
     """The settings with so many epochs that they make at least `FINETUNE_STEPS` steps.
+
+    And `config.data`, which is open then.
 
     Raises:
       ZooError: as `open_data`.
     """
-    return replace(config, epochs=enough_epochs(len(open_data(config).train), config.batch_size))
+    dataset = opened(config)
+    pictures = len(open_data(config, dataset=dataset).train)
+    return replace(config, epochs=enough_epochs(pictures, config.batch_size)), dataset
 
 
 def enough_epochs(pictures: int, batch_size: int) -> int:

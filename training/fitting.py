@@ -18,10 +18,11 @@ from zoo.wrapped import Wrapped
 
 from . import distributed, folder, report
 from .config import TrainConfig
+from .data import Dataset
 from .logging import Record, best_of, kept_of, say
 from .loop import Loop
 from .objective import PerPicture
-from .objects import Callback, Objects, Optimizer
+from .objects import NONE, Callback, Objects, Optimizer
 from .parallel import Devices
 from .session import Session, build, open_data
 from .state import put_together
@@ -96,14 +97,26 @@ def fit(
     >>> result = fit(TrainConfig(data="folder:photos", out="runs/photos"))    # doctest: +SKIP
     >>> result = fit(model=net, data=(images, labels), optimizer=optax.adamw) # doctest: +SKIP
     """
-    backend.expect_training()
     objects = Objects(model, data, optimizer, schedule, loss, augment, metrics or {}, callbacks)
-    config = objects.entered(config or TrainConfig())
+    return fit_opened(objects.entered(config or TrainConfig()), objects=objects)
+
+
+def fit_opened(
+    config: TrainConfig, dataset: Dataset | None = None, *, objects: Objects = NONE
+) -> Result:
+    """As `fit`.
+
+    Args:
+      config: of the run.
+      dataset: `config.data`, where it is open already.
+      objects: given in place of settings.
+    """
+    backend.expect_training()
     with heeded(jax.process_count() > 1) as stop, distributed.together():
-        return _fit(config, objects, stop)
+        return _fit(config, objects, dataset, stop)
 
 
-def _fit(config: TrainConfig, objects: Objects, stop: Stop) -> Result:
+def _fit(config: TrainConfig, objects: Objects, dataset: Dataset | None, stop: Stop) -> Result:
     devices = Devices(config.engine)
     devices.check_batch(config.batch_size, config.accumulate)
     out = config.folder
@@ -114,7 +127,7 @@ def _fit(config: TrainConfig, objects: Objects, stop: Stop) -> Result:
         there = (out / "config.json").exists()
         if first and there and not over:
             stack.enter_context(folder.held(out))
-        dataset = open_data(config, objects)
+        dataset = open_data(config, objects, dataset)
         folder.check_data(out, config, dataset.record)
         if over:
             return _finished(config, objects)

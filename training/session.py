@@ -56,9 +56,7 @@ def open_data(
     if objects.data is not None:
         dataset = own_dataset(objects.data, config.val_fraction)
     elif dataset is None:
-        dataset = data.open_dataset(
-            config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
-        )
+        dataset = opened(config)
     dataset = narrowed(dataset, config.classes, config.per_class, config.seed)
     if len(dataset.train) < config.batch_size:
         raise ZooError(
@@ -66,6 +64,13 @@ def open_data(
             f"expected at most the {len(dataset.train)} training pictures"
         )
     return dataset
+
+
+def opened(config: TrainConfig) -> data.Dataset:
+    """`config.data`, all of it."""
+    return data.open_dataset(
+        config.data, val_fraction=config.val_fraction, skip_unreadable=config.skip_unreadable
+    )
 
 
 def build(config: TrainConfig, dataset: data.Dataset, objects: Objects = NONE) -> Network:
