@@ -25,6 +25,7 @@ from .objects import path_of
 from .parallel import Devices
 from .phases import Phase
 from .prefetch import Prefetch
+from .recalibration import adapt, recalibration
 from .session import Session
 from .state import TrainState, no_totals, put_together
 from .stopping import Interrupted, Stop
@@ -84,8 +85,8 @@ class Loop:
 
     def train(self) -> None:
         """Train from where the run stands to its end; afterwards the model has the weights."""
-        if not self.position and (told := self.session.start_classifier(self.devices)):
-            say(told)
+        if not self.position:
+            self._start_classifier()
         for phase in self.session.phases:
             while self.position <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:
@@ -93,6 +94,11 @@ class Loop:
                     break
                 except Diverged as diverged:
                     self._roll_back(phase, diverged)
+
+    def _start_classifier(self) -> None:
+        if self.config.head_init != "random":
+            adapt(self.session, self.devices)
+            say(self.session.start_classifier(self.devices))
 
     def _phase(self, phase: Phase) -> None:
         if self._stopped:
@@ -116,6 +122,8 @@ class Loop:
         eval_step = self.devices.compile(
             self.session.eval_step(parts.program), donate=False, inference=True
         )
+        averaged = self.config.wise_ft < 1 and parts.program.moving
+        recalibrate = recalibration(self.session, self.devices, parts.program) if averaged else None
         look = None
         if self.config.probes and self.log:
             look = self.session.prober(self.session.measuring(parts.program, self.config.probes))
@@ -123,6 +131,8 @@ class Loop:
             rates = self.devices.replicate(parts.rates(epoch * self.steps_per_epoch - first))
             state = replace(state, inputs={**state.inputs, "rates": rates})
             state, timing = self._epoch(epoch, state, train_step)
+            if recalibrate:  # the steps' own are those of weights that went all the way
+                state = replace(state, stats=recalibrate(state.weights, state.stats))
             record = self._measure(epoch, state, eval_step, parts.metrics)
             record |= self._rate(rate, record["step"] - first)
             record |= timing

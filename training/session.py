@@ -438,6 +438,10 @@ class Session:
         source = self.dataset.val
         if most is not None and most < len(source):
             source = Subset(source, np.arange(most) * len(source) // most)
+        return self.eval_batches(source)
+
+    def eval_batches(self, source: data.Source) -> grain.IterDataset:
+        """This process's part of the batches of pictures as evaluation sees them, each once."""
         return data.eval_batches(
             source,
             self.model.preprocess,
