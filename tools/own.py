@@ -78,6 +78,7 @@ def _facts(run: Path, name: str, by: str, data: str, settings: dict[str, object]
         seconds=round(sum(epoch["seconds"] for epoch in epochs), 1),
         device=DEVICE.findall(card)[0],
         seed=int(str(settings["seed"])),
+        started_from=str(settings["weights"] or ""),
     )
 
 

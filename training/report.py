@@ -415,8 +415,10 @@ def _origin(model: Network) -> list[tuple[str, str]]:
     if model.origin is None:
         return []
     name, address = model.origin.weights, model.origin.address
+    shown = markdown_link(name, address) if address else markdown(name)
+    before = model.origin.before
     return [
-        ("started from", markdown_link(name, address) if address else markdown(name)),
+        ("started from", shown + (f", and these from {markdown(before)}" if before else "")),
         ("licence of those", markdown(model.origin.licence) or "not known"),
     ]
 

@@ -18,11 +18,14 @@ class Origin:
       weights: what `zoo.load` calls them: "resnet50.a1_in1k", "hf-hub:USER/REPO".
       licence: by SPDX's name where it has one; "" if the source names none.
       address: of the file, or of the page of its repository; "" if there is none.
+      before: the weights that those started from in turn, and their address; "" if they started
+        from random ones, or nothing is known.
     """
 
     weights: str
     licence: str = ""
     address: str = ""
+    before: str = ""
 
     @classmethod
     def from_dict(cls, values: Any) -> "Origin":
@@ -39,8 +42,9 @@ class Origin:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, str]:
-        """All fields by name, ready for JSON."""
-        return asdict(self)
+        """All fields by name that say something, ready for JSON."""
+        fields: dict[str, str] = asdict(self)
+        return {name: text for name, text in fields.items() if text or name != "before"}
 
 
 def spdx(licence: str) -> str:

@@ -4,12 +4,16 @@ A source is "https://host/path", or "hf://owner/repo/file" on the Hugging Face H
 behind the repository or the file.
 """
 
+import errno
 import hashlib
 import os
 import re
+import socket
+import time
 from base64 import b64encode
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from ..errors import ZooError
 from ..paths import cache_folder
@@ -86,6 +90,38 @@ def secure(url: str) -> bool:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     scheme = parts.scheme == "https" or (parts.scheme == "http" and local)
     return scheme and bool(parts.hostname) and re.search(r"[\0- \x7f]", url) is None
+
+
+NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+
+
+def no_network(error: object) -> bool:
+    """Whether an error says that there is no way to a host, such as no network at all."""
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+        return error.errno in NO_NETWORK
+    return isinstance(error, socket.gaierror)
+
+
+def reachable(url: str) -> bool:
+    """Whether an address may be tried: a second or two tell, where nobody is there.
+
+    A connection that only takes long may be tried, and so may any through a proxy.
+    """
+    parts = urlsplit(url)
+    if getproxies().get(parts.scheme) or not parts.hostname:
+        return True
+    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+    for wait in (0.5, None):  # a second try, as names are not always found at once
+        try:
+            socket.create_connection((parts.hostname, port), timeout=5).close()
+        except OSError as error:
+            if not (no_network(error) or isinstance(error, ConnectionRefusedError)):
+                return True
+            if wait is not None:
+                time.sleep(wait)
+        else:
+            return True
+    return False
 
 
 # --- what others say, made safe to show -----------------------------------------------------------

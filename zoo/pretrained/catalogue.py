@@ -78,7 +78,16 @@ class Weights:
         """Their name, licence and address, which go with the tensors wherever these are written."""
         hub = re.match(r"hf://([^/]+/[^/@]+)", self.file)
         address = f"https://huggingface.co/{hub[1]}" if hub else self.file
-        return Origin(self.name, self.licence, address if "://" in address else "")
+        address = address if "://" in address else ""
+        return Origin(self.name, self.licence, address, self._before())
+
+    def _before(self) -> str:
+        """What weights of our own started from, and where that is; "": from random weights."""
+        facts = (OWN / self.file).with_suffix(".json")
+        if self.source != "zoo" or not facts.is_file():
+            return ""
+        name: str = json.loads(facts.read_bytes()).get("started_from", "")
+        return f"{name} ({weights(name).origin.address})" if name else ""
 
     @property
     def check(self) -> str:

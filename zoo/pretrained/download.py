@@ -28,7 +28,7 @@ from urllib.request import (
 )
 
 from ..errors import ZooError
-from .addresses import cause, on_hub, safe, secure
+from .addresses import cause, no_network, on_hub, safe, secure
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second try, the third ...
 _TIMEOUT = 30.0  # seconds without a byte
@@ -59,7 +59,16 @@ def not_through_links(path: str, flags: int) -> int:
 
 
 class _Transient(Exception):
-    """A failure that may not happen again. Its text is what comes after "ADDRESS " in an error."""
+    """A failure that may not happen again. Its text is what comes after "ADDRESS " in an error.
+
+    Args:
+      text: see above.
+      away: whether it is so likely to happen again that a second try is enough.
+    """
+
+    def __init__(self, text: str, *, away: bool = False):
+        super().__init__(text)
+        self.away = away
 
 
 class _Watch(threading.Thread):
@@ -197,7 +206,7 @@ class Download:
           ZooError: it cannot be had, or has more than `most` bytes; see `fetch.fetch`.
         """
         etag = ""  # as seen in this call: with it the server says whether the rest still belongs
-        for wait in (*_WAITS, None):
+        for tries, wait in enumerate((*_WAITS, None), 1):
             with written(self.part.parent, self.desc):
                 if not (resume or etag):
                     self.part.unlink(missing_ok=True)
@@ -219,9 +228,10 @@ class Download:
                     if not watch.slow:  # else its end is ours
                         return
                 except _Transient as error:
-                    if wait is None and not watch.slow:
+                    last = wait is None or (error.away and tries > 1)
+                    if last and not watch.slow:
                         raise ZooError(
-                            f"{self.desc}: {self.url} {error}, in {len(_WAITS) + 1} tries: check "
+                            f"{self.desc}: {self.url} {error}, in {tries} tries: check "
                             f"the connection and try again, or set {self.setting} to a copy"
                         ) from error
             if watch.slow:
@@ -246,7 +256,8 @@ class Download:
                     f"{self.desc}: {self.url} has no certificate that is trusted here "
                     f"({error.reason.verify_message}): set SSL_CERT_FILE to your authorities' file"
                 ) from error
-            raise _Transient(f"cannot be reached ({cause(error.reason)})") from error
+            away = no_network(error.reason)
+            raise _Transient(f"cannot be reached ({cause(error.reason)})", away=away) from error
         except (OSError, HTTPException) as error:
             raise _Transient(f"cannot be reached ({cause(error)})") from error
         except ZooError:

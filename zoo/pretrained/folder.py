@@ -187,7 +187,8 @@ def _weights_from(model: Network) -> str:
         return "not known, or random ones"
     address = model.origin.address
     name = model.origin.weights
-    return markdown_link(name, address) if address else code(name)
+    before = f", and these from {markdown(model.origin.before)}" if model.origin.before else ""
+    return (markdown_link(name, address) if address else code(name)) + before
 
 
 def _licence(model: Network) -> str:

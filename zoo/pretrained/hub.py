@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from ..errors import ZooError
 from ..layers import Network
 from ..settings import shown
-from .addresses import address, cause
+from .addresses import address, cause, reachable
 from .fetch import hub_fault, offline
 from .folder import CARD, CONFIG, HOLDERS, save_folder
 
@@ -60,22 +60,29 @@ def snapshot(name: str) -> Path:
         tensors that are not those that the Hub has.
     """
     repo, revision = repository(name)
-    config = _file(name, repo, CONFIG, revision)
+    host = address(f"hf://{repo}/{CONFIG}")[0]
+    kept = offline() or not reachable(host)  # else the Hub's client tries for half a minute
+    config = _file(name, repo, CONFIG, revision, kept)
     if config is None:
         raise ZooError(f"load: {name} has no {CONFIG}: expected a network that timm or zoo pushed")
     commit = config.parent.name
-    tensors = next(filter(None, (_file(name, repo, file, commit) for file in HOLDERS)), None)
+    tensors = next(filter(None, (_file(name, repo, file, commit, kept) for file in HOLDERS)), None)
+    if tensors is None and kept and not offline():
+        raise _unreachable(f"load: {name}")
     if tensors is None:
         raise ZooError(f"load: {name} has no weights: expected {' or '.join(HOLDERS[:2])}")
     if fault := hub_fault(tensors):
         raise ZooError(f"load: {name}: the Hub's cache has {fault}: delete {tensors} and try again")
     with suppress(ZooError):  # the card only tells the licence
-        _file(name, repo, CARD, commit)
+        _file(name, repo, CARD, commit, kept)
     return config.parent
 
 
-def _file(name: str, repo: str, file: str, revision: str | None) -> Path | None:
-    """A file of a repository in the Hub's cache; None if the repository has none of that name."""
+def _file(name: str, repo: str, file: str, revision: str | None, kept: bool) -> Path | None:
+    """A file of a repository in the Hub's cache; None if the repository has none of that name.
+
+    `kept`: it is taken from the cache alone.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -87,12 +94,14 @@ def _file(name: str, repo: str, file: str, revision: str | None) -> Path | None:
                     file,
                     revision=revision,
                     endpoint=_endpoint(),
-                    local_files_only=offline(),
+                    local_files_only=kept,
                     library_name="jax-cnn-zoo",
                 )
             )
         except LocalEntryNotFoundError:
-            if not offline():
+            if not kept:
+                raise
+            if file == CONFIG and not offline():
                 raise
             if file == CONFIG:
                 raise ZooError(
@@ -187,6 +196,13 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
+def _unreachable(what: str) -> ZooError:
+    return ZooError(
+        f"{what}: the Hub cannot be reached, and its cache has no such file: check the connection, "
+        "or set HF_ENDPOINT to a copy"
+    )
+
+
 @contextmanager
 def _told(what: str, repo: str, revision: str | None) -> Iterator[None]:
     """Tell what the Hub's client says in one line of ours."""
@@ -196,10 +212,7 @@ def _told(what: str, repo: str, revision: str | None) -> Iterator[None]:
         yield
     except (ZooError, errors.EntryNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise ZooError(
-                f"{what}: the Hub cannot be reached, and its cache has no such file: check the "
-                "connection, or set HF_ENDPOINT to a copy"
-            ) from error
+            raise _unreachable(what) from error
         raise
     except errors.GatedRepoError as error:
         raise ZooError(

@@ -32,6 +32,7 @@ class Own:
     seconds: float
     device: str
     seed: int
+    started_from: str = ""  # published weights; "": random ones
 
     @property
     def accuracy(self) -> float:

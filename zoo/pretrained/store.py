@@ -342,6 +342,12 @@ def _published(row: Weights) -> Content:
     if as_noted(kept):  # otherwise it was changed, or damaged: it is made again
         with contextlib.suppress(ZooError):
             return files.read(kept)
+    if row.check == "by hand":
+        where = f" ({row.notes})" if row.notes else ""
+        raise ZooError(
+            f"{row.name}: no download is known of {row.file}{where}: expected file=, or --file; "
+            f"`zoo convert {row.file} mine.safetensors --model {row.name}` makes it one of ours"
+        )
     size = None if row.size_mb is None else row.size_mb * 1e6
     file = fetch(row.file, hash=row.hash, size=size, desc=row.name)
     try:

@@ -68,6 +68,7 @@ def _of_weights(w: Weights) -> list[tuple[str, Any]]:
         ("file", Path(w.file).name if w.source == "zoo" else w.file),
         ("size", f"{w.size_mb:g} MB" if w.size_mb else ""),
         ("licence", w.licence + (" (non-commercial)" if w.non_commercial else "")),
+        ("started from", w.origin.before),
         ("on ImageNet", ", ".join(percents)),
         ("classes", f"{w.classes or 'none: features only'}"),
         ("checked by", w.check),

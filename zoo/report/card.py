@@ -197,6 +197,9 @@ class Card:
         """The stages as a `pandas.DataFrame` of raw values."""
         return self.stages.to_pandas()
 
+    def __str__(self) -> str:
+        return self.text()
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         paper = self.variant.paper

@@ -140,6 +140,9 @@ class Comparison:
         """The table as a `pandas.DataFrame` of raw values."""
         return self.table().to_pandas()
 
+    def __str__(self) -> str:
+        return self.table().text()
+
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 

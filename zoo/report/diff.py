@@ -125,6 +125,9 @@ class Diff:
         """The totals as a `pandas.DataFrame`."""
         return self.totals.to_pandas()
 
+    def __str__(self) -> str:
+        return self.render()
+
     def _repr_html_(self) -> str:
         colours = {"-": "#d55e00", "+": "#0072b2", " ": "inherit"}
         lines = "\n".join(

@@ -25,7 +25,7 @@ from ..errors import unknown
 from ..layers import Network
 from ..registry import abstract, find
 from .definitions import notes
-from .table import Column, Table
+from .table import Column, Table, Tables
 from .walk import value_of, walk
 
 FILE = Path(__file__).with_name("peers.csv")
@@ -278,7 +278,7 @@ def macs(spec: Spec, input_size: int, with_aux: bool = False) -> int:
 # --- the report -----------------------------------------------------------------------------------
 
 
-def against(name: str, peers: str | Sequence[str] | None = None) -> tuple[Table, ...]:
+def against(name: str, peers: str | Sequence[str] | None = None) -> Tables:
     """Why each peer's number of parameters is what it is.
 
     Args:
@@ -324,7 +324,7 @@ def against(name: str, peers: str | Sequence[str] | None = None) -> tuple[Table,
             f"GMACs: 10^9 MACs at {size} pixels; a peer's at its model's own size.",
         ),
     )
-    return summary_table, *tables
+    return Tables((summary_table, *tables))
 
 
 Cells = tuple[Any, ...]

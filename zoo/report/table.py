@@ -128,6 +128,9 @@ class Table:
             raise ZooError("to_pandas: pandas is not installed: pip install pandas") from None
         return pandas.DataFrame(self.records(), columns=[column.key for column in self.columns])
 
+    def __str__(self) -> str:
+        return self.text()
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
 
@@ -152,3 +155,15 @@ class Table:
             tuple(column.show(value) for column, value in zip(self.columns, row, strict=True))
             for row in self.rows
         ]
+
+
+class Tables(tuple[Table, ...]):
+    """Reports that belong together, one below the other where they are printed or shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n\n".join(table.text() for table in self)
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self)
