@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import zoo
 from training import cli
+from training.options import with_recipe
 from training.recipes import recipe
 from zoo.preprocess import INCEPTION
 
@@ -137,7 +138,7 @@ def test_what_is_typed_wrongly_is_told_in_a_line(refused, argv, line, tmp_path, 
 @pytest.mark.parametrize("command", ["train", "plan"])
 def test_a_recipe_says_the_network(command):
     def settings(*argv):
-        return cli._with_recipe(cli.parser().parse_args([command, *argv]))
+        return with_recipe(cli.parser().parse_args([command, *argv]))
 
     asked = settings("--recipe", "resnet20_digits", "--batch-size", "8")
     assert (asked["model"], asked["batch_size"]) == ("resnet20_cifar", 8)

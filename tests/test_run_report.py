@@ -16,11 +16,12 @@ from PIL import Image, ImageFont
 
 import zoo
 from training import TrainConfig, mistakes, plots, report, typed
-from training.cli import _settings, parser
+from training.cli import parser
 from training.data import Dataset, Files
 from training.evaluation import interval
 from training.folder import begin
 from training.logging import Log, best_of, read_records
+from training.options import given
 from training.predictions import Predictions, predict_all
 from zoo.layers import Conv, GlobalAvgPool
 from zoo.preprocess import Preprocess
@@ -366,7 +367,7 @@ def test_the_command_gives_the_same_run():
     )
     words = shlex.split(report.command(config))
     assert words[0] == "zoo"
-    assert TrainConfig.from_dict(_settings(parser().parse_args(words[1:]))) == config
+    assert TrainConfig.from_dict(given(parser().parse_args(words[1:]))) == config
 
 
 def test_the_command_is_repeated_as_it_was_typed(run, tmp_path):

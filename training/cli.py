@@ -1,15 +1,11 @@
 """The command `zoo` with what trains: train, finetune, evaluate, runs, reproduce, tricks, plan."""
 
 import argparse
-import dataclasses
 import io
 import os
 import sys
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.cli import commands, export_model
 from zoo.command import Commands, add_format
@@ -19,7 +15,16 @@ from zoo.terminal import table
 from zoo.text import plain
 
 from . import needs, runs, stopping, typed
-from .config import DTYPES, FINETUNE, FINETUNE_STEPS, TrainConfig
+from .config import DTYPES, FINETUNE, TrainConfig
+from .options import (
+    FINETUNE_HELP,
+    HELP,
+    add_previews,
+    add_recipe,
+    add_settings,
+    given,
+    with_recipe,
+)
 from .stopping import EXIT_INTERRUPTED
 from .topologies import known, topologies, topology
 from .tricks import cli as tricks
@@ -77,10 +82,10 @@ def _add_training(found: Commands) -> None:
         "train a network from random weights",
         "zoo train mobilenet_v1_025 --data digits --out runs/digits",
     )
-    parser.add_argument("model", nargs="?", help=_HELP["model"] + "; default: the recipe's")
-    _add_recipe(parser)
-    _add_previews(parser)
-    _add_settings(parser, TrainConfig().to_dict())
+    parser.add_argument("model", nargs="?", help=HELP["model"] + "; default: the recipe's")
+    add_recipe(parser)
+    add_settings(parser, TrainConfig().to_dict())
+    add_previews(parser)
 
     parser = found.add(
         "finetune",
@@ -89,8 +94,8 @@ def _add_training(found: Commands) -> None:
         "zoo finetune resnet18.a1_in1k --data folder:photos/ --out runs/photos",
     )
     parser.add_argument("model", help="published weights, see `zoo weights`; or a network")
-    _add_previews(parser)
-    _add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE}, _FINETUNE_HELP)
+    add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE}, FINETUNE_HELP)
+    add_previews(parser)
 
     parser = found.add(
         "evaluate",
@@ -101,7 +106,7 @@ def _add_training(found: Commands) -> None:
     parser.add_argument(
         "model", help="weights by name, a trained network's file, or the folder of its run"
     )
-    parser.add_argument("--data", required=True, help=_HELP["data"])
+    parser.add_argument("--data", required=True, help=HELP["data"])
     parser.add_argument(
         "--split",
         choices=("all", "train", "val", "test"),
@@ -110,7 +115,7 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--dtype", choices=DTYPES, help="to compute in (the network's own)")
-    parser.add_argument("--skip-unreadable", action="store_true", help=_HELP["skip_unreadable"])
+    parser.add_argument("--skip-unreadable", action="store_true", help=HELP["skip_unreadable"])
 
     parser = found.add(
         "reproduce",
@@ -150,7 +155,7 @@ def _add_training(found: Commands) -> None:
         "tell whether a run would fit machines that are not here, and how fast it could be",
         "zoo plan resnet50 --topology v5e:4x4 --batch-size 4096 --dtype bfloat16",
     )
-    parser.add_argument("model", nargs="?", help=_HELP["model"] + "; default: the recipe's")
+    parser.add_argument("model", nargs="?", help=HELP["model"] + "; default: the recipe's")
     parser.add_argument(
         "--topology",
         nargs="?",
@@ -162,120 +167,21 @@ def _add_training(found: Commands) -> None:
     parser.add_argument(
         "--num-classes", type=int, metavar="INT", help="of the classifier; default: data's, or 1000"
     )
-    _add_recipe(parser)
+    add_recipe(parser)
     add_format(parser, ("text", "md", "json"))
-    _add_settings(parser, {**TrainConfig().to_dict(), "data": None, "engine": "shard_map"})
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="settings of training/recipes to start from"
-    )
-
-
-def _add_previews(parser: argparse.ArgumentParser) -> None:
-    """Add the options for a preview in place of a run, and for a run on several hosts."""
-    previews = parser.add_argument_group("instead of training")
-    for name, text in (
-        ("--show-schedule", "draw the learning rate over the run into this PNG"),
-        ("--show-batch", "write the first batch, augmented, with its labels, into this PNG"),
-        (
-            "--find-lr",
-            "try rising learning rates and write a curve and a suggestion into this folder",
-        ),
-    ):
-        previews.add_argument(name, metavar="PATH", help=text)
-    hosts = parser.add_argument_group(
-        "several hosts (Slurm, OpenMPI, GKE and Cloud TPU are recognised without these)"
-    )
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    hosts.add_argument("--processes", type=int, metavar="N", help="processes of the run")
-    hosts.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
-
-
-_HELP = {
-    field.name: field.metadata["help"]
-    for field in dataclasses.fields(TrainConfig)
-    if field.metadata
-}
-
-
-# What fine-tuning does where it is not told, in words
-_FINETUNE_HELP = {
-    "epochs": f"passes over the training pictures; default: {FINETUNE['epochs']}, and more where"
-    f" these make less than {FINETUNE_STEPS} steps",
-    "learning_rate": f"peak rate, whatever the optimizer ({FINETUNE['learning_rate']})",
-    "image_size": "side of the input, pixels; default: the dataset's, or else the weights'",
-    "weights": "weights to start from, published ones or a file; default: those that the model"
-    " names, or the network's default",
-}
-
-
-def _add_settings(
-    parser: argparse.ArgumentParser, defaults: dict[str, Any], says: Mapping[str, str] | None = None
-) -> None:
-    """An option for each field of `TrainConfig`, absent from the arguments unless given.
-
-    Args:
-      parser: to add them to.
-      defaults: by field, as the help shows them.
-      says: help with its default, in place of the field's.
-    """
-    hints = typing.get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
-        if field.name == "model" or field.name not in _HELP:
-            continue
-        name = "--" + field.name.replace("_", "-")
-        default = defaults[field.name]
-        shown = "" if default in (None, "") else f" ({default})"
-        text = (says or {}).get(field.name, field.metadata["help"] + shown)
-        parser.add_argument(
-            name,
-            default=argparse.SUPPRESS,
-            help=text.replace("%", "%%"),
-            **_kind(hints[field.name]),
-        )
-
-
-def _kind(hint: Any) -> dict[str, Any]:
-    """How argparse reads a field of this type."""
-    if isinstance(hint, types.UnionType):  # int | None
-        hint = next(t for t in typing.get_args(hint) if t is not type(None))
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    return {"type": hint, "metavar": hint.__name__.upper()}
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if name in _HELP}
+    add_settings(parser, {**TrainConfig().to_dict(), "data": None, "engine": "shard_map"})
 
 
 def _train(args: argparse.Namespace) -> None:
     needs.check()
-    _run(TrainConfig.from_dict(_with_recipe(args)), args)
-
-
-def _with_recipe(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of the recipe, if one is asked for, and over them those of the command line.
-
-    Raises:
-      ZooError: no such recipe, or no network.
-    """
-    from .recipes import recipe
-
-    settings = _settings(args)
-    if args.model is None:
-        if not args.recipe:
-            raise ZooError("expected the name of a network, see `zoo list`; or --recipe NAME")
-        del settings["model"]
-    return {**(recipe(args.recipe) if args.recipe else {}), **settings}
+    _run(TrainConfig.from_dict(with_recipe(args)), args)
 
 
 def _finetune(args: argparse.Namespace) -> None:
     needs.check()
     from .finetuning import finetune_config
 
-    _run(finetune_config(**_settings(args)), args, enough="epochs" not in args)
+    _run(finetune_config(**given(args)), args, enough="epochs" not in args)
 
 
 def _run(config: TrainConfig, args: argparse.Namespace, *, enough: bool = False) -> None:
@@ -435,7 +341,7 @@ def _plan(args: argparse.Namespace) -> None:
     if args.topology == LIST:
         print(_topologies(args.format))
         return
-    settings = _with_recipe(args)
+    settings = with_recipe(args)
     needs.check()
     topology(args.topology)  # an error comes before jax is imported, which takes a second
     # Nothing is computed here. Where libtpu is installed JAX would look for a TPU, and complain.

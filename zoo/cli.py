@@ -55,8 +55,10 @@ def commands() -> Commands:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=_NAME)
     parser.add_argument("--layers", action="store_true", help="by stage and layer")
-    parser.add_argument("--size", type=int, help="side of the input, pixels")
-    parser.add_argument("--batch-size", type=int, default=1, help="images for activations (1)")
+    parser.add_argument("--size", type=int, metavar="N", help="side of the input, pixels")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images for activations (1)"
+    )
     _add_channels(parser)
     parser.add_argument(
         "--without",
@@ -136,7 +138,7 @@ def commands() -> Commands:
         "--model", required=True, help="the network they are for, or what they are published as"
     )
     _add_file_options(parser)
-    parser.add_argument("--num-classes", type=int, help="0: without the classifier")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="0: without the classifier")
     _add_channels(parser, "as the file")
 
     parser = command.add(
@@ -151,7 +153,8 @@ def commands() -> Commands:
     parser.add_argument(
         "--format",
         default="safetensors",
-        help="safetensors (ours), torchvision or timm (their names), stablehlo, onnx",
+        metavar="FORM",
+        help="safetensors (ours, the default), torchvision or timm (their names), stablehlo, onnx",
     )
     parser.add_argument(
         *("--uint8", "--preprocess"),
@@ -173,7 +176,9 @@ def commands() -> Commands:
     parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--file", help="weights in a published format, of the network --model")
     _add_file_options(parser)
-    parser.add_argument("--top", type=int, default=5, help="how many classes to show (5)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="how many classes to show (5)"
+    )
     parser.add_argument("--png", metavar="FILE", help="write a contact sheet of the pictures too")
     add_format(parser, ("text", "csv", "json"))
 
@@ -188,7 +193,9 @@ def commands() -> Commands:
 
 
 def _add_channels(parser: argparse.ArgumentParser, usual: str = "3") -> None:
-    parser.add_argument("--in-chans", type=int, help=f"channels of the pictures ({usual})")
+    parser.add_argument(
+        "--in-chans", type=int, metavar="N", help=f"channels of the pictures ({usual})"
+    )
 
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:

@@ -3,11 +3,12 @@
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import ZooError, unknown
-from .terminal import line_width
+from .terminal import fill, line_width
 from .text import plain
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ Command = Callable[[argparse.Namespace], None]
 
 CHOICE = re.compile(r"argument (.+?): invalid choice: '(.*)' \(choose from (.*)\)", re.DOTALL)
 KIND = {"COMMAND": "command"}
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Breaks lines between words only, not at hyphens: addresses and options stay whole."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,9 +62,9 @@ class Commands:
             description="The classic convolutional networks in JAX: look, load, train, predict.",
             epilog="example: zoo train mobilenet_v1_025 --data digits\n\n"
             "Compiled programs are kept in ~/.cache/zoo/xla, at most 1 GB of them.\n"
-            "Environment: ZOO_COMPILE_CACHE=off or a size (500M, 2G); ZOO_CACHE, the folder for\n"
-            "~/.cache/zoo; JAX_COMPILATION_CACHE_DIR, JAX's own setting, goes first.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            "Environment: ZOO_COMPILE_CACHE=off or a size (500M, 2G); ZOO_CACHE, the folder\n"
+            "for ~/.cache/zoo; JAX_COMPILATION_CACHE_DIR, JAX's own setting, goes first.",
+            formatter_class=Help,
         )
         self.parser.add_argument("--version", action="version", version=f"zoo {__version__}")
         self._subparsers = self.parser.add_subparsers(
@@ -69,9 +77,9 @@ class Commands:
         parser = self._subparsers.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",
+            description=fill(text[0].upper() + text[1:] + ".", line_width() - 2, indent=""),
             epilog=f"example: {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
         )
         parser.set_defaults(run=run)
         self.parsers[name] = parser
