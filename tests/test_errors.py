@@ -21,6 +21,24 @@ def test_wrong_calls():
     assert "did you mean 'num_classes'" in line(lambda: zoo.create("resnet18", numclasses=3))
     assert "did you mean 'num_classes'" in line(lambda: zoo.load("resnet18", num_clases=3))
     assert "missing a required argument: 'name'" in line(lambda: zoo.create())
+    assert "did you mean 'input_size'" in line(lambda: zoo.count("resnet18", size=3))
+    assert "zoo.fit(zoo.TrainConfig(...))" in line(lambda: zoo.fit(epochs=3))
+    assert "there is no pretrained" in line(lambda: zoo.load("resnet18", pretrained=True))
+    assert "zoo.load('resnet50.a1_in1k')" in line(lambda: zoo.create("resnet50.a1_in1k"))
+    assert "did you mean 'learning_rate'" in line(lambda: zoo.finetune("vgg16", "digits", lr=1))
+
+
+def test_things_of_another_kind():
+    assert "load: got 5, expected a name or a path" in line(lambda: zoo.load(5))
+    for call in (zoo.save, zoo.export, zoo.features, zoo.push_to_hub):
+        assert "got 'x', expected a network" in line(lambda: call("x", "y"))  # noqa: B023
+    assert "fold: got 'x', expected a network" in line(lambda: zoo.fold("x"))
+    assert "expected a zoo.TrainConfig" in line(lambda: zoo.fit("digits"))
+
+
+def test_names_that_go_on_come_first():
+    told = line(lambda: zoo.load("resnet50.a1"))
+    assert "did you mean 'resnet50.a1_in1k', 'resnet50.a1h_in1k'" in told
 
 
 def test_a_peer_needs_no_list():

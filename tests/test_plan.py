@@ -80,7 +80,7 @@ def test_topologies_have_chips():
         ("v5e:3x3", "got 'v5e:3x3', expected v5e:1x1, v5e:2x2"),
         ("h100", "got 'h100', expected h100:1, h100:2, h100:4, h100:8"),
         ("h10:8", "unknown topology 'h10:8': did you mean 'h100:8'"),
-        ("", "topology: expected one such as v5e:4x4 or h100:8; v4:{2x2x1,"),
+        ("", "topology: expected one such as v5e:4x4, of `zoo plan --topology`"),
         (None, "topology: expected one such as v5e:4x4"),
     ],
 )

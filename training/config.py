@@ -1,7 +1,6 @@
 """All settings of a training run, in one frozen dataclass, with the reasons for the defaults."""
 
 import dataclasses
-import difflib
 import math
 import operator
 import os
@@ -28,6 +27,13 @@ LEARNING_RATES = {
     "lars": 10.0,  # times 0.001 of a kernel's norm
     "lion": 3e-3,  # below Adam's: every step has the size of the rate
     "muon": 5e-2,
+}
+# what others call some of the settings
+OTHERS = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "lr_scheduler": "schedule",
 }
 OPTIMIZERS = tuple(LEARNING_RATES)
 SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
@@ -375,9 +381,10 @@ class TrainConfig:
             except ValueError:
                 factor = math.nan
             if not 0 <= factor <= 1e6:
+                rate = "" if stage != part else "; the rate itself is learning_rate"
                 raise ZooError(
                     f"lr_mult: got {reprlib.repr(part)}, expected STAGE=FACTOR such as stem=0.1, "
-                    "with a factor of 0 to 1000000"
+                    f"with a factor of 0 to 1000000{rate}"
                 )
             factors[stage.strip()] = factor
         return factors
@@ -392,9 +399,9 @@ class TrainConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f": did you mean {near[0]!r}?" if near else ""
-                raise ZooError(f"unknown setting {key!r}{hint}")
+                if key in OTHERS:
+                    raise ZooError(f"unknown setting {key!r}: did you mean {OTHERS[key]!r}?")
+                raise unknown("setting", key, known)
         return cls(**values)
 
 

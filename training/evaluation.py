@@ -12,7 +12,7 @@ from flax import nnx
 from tqdm import tqdm
 
 import zoo
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, checked, unknown
 from zoo.layers import Network
 from zoo.pretrained.source import is_folder
 from zoo.runtime import backend
@@ -49,6 +49,7 @@ class Evaluation:
 SPLITS = ("all", "train", "val", "test")
 
 
+@checked()
 def evaluate(
     model: nnx.Module | str | Path,
     data_spec: Any,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import zoo
+from zoo.errors import checked
 from zoo.pretrained.source import in_folder, is_folder
 
 from .config import FINETUNE, FINETUNE_STEPS, TrainConfig
@@ -13,6 +14,7 @@ from .fitting import Result, fit, fit_opened
 from .session import open_data, opened
 
 
+@checked()
 def finetune(
     model: str, data: str, *, epochs: int | None = None, out: str | None = None, **settings: Any
 ) -> Result:

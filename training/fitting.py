@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import optax
 from flax import nnx
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ZooError, checked
 from zoo.runtime import backend
+from zoo.settings import shown
 from zoo.wrapped import Wrapped
 
 from . import distributed, folder, report
@@ -40,6 +41,10 @@ class Result:
     out: Path
 
 
+IN_CONFIG = "it is a field of the config: zoo.fit(zoo.TrainConfig(...))"
+
+
+@checked(**{field.name: IN_CONFIG for field in fields(TrainConfig)})
 def fit(
     config: TrainConfig | None = None,
     *,
@@ -97,6 +102,8 @@ def fit(
     >>> result = fit(TrainConfig(data="folder:photos", out="runs/photos"))    # doctest: +SKIP
     >>> result = fit(model=net, data=(images, labels), optimizer=optax.adamw) # doctest: +SKIP
     """
+    if not isinstance(config, TrainConfig | None):
+        raise ZooError(f"fit: got {shown(config)}, expected a zoo.TrainConfig")
     objects = Objects(model, data, optimizer, schedule, loss, augment, metrics or {}, callbacks)
     return fit_opened(objects.entered(config or TrainConfig()), objects=objects)
 

@@ -85,7 +85,7 @@ def topology(name: str | None) -> Topology:
       ZooError: there is none; the line has the nearest, or all shapes of that chip.
     """
     if not name:
-        raise ZooError(f"topology: expected one such as v5e:4x4 or h100:8; {known()}")
+        raise ZooError("topology: expected one such as v5e:4x4, of `zoo plan --topology`")
     kind, _, shape = name.lower().partition(":")
     if kind not in CHIPS:
         raise unknown("topology", name, topologies())

@@ -309,6 +309,7 @@ def _info(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from .registry import find, list_models, variants
     from .report.compare import compare, writable_folder
+    from .report.listing import none_matches
 
     names = list_models() if args.all else []
     if args.family:
@@ -317,7 +318,9 @@ def _compare(args: argparse.Namespace) -> None:
             raise unknown("family", args.family, {v.family for v in variants().values()})
         names += members
     for name in args.names:
-        names += list_models(name) or [find(name).name]
+        if not (matching := list_models(name)) and set(name) & set("*?["):
+            raise none_matches("networks", name, list_models())
+        names += matching or [find(name).name]
     if not names:
         raise ZooError("expected names of networks, --family or --all")
     folder = writable_folder(args.out) if args.out else None

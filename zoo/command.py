@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace], None]
 
 CHOICE = re.compile(r"argument (.+?): invalid choice: '(.*)' \(choose from (.*)\)", re.DOTALL)
+NUMBER = re.compile(r"argument (.+?): invalid (int|float) value: '(.*)'", re.DOTALL)
+KINDS = {"int": "a whole number", "float": "a number"}
 KIND = {"COMMAND": "command"}
 
 
@@ -48,6 +50,9 @@ class Parser(argparse.ArgumentParser):
             argument, got, choices = found.groups()
             names = [name.strip("' ") for name in choices.split(",")]
             message = f"{unknown(KIND.get(argument, argument), got, names)}"
+        if found := NUMBER.fullmatch(message):
+            argument, kind, got = found.groups()
+            message = f"{argument}: got {got!r}, expected {KINDS[kind]}"
         self.exit(2, plain(f"{self.prog}: {message}; see `{self.prog} --help`") + "\n")
 
 

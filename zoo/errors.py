@@ -37,12 +37,17 @@ def unknown(kind: str, got: str, choices: Iterable[str]) -> ZooError:
 
 
 def nearest(got: str, choices: Iterable[str]) -> str:
-    """The nearest of the names, quoted, with commas between them; "" if none is near.
+    """The nearest three of the names, quoted, with commas between them; "" if none is near.
+
+    Those that go on where `got` ends come first, the shortest before the others.
 
     >>> nearest("resnet5", ["resnet50", "vgg16"])
     "'resnet50'"
     """
-    return ", ".join(map(repr, difflib.get_close_matches(got[:100], sorted(choices), 3, 0.5)))
+    choices = sorted(choices)
+    longer = [name for name in choices if len(got) > 1 and name.startswith(got)]
+    close = difflib.get_close_matches(got[:100], choices, 3, 0.5)
+    return ", ".join(map(repr, list(dict.fromkeys([*sorted(longer, key=len), *close]))[:3]))
 
 
 def few(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .layers import Conv2d, ConvNormAct, Network
+from .layers import Conv2d, ConvNormAct, Network, expect_network
 
 
 def fold(model: Network) -> Network:
@@ -23,6 +23,7 @@ def fold(model: Network) -> Network:
 
     >>> fast = zoo.fold(zoo.create("resnet50"))              # doctest: +SKIP
     """
+    expect_network("fold", model)
     model = nnx.clone(model)
     for name in model.aux_after:
         delattr(model, f"aux_{name}")

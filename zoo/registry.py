@@ -94,19 +94,27 @@ def find(name: str) -> Variant:
     Raises:
       ZooError: no such network; the message suggests the nearest names.
     """
-    names = {n: v for v in variants().values() for n in (v.name, *v.aliases)}
+    names = _aliases()
     if not isinstance(name, str) or name not in names:
         check_no_file(name)
         raise unknown("model", name, names)
     return names[name]
 
 
+def _aliases() -> dict[str, Variant]:
+    """The variants by their names and their aliases."""
+    return {n: v for v in variants().values() for n in (v.name, *v.aliases)}
+
+
+@checked()
 def list_models(pattern: str = "*") -> list[str]:
     """The names of the networks that match a shell pattern, or have an alias that does.
 
     >>> list_models("vgg1?")
     ['vgg11', 'vgg13', 'vgg16', 'vgg19']
     """
+    if not isinstance(pattern, str):
+        raise ZooError(f"list_models: got {shown(pattern)}, expected a shell pattern of names")
     return [
         variant.name
         for variant in variants().values()
@@ -171,6 +179,8 @@ def create(
 
     >>> model = zoo.create("resnet50", num_classes=10)       # doctest: +SKIP
     """
+    if isinstance(name, str) and name.partition(".")[0] in _aliases() and "." in name:
+        raise ZooError(f"create: it makes random weights: zoo.load({name!r}) loads published ones")
     variant = find(name)
     spec = Spec(
         variant.name,

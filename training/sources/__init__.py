@@ -6,6 +6,7 @@ Nothing here decodes a picture to learn its class, and nothing is written but wh
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from zoo.errors import ZooError, unknown
 from zoo.paths import cache_folder
@@ -81,6 +82,8 @@ def open_dataset(
         return _digits()
     if kind in (outside := datasets()):
         return replace(own_dataset(outside[kind](path), val_fraction), name=spec)
+    if Path(spec).is_dir():
+        raise ZooError(f"unknown dataset {spec!r}: did you mean 'folder:{spec}'?")
     raise unknown("dataset", spec, ("digits", *OPENERS, *outside))
 
 

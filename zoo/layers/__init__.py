@@ -27,6 +27,7 @@ from .network import Auxiliary as Auxiliary
 from .network import Network as Network
 from .network import Output as Output
 from .network import classifier as classifier
+from .network import expect_network as expect_network
 from .network import features as features
 from .network import model_stages as model_stages
 from .network import stochastic_depth as stochastic_depth

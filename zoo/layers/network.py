@@ -14,6 +14,7 @@ from ..errors import ZooError
 from ..origin import Origin
 from ..preprocess import IMAGENET
 from ..runtime import calling
+from ..settings import shown
 from .modules import Layer, Skippable, Stack, Table, last, walk
 from .observing import is_observed, observed, scope
 from .rows import Dense, Dropout
@@ -193,6 +194,18 @@ def _residual_blocks(stack: Stack) -> Iterator[Any]:
             yield from _residual_blocks(layer)
 
 
+def expect_network(function: str, model: object) -> None:
+    """Refuse what is no network, for a public function.
+
+    Raises:
+      ZooError: it is something else.
+    """
+    if not isinstance(model, Network):
+        raise ZooError(
+            f"{function}: got {shown(model)}, expected a network, of zoo.load or zoo.create"
+        )
+
+
 def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     """Every stage's activation by name, in order, for preprocessed images `x` [N, H, W, C].
 
@@ -202,6 +215,7 @@ def features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:
     >>> feats["stage4"].shape                                # doctest: +SKIP
     (1, 7, 7, 512)
     """
+    expect_network("features", model)
     return _run(model, x, _features)
 
 

@@ -124,6 +124,8 @@ def weights(name: str) -> Weights:
     >>> weights("googlenet").name
     'inception_v1.tv1_in1k'
     """
+    if not isinstance(name, str):
+        raise ZooError(f"weights: got {shown(name)}, expected a name of zoo.list_weights()")
     model, dot, tag = name.partition(".")
     if model not in _rows():
         from ..registry import find  # knows the aliases, and is slow to import

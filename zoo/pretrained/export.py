@@ -12,7 +12,7 @@ from flax import nnx
 
 from ..errors import ZooError, unknown
 from ..folding import fold
-from ..layers import Network
+from ..layers import Network, expect_network
 from ..paths import write
 from .folder import save
 from .torch_names import write_torch_names
@@ -60,6 +60,7 @@ def export(
 
     >>> zoo.export(model, "resnet50.onnx", "onnx", preprocess=True)      # doctest: +SKIP
     """
+    expect_network("export", model)
     path = Path(path)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)

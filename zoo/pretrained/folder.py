@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from ..errors import ZooError, unknown
-from ..layers import Network
+from ..layers import Network, expect_network
 from ..paths import write
 from ..text import code, markdown, markdown_link
 from ..wrapped import Wrapped
@@ -49,6 +49,7 @@ def save(model: Network, path: str | Path, format: str = "safetensors") -> None:
     >>> zoo.save(model, "pets.safetensors")                  # doctest: +SKIP
     >>> zoo.save(model, "pets", format="timm")               # doctest: +SKIP
     """
+    expect_network("save", model)
     if format == "safetensors":
         save_file(model, Path(path))
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ZooError
-from ..layers import Network
+from ..layers import Network, expect_network
 from ..settings import shown
 from .addresses import address, cause, reachable
 from .fetch import hub_fault, offline
@@ -163,6 +163,7 @@ def push_to_hub(
     >>> zoo.push_to_hub(zoo.load("runs/pets"), "me/pets")    # doctest: +SKIP
     'https://huggingface.co/me/pets'
     """
+    expect_network("push_to_hub", model)
     if not isinstance(repo, str) or not _ADDRESS.fullmatch(repo) or "@" in repo:
         raise ZooError(f"push_to_hub: got {shown(repo)}, expected USER/REPO")
     from huggingface_hub import HfApi

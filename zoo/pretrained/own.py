@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from ..errors import ZooError, unknown
+from ..errors import ZooError, few, nearest, unknown
 from .catalogue import OWN, list_weights, weights
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def table(pattern: str = "*") -> "Table":
 
     names = [name for name in list_own() if fnmatch(name, pattern)]
     if not names:
-        raise ZooError(
-            f"no weights of our own match {pattern!r}: there are {', '.join(list_own())}"
-        )
+        near = nearest(pattern, list_own())
+        hint = f"did you mean {near}?" if near else f"there are {few(list_own())}"
+        raise ZooError(f"no weights of our own match {pattern!r}: {hint}")
     columns = (
         Column("name", "weights", left=True),
         Column("data", "data", left=True),

@@ -98,7 +98,11 @@ def load(
     >>> model = zoo.load("runs/digits")                                  # doctest: +SKIP
     >>> model = zoo.load("hf-hub:me/pets")                               # doctest: +SKIP
     """
+    if not isinstance(name, str | Path):
+        raise ZooError(f"load: got {shown(name)}, expected a name or a path")
     for switch in switches:
+        if switch in ("pretrained", "weights"):
+            raise ZooError(f"load: there is no {switch}: it always loads weights, those of `name`")
         if switch not in SWITCHES:
             raise unknown("switch", switch, (*SWITCHES, *(load.__kwdefaults__ or ())))
     if num_classes is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..context import Spec
-from ..errors import ZooError
+from ..errors import ZooError, checked
 from ..pretrained.catalogue import Weights, list_weights, weights
 from ..registry import abstract, find
 from ..terminal import fill
@@ -239,6 +239,7 @@ class Card:
         return f"No published weights of {self.count.name} are known."
 
 
+@checked()
 def info(name: str, *, in_chans: int | None = None) -> Card:
     """The card of a network, or of weights: what is known of them, then of their network.
 

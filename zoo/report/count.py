@@ -27,9 +27,10 @@ from flax import nnx
 
 from .. import ops
 from ..context import Spec
-from ..errors import ZooError
+from ..errors import ZooError, checked
 from ..layers import Network, model_stages
 from ..registry import abstract, find
+from ..settings import whole
 from ..wrapped import Wrapped
 from . import memory
 from .walk import PIXEL, Operation, Value, value_of, walk
@@ -116,6 +117,7 @@ class Count:
         return self.table()._repr_html_()
 
 
+@checked()
 def count(
     model: str | Network,
     *,
@@ -155,7 +157,9 @@ def count(
         given = {"in_chans": in_chans is not None, "without": without != ""}
         which = next((name for name, is_given in given.items() if is_given), "num_classes")
         raise ZooError(f"{which}: expected with a name, got a network, which has its own")
-    if input_size is None:
+    if input_size is not None:
+        input_size = whole("input_size", input_size, high=10**6)
+    else:
         wrapped = isinstance(model, Wrapped)
         input_size = model.preprocess.size if wrapped else find(model.spec.name).input_size
     with _no_garbage_collection():

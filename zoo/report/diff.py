@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from ..context import Spec
+from ..errors import checked
 from ..registry import abstract, find
 from ..terminal import fill
 from .count import Count, StageCount
@@ -138,6 +139,7 @@ class Diff:
         return f'{tables}<pre style="white-space:pre-wrap">{lines}</pre>'
 
 
+@checked()
 def diff(a: str, b: str) -> Diff:
     """What differs between two networks of `zoo.list_models()`.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ZooError, nearest, unknown
+from ..errors import ZooError, checked, nearest, unknown
 from ..pretrained import catalogue
 from ..pretrained.catalogue import Weights, weights
 from ..settings import shown
@@ -89,6 +89,7 @@ def _macs(w: Weights) -> int | None:
     return cost(w.model, w.preprocess.size).macs if countable(w) else None
 
 
+@checked()
 def list_weights(
     pattern: str = "*",
     *,
