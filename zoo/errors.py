@@ -50,15 +50,15 @@ def nearest(got: str, choices: Iterable[str]) -> str:
     return ", ".join(map(repr, list(dict.fromkeys([*sorted(longer, key=len), *close]))[:3]))
 
 
-def few(names: Iterable[str]) -> str:
-    """The names with commas between them, ten at most.
+def few(names: Iterable[str], between: str = ", ", most: int = MOST) -> str:
+    """The first names, joined, and how many more there are.
 
-    >>> few("abc")
-    'a, b, c'
+    >>> few("abcde", most=3)
+    'a, b, c, and 2 more'
     """
     names = list(names)
-    more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
+    more = f"{between}and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
 
 
 def check_no_file(name: object) -> None:

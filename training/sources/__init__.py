@@ -82,7 +82,7 @@ def open_dataset(
         return _digits()
     if kind in (outside := datasets()):
         return replace(own_dataset(outside[kind](path), val_fraction), name=spec)
-    if Path(spec).is_dir():
+    if "/" in spec and len(spec) < 1000 and Path(spec).is_dir():
         raise ZooError(f"unknown dataset {spec!r}: did you mean 'folder:{spec}'?")
     raise unknown("dataset", spec, ("digits", *OPENERS, *outside))
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, few
 from zoo.text import plain
 
 from ..decode import check
 from .base import Dataset, Files, Request, Source, Tagged
-from .splits import few, looks_like_split, split_of, split_off
+from .splits import looks_like_split, split_of, split_off
 
 if TYPE_CHECKING:
     from .folders import Archive
@@ -99,7 +99,7 @@ def assemble(
     if skipped and not request.skip_unreadable:
         raise ZooError(
             f"{len(skipped)} of {len(paths) + len(broken)} images in {plain(_top(parts))} cannot"
-            f" be read: {few(skipped)}. Leave them out with --skip-unreadable"
+            f" be read: {few(skipped, '; ', 3)}. Leave them out with --skip-unreadable"
             " (in Python: skip_unreadable=True)"
         )
     for part in parts:
@@ -158,7 +158,7 @@ def _left_out(parts: Sequence[Part]) -> list[str]:
     if count := others.total():
         kinds = [f"{plain(suffix) or 'no suffix'} {n:,}" for suffix, n in others.most_common()]
         what = "files that are no pictures" if count > 1 else "file that is no picture"
-        left.append(f"{count:,} {what} ({few(kinds, ', ', 5)})")
+        left.append(f"{count:,} {what} ({few(kinds, most=5)})")
     return left
 
 
@@ -203,7 +203,7 @@ def _check_folders(part: Part) -> None:
         raise ZooError(
             plain(
                 f"every folder in {part.kind} {part.root} holds the same folders"
-                f" ({few(sorted(same), ', ')}): these look like the classes, in several versions;"
+                f" ({few(sorted(same), most=3)}): these look like the classes, in several versions;"
                 f" for one of them {part.alone(name)}, or name each picture's class in a"
                 " list:FILE.csv"
             )
@@ -215,7 +215,7 @@ def _check_classes(part: Part) -> None:
     reasons = [plain(f"{path}: {reason}") for path, reason in sorted(part.broken.items())]
     if part.others:
         reasons += _left_out([replace(part, loose=0)])
-    detail = f" ({few(reasons)})" if reasons else ""
+    detail = f" ({few(reasons, '; ', 3)})" if reasons else ""
     root = plain(part.root)
     if not filled:
         what = "images but no class folders" if part.loose else "no images"
@@ -224,7 +224,7 @@ def _check_classes(part: Part) -> None:
         )
     if len(part.classes) == 1:
         inside = sorted(part.inside.get(filled[0], ()))
-        hint = f"; where its folders are them ({few(inside, ', ')}), {part.alone(filled[0])}"
+        hint = f"; where its folders are them ({few(inside, most=3)}), {part.alone(filled[0])}"
         raise ZooError(
             f"{part.kind} {root} holds a single class, {filled[0]!r}: a classifier needs"
             f" at least 2{plain(hint) if len(inside) > 1 else ''}"

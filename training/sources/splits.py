@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, few
 from zoo.text import plain
 
 from .base import Dataset, Files, Request, Source, Subset, Tagged, labels_of
@@ -62,7 +62,7 @@ def beside(splits: Mapping[str, str], names: Iterable[str], used: Iterable[str])
     others = [name for name in names if name not in splits.values()]
     left = [f"{plain(name)}/, as {splits['val']}/ is used" for name in unused]
     if others:
-        left.append(f"{few([plain(f'{name}/') for name in others], ', ')} beside the splits")
+        left.append(f"{few([plain(f'{name}/') for name in others], most=3)} beside the splits")
     return left
 
 
@@ -140,9 +140,3 @@ def hold_out(
         held.append(own[order[:count]])
     val = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), val), val
-
-
-def few(lines: Sequence[str], between: str = "; ", most: int = 3) -> str:
-    """The first lines, joined, and how many more there are."""
-    more = f"{between}and {len(lines) - most} more" if len(lines) > most else ""
-    return between.join(lines[:most]) + more
