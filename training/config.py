@@ -29,12 +29,7 @@ LEARNING_RATES = {
     "muon": 5e-2,
 }
 # what others call some of the settings
-OTHERS = {
-    "lr": "learning_rate",
-    "wd": "weight_decay",
-    "bs": "batch_size",
-    "lr_scheduler": "schedule",
-}
+OTHERS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
 OPTIMIZERS = tuple(LEARNING_RATES)
 SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
 DTYPES = ("float32", "bfloat16")

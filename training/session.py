@@ -24,6 +24,8 @@ from zoo.text import plain
 from zoo.wrapped import wrapped
 
 from . import data, linear, optim
+from .assembly import Assembly as Assembly
+from .assembly import assemble as assemble
 from .config import TrainConfig
 from .doors import losses
 from .objective import LOSSES, Objective
@@ -34,8 +36,8 @@ from .probing import Measured, Probe, compiled, read
 from .sources.base import Subset
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
-from .state import Arrays, Program, TrainState, take_apart
-from .step import AXIS, Batch, make_eval_step, make_train_step
+from .state import Arrays, Program, take_apart
+from .step import Batch, make_eval_step
 
 
 def open_data(
@@ -180,105 +182,6 @@ def _at_size(model: Network, config: TrainConfig, usual: int | None) -> Network:
         jax.ShapeDtypeStruct((1, *model.preprocess.shape), jnp.float32)  # too small?
     )
     return model
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """A phase of a run, assembled: its step, and the state from which it starts."""
-
-    program: Program
-    trained: Arrays
-    frozen: Arrays
-    stats: Arrays
-    averaged: bool
-    seed: int
-    rates: Callable[[int], jax.Array]  # of the steps from one on, counted within the phase
-    optimizer: optax.GradientTransformation
-    step: Callable[[TrainState, Batch], TrainState]  # for one device of many
-    metrics: tuple[str, ...] = ()  # names of further figures
-
-    def start(self, step: int = 0) -> TrainState:
-        """The state at the first step of the phase, whose number is `step`."""
-        return TrainState.start(
-            self.optimizer,
-            self.trained,
-            self.stats,
-            rates=self.rates(0),
-            seed=self.seed,
-            frozen=self.frozen,
-            averaged=self.averaged,
-            metrics=self.metrics,
-            step=step,
-        )
-
-    def shapes(self) -> TrainState:
-        """The same, with shapes in place of arrays."""
-
-        def start(trained: Arrays, frozen: Arrays, stats: Arrays) -> TrainState:
-            return replace(self, trained=trained, frozen=frozen, stats=stats).start()
-
-        shapes: TrainState = jax.eval_shape(start, self.trained, self.frozen, self.stats)
-        return shapes
-
-
-def assemble(
-    config: TrainConfig,
-    model: Network,
-    phase: Phase,
-    rate: optax.Schedule,
-    objective: Objective,
-    *,
-    period: int,
-    flip: bool,
-    objects: Objects = NONE,
-) -> Assembly:
-    """The step of a phase and its parts.
-
-    Args:
-      config: of the run.
-      model: with arrays, or with shapes in their place.
-      phase: which parameters are trained.
-      rate: the learning rate by step of the phase.
-      objective: the loss and the metrics.
-      period: the steps of an epoch, whose learning rates the state holds.
-      flip: whether to mirror pictures.
-      objects: given in place of settings.
-    """
-    stages = model_stages(model)
-    program, params, stats = take_apart(
-        model,
-        freeze_bn=config.freeze_bn or set(stages) - phase.trained,
-        bn_axis=AXIS if config.sync_bn else None,
-        bn_momentum=config.bn_momentum,
-    )
-    trained = {path: x for path, x in params.items() if phase.trains(path)}
-    frozen = {path: x for path, x in params.items() if path not in trained}
-    scales = rate_scales(stages, trained, config.depth_decay, config.multipliers)
-    own = objects.optimizer
-    if own is not None and not isinstance(own, optax.GradientTransformation):
-        own = own(rate)
-    optimizer = optim.optimizer(config, scales, own)
-    step = make_train_step(
-        program,
-        model.preprocess,
-        optimizer,
-        config,
-        objective,
-        flip=flip,
-        own_augment=objects.augment,
-    )
-    return Assembly(
-        program,
-        trained,
-        frozen,
-        stats,
-        averaged=config.ema > 0 or config.wise_ft < 1,
-        seed=config.seed,
-        rates=optim.table(rate, period),
-        optimizer=optimizer,
-        step=step,
-        metrics=tuple(objective.metrics),
-    )
 
 
 @dataclass(frozen=True, eq=False)
