@@ -315,11 +315,11 @@ class Runner:
 
     def _pretrained(self, cell: Cell, tell: Callable[[str], object]) -> Path:
         """The weights to start an arm from: those of a training of their own, done once a seed."""
-        settings = {**self.trick.setting, **(self.trick.quick if self.quick else {})}
         kind = kind_of(self.asked)
         if kind not in self.trick.pretraining:
             raise ZooError(f"{self.trick.name} on {kind}: expected --weights to start from")
-        settings |= {**self.trick.pretraining[kind], **self.asked, "seed": cell.seed}
+        settings = {**self.trick.setting, **self.trick.pretraining[kind]}
+        settings |= {**(self.trick.quick if self.quick else {}), **self.asked, "seed": cell.seed}
         first = Cell("pretraining", None, None, cell.seed, TrainConfig(**settings))
         file = self.folder / f"{first.name}.safetensors"
         if not file.exists():
