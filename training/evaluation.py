@@ -253,7 +253,12 @@ def evaluate(
             mean_average_precision=predictions.mean_average_precision,
         )
     program, params, stats = take_apart(model)
-    step = devices.compile(make_eval_step(program, model.preprocess), donate=False, inference=True)
+    step = devices.compile(
+        make_eval_step(program, model.preprocess),
+        donate=False,
+        dtype=model.spec.dtype,
+        inference=True,
+    )
     batches = data.eval_batches(source, model.preprocess, batch_size=batch_size)
     bar = tqdm(
         batches,
@@ -398,7 +403,12 @@ def predict_all(
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
     classes = width or model.spec.num_classes
-    step = devices.compile(make_predict_step(program, preprocess), donate=True, inference=True)
+    step = devices.compile(
+        make_predict_step(program, preprocess),
+        donate=True,
+        dtype=model.spec.dtype,
+        inference=True,
+    )
     state = devices.replicate((params, stats, jnp.zeros((batch_size, classes))))
     logits = np.empty((len(source), classes), np.float32)
     labels: np.ndarray | None = None

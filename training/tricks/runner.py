@@ -331,11 +331,14 @@ class Runner:
         self, session: Session, parts: Assembly, devices: Devices, phase: Phase
     ) -> tuple[Any, Any]:
         """A phase's steps."""
+        dtype = session.model.spec.dtype
 
         def steps() -> tuple[Any, Any]:
             return (
-                devices.compile(parts.step, donate=True, dtype=session.config.dtype),
-                devices.compile(session.eval_step(parts.program), donate=False, inference=True),
+                devices.compile(parts.step, donate=True, dtype=dtype),
+                devices.compile(
+                    session.eval_step(parts.program), donate=False, dtype=dtype, inference=True
+                ),
             )
 
         steps_of_phase: tuple[Any, Any] = self._once(session, sorted(phase.trained), steps)
