@@ -11,6 +11,7 @@ from flax import nnx
 
 import zoo
 from zoo.runtime import backend, calling
+from zoo.wrapped import wrapped
 
 
 def test_the_users_own_flag_wins(monkeypatch):
@@ -30,6 +31,50 @@ def test_onednn_is_asked_for_only_where_xla_has_it(monkeypatch):
     assert not backend.onednn.__wrapped__()
     monkeypatch.setenv("XLA_FLAGS", f"--{backend.YNN}=LIBRARY_FUSION_TYPE_DOT")
     assert not backend.onednn.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "inference", "training"),
+    [
+        ({"avx2"}, "float32", "onednn", "eigen"),
+        ({"avx2"}, "bfloat16", "eigen", "eigen"),  # oneDNN would end the process
+        ({"avx512f", "avx512_bf16"}, "bfloat16", "onednn", "onednn"),
+        ({"avx512f", "amx_bf16"}, "bfloat16", "onednn", "onednn"),
+    ],
+)
+def test_bfloat16_goes_to_onednn_where_the_processor_multiplies_it(
+    monkeypatch, flags, dtype, inference, training
+):
+    monkeypatch.setattr(backend, "onednn", lambda: True)
+    monkeypatch.setattr(backend, "processor_flags", lambda: flags)
+    monkeypatch.setattr(backend, "multiplies_bfloat16", backend.multiplies_bfloat16.__wrapped__)
+    assert backend.fastest(dtype, inference=True)[0] == inference
+    assert backend.fastest(dtype, inference=False)[0] == training
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_a_model_computes_in_is_seen_in_any_of_its_layers(dtype, monkeypatch):
+    class Small(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+            self.linear = nnx.Linear(4, 5, dtype=dtype, rngs=rngs)
+
+        def __call__(self, x):
+            return self.linear(self.conv(x).mean((1, 2)))
+
+    name = jnp.dtype(dtype).name
+    assert calling.computes_in(Small()) == name
+    assert wrapped(Small(), 8).spec.dtype == name
+    own = zoo.create("mobilenet_v1_025", num_classes=5, dtype=name)
+    assert calling.computes_in(own) == name
+    asked = []
+    fastest = backend.fastest
+    monkeypatch.setattr(backend, "caches_programs", lambda: False)
+    monkeypatch.setattr(backend, "fastest", lambda d, **how: asked.append(d) or fastest(d, **how))
+    calling.compiled.cache_clear()
+    own(jnp.zeros((1, 32, 32, 3)))
+    assert asked == [name]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

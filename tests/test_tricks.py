@@ -13,7 +13,7 @@ from training.tricks import NAMES, devices, trick
 from training.tricks.cli import ASKED
 from training.tricks.experiment import ACCURACY, STEPS, TRAIN_LOSS, Pair
 from training.tricks.report import report
-from training.tricks.run import run
+from training.tricks.run import describe, run
 from training.tricks.runner import SEARCH_SEED, Cell, Runner, Training
 from training.tricks.section import Section
 from training.tricks.verdict import (
@@ -208,8 +208,8 @@ def test_the_target_is_what_the_best_arm_nearly_reaches():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_runs(name, tmp_path):
-    section = run(name, tmp_path / name, quick=True, command="zoo tricks run")
-    assert Section.load(tmp_path / name) == section
+    section = run(name, tmp_path, quick=True, command="zoo tricks run")
+    assert Section.load(tmp_path / name / "section.json") == section
     for file, _ in section.pictures:
         assert (tmp_path / name / file).read_bytes().startswith(b"\x89PNG")
     assert section.rows
@@ -270,6 +270,25 @@ def test_the_model_of_many_devices():
     # a ring sends 2 (n - 1) / n of the gradients, which tends to twice
     assert devices.step_time(1.0, 10**9, 1000, 1e9, 0.0) == pytest.approx(3, abs=0.01)
     assert devices.step_time(1.0, 0, 11, 1e9, 0.1) == pytest.approx(1 + 20 * 0.1)
+
+
+def test_an_experiment_on_several_data_has_them_side_by_side(tmp_path):
+    found = outcome("asymmetric", **{"7x7": (0.9, 0.91), "1x7 and 7x1": (0.9, 0.92)})
+    for one in found.trainings:
+        one.record.update(losses=[(10, 1.0), (20, 0.5)], params=1, macs=1, seconds=60.0)
+        one.record.update(train_pictures=9, val_pictures=1, device="cpu", jax="0")
+    for data in ("digits", "flowers"):
+        describe(found, tmp_path, data, "zoo tricks run asymmetric").save(tmp_path)
+    assert (tmp_path / "asymmetric/section.json").exists()
+    assert (tmp_path / "asymmetric/flowers/section.json").exists()
+    markdown, page = (path.read_text("utf-8") for path in report(tmp_path))
+    assert markdown.count("## Asymmetric kernels\n") == 1
+    assert markdown.count("Refuted by:") == page.count("Refuted by:") == 1
+    for heading in ("Asymmetric kernels: digits", "Asymmetric kernels: flowers"):
+        assert f"### {heading}\n" in markdown
+        assert f"<h3>{heading}</h3>" in page
+    assert "(asymmetric/loss.png)" in markdown
+    assert "(asymmetric/flowers/loss.png)" in markdown
 
 
 def test_a_page_of_nothing(tmp_path):

@@ -121,7 +121,12 @@ def evaluate(
             mean_average_precision=predictions.mean_average_precision,
         )
     program, params, stats = take_apart(model)
-    step = devices.compile(make_eval_step(program, model.preprocess), donate=False, inference=True)
+    step = devices.compile(
+        make_eval_step(program, model.preprocess),
+        donate=False,
+        dtype=model.spec.dtype,
+        inference=True,
+    )
     batches = data.eval_batches(source, model.preprocess, batch_size=batch_size)
     bar = tqdm(
         batches,

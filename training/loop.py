@@ -16,6 +16,7 @@ import optax
 
 from zoo.errors import ZooError
 from zoo.pretrained.saving import describe
+from zoo.runtime import backend
 
 from . import distributed, divergence, evaluation, folder, memory
 from .checkpoint import Checkpoints
@@ -112,6 +113,9 @@ class Loop:
             parts.program, self.model.preprocess, self.config, state, len(self.devices)
         )
         say(str(needs))
+        on_cpu = self.devices.platform == "cpu"
+        if on_cpu and self.config.dtype == "bfloat16" and (why := backend.against_bfloat16()):
+            say(f"bfloat16 is no faster than float32 on this CPU: {why}")
         if self.saved and first < self.position <= last:
             state = self.devices.replicate(self.saved.fill(state))
         self.saved = None
@@ -120,7 +124,10 @@ class Loop:
         grain.experimental.set_next_index(self.batches, done)
         train_step = self.devices.compile(parts.step, donate=True, dtype=self.config.dtype)
         eval_step = self.devices.compile(
-            self.session.eval_step(parts.program), donate=False, inference=True
+            self.session.eval_step(parts.program),
+            donate=False,
+            dtype=self.model.spec.dtype,
+            inference=True,
         )
         averaged = self.config.wise_ft < 1 and parts.program.moving
         recalibrate = recalibration(self.session, self.devices, parts.program) if averaged else None

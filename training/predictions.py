@@ -249,7 +249,12 @@ def outputs_of(
     preprocess = preprocess or model.preprocess
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
-    step = devices.compile(_output_step(program, preprocess, pool), donate=True, inference=True)
+    step = devices.compile(
+        _output_step(program, preprocess, pool),
+        donate=True,
+        dtype=model.spec.dtype,
+        inference=True,
+    )
     state = devices.replicate((params, stats, jnp.zeros((batch_size, width))))
     outputs = np.empty((len(source), width), np.float32)
     labels: np.ndarray | None = None

@@ -61,7 +61,10 @@ def recalibration(
     some = Subset(train, np.arange(count) * len(train) // count)
     batches = session.eval_batches(some)
     step = devices.compile(
-        make_measuring_step(program, session.model.preprocess), donate=False, inference=True
+        make_measuring_step(program, session.model.preprocess),
+        donate=False,
+        dtype=session.model.spec.dtype,
+        inference=True,
     )
 
     def recalibrate(params: Arrays, stats: Arrays) -> Arrays:

@@ -129,6 +129,7 @@ def _matmul_jvp(
     return matmul(x, kernel), dy + x @ dkernel
 
 
+@partial(jax.jit, static_argnames=("stride", "pads", "groups"), inline=True)  # traced once a shape
 def grouped(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads, groups: int) -> jax.Array:
     """Dense convolutions of `MIN_CHANNELS` or more channels: a few groups share a kernel.
 
@@ -149,6 +150,7 @@ def grouped(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads, groups
     return jnp.concatenate([convolve(a, k) for a, k in pairs], -1)
 
 
+@partial(jax.jit, static_argnames=("stride", "pads"), inline=True)
 def padded_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
     """Pad first, so that the gradients reuse the padded input instead of padding it again.
 

@@ -199,9 +199,8 @@ def batch_norm(
       (y, mean, var): y like x, and the mean and the (biased) variance of the batch, [C] float32,
       without gradients.
     """
-    y, mean, var = _batch_norm(
-        x, jnp.ones_like(bias) if scale is None else scale, bias, act, epsilon, axis_name
-    )
+    scale = jnp.ones_like(bias) if scale is None else scale
+    y, mean, var = _traced_once(x, scale, bias, act, epsilon, axis_name, _only.get())
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
 
 
@@ -248,6 +247,24 @@ def _max_pool_jvp(
 # --- batch norm ----------------------------------------------------------------------------------
 
 Moved = tuple[jax.Array, jax.Array, jax.Array]  # (y, mean, var), or their tangents
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5, 6), inline=True)
+def _traced_once(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    act: Activation,
+    epsilon: float,
+    axis_name: str | None,
+    _which: str,
+) -> Moved:
+    """`_batch_norm`, traced and differentiated once for all layers of one shape.
+
+    That is half of the time that tracing a deep network takes. `_which` is what `only` says: JAX
+    looks traces up by the arguments.
+    """
+    return _batch_norm(x, scale, bias, act, epsilon, axis_name)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))

@@ -11,6 +11,7 @@ from .context import Spec
 from .errors import ZooError
 from .layers import Network, walk
 from .preprocess import IMAGENET, Preprocess
+from .runtime.calling import computes_in
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Wrapped(Network):
         self.aux_after = ()
         name = f"{type(module).__module__}.{type(module).__qualname__}"
         classes = _classes(module, preprocess, name)
-        self.spec = Spec(name, num_classes=classes, in_chans=preprocess.in_chans)
+        self.spec = Spec(
+            name,
+            num_classes=classes,
+            in_chans=preprocess.in_chans,
+            dtype=computes_in(module),
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ def _run(args: argparse.Namespace, out: Path) -> None:
 
     from . import NAMES
     from .run import run
+    from .section import place
 
     if not args.names:
         raise ZooError(f"expected the name of a trick, or all: {', '.join(NAMES)}")
@@ -87,14 +88,14 @@ def _run(args: argparse.Namespace, out: Path) -> None:
         options += ["--quick"] if args.quick else [f"--seeds {args.seeds}"]
         section = run(
             name,
-            out / name,
+            out,
             seeds=args.seeds,
             asked=asked,
             quick=args.quick,
             command=" ".join(["zoo tricks run", name, *options]),
         )
         print(section.text())
-        print(f"{out / name}", file=sys.stderr)
+        print(place(out, name, section.data), file=sys.stderr)
 
 
 def _report(_args: argparse.Namespace, out: Path) -> None:

@@ -26,9 +26,9 @@ from zoo.plotting import styled
 from ..config import TrainConfig
 from ..parallel import Devices
 from ..session import Session
-from .experiment import Settings
+from .experiment import Settings, name_of
 from .pictures import SHARP, SIZE
-from .section import Section
+from .section import Section, place
 from .verdict import DIRECTION, REFUTED, REPRODUCED
 
 TITLE = "Many devices"
@@ -125,7 +125,6 @@ def run(
     """
     counts = COUNTS[:2] if quick else COUNTS
     config = TrainConfig(**{**SETTING, **(asked or {})})
-    folder.mkdir(parents=True, exist_ok=True)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={counts[-1]}"
     begin = time.perf_counter()
     child = subprocess.run(
@@ -159,7 +158,10 @@ def describe(
         "Ethernet, 10 Gbit/s": (ETHERNET, LATENCY),
     }
     plot = _scaling(found, links)
-    plotting.save(plot, folder / "scaling.png", dpi=SHARP)
+    data = name_of({"data": config.data})
+    own = place(folder, "devices", data)
+    own.mkdir(parents=True, exist_ok=True)
+    plotting.save(plot, own / "scaling.png", dpi=SHARP)
     gains = {}
     for name, link in links.items():
         ten, fifty = (step_time(found["step"], found["bytes"], n, *link) / n for n in (10, 50))
@@ -212,6 +214,7 @@ def describe(
         command=command or "zoo tricks run devices",
         made=f"{datetime.date.today()}, {found['device']}, {os.cpu_count()} cores, "
         f"jax {jax.__version__}, Python {platform.python_version()}, {seconds / 60:.1f} minutes",
+        data=data,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from zoo.variant import Variant
@@ -9,6 +10,7 @@ from zoo.variant import Variant
 from ..config import TrainConfig
 
 Settings = Mapping[str, Any]  # of `TrainConfig`, by name
+DIGITS = "digits"  # the data of all experiments by default
 PRETRAINED = "PRETRAINED"  # as `weights`: those of the training that `Trick.pretraining` describes
 
 
@@ -51,7 +53,17 @@ class Pair:
 
 def kind_of(asked: Settings) -> str:
     """The kind of data that a user asks for: "digits", "cifar10", "folder"."""
-    return str(asked.get("data", "digits")).partition(":")[0]
+    return str(asked.get("data", DIGITS)).partition(":")[0]
+
+
+def name_of(asked: Settings) -> str:
+    """What to call the data that a user asks for: a folder by its own name.
+
+    >>> name_of({}), name_of({"data": "cifar10:a/b"}), name_of({"data": "folder:a/flowers:val"})
+    ('digits', 'cifar10', 'flowers')
+    """
+    kind, _, rest = str(asked.get("data", DIGITS)).partition(":")
+    return Path(rest.partition(":")[0]).resolve().name if kind == "folder" else kind
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
             ("activations.png", f"Spread of activations {before}", partial(_spread, outcome)),
             ("gradients.png", f"Gradients {before}", partial(_gradients, outcome)),
         ]
+    folder.mkdir(parents=True, exist_ok=True)
     for file, text, panel in made:
         plotting.save(_panel(text, panel), folder / file, dpi=SHARP)
     return tuple((file, text) for file, text, _ in made)

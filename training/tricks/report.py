@@ -4,6 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 
 from zoo.errors import ZooError
@@ -12,7 +13,7 @@ from zoo.report.table import Column, Table
 from zoo.text import markdown
 
 from . import NAMES
-from .section import FILE, Section
+from .section import FILE, Section, place
 from .verdict import VERDICTS
 
 TITLE = "What each trick buys"
@@ -26,26 +27,41 @@ INTRODUCTION = (
 
 
 def sections(folder: Path) -> list[Section]:
-    """The experiments that were run, in the article's order.
+    """The experiments that were run, in the article's order, on the digits and then on other data.
 
     Raises:
       ZooError: there are none.
     """
-    found = [Section.load(folder / name) for name in NAMES if (folder / name / FILE).exists()]
+    found = [
+        Section.load(file)
+        for name in NAMES
+        for pattern in (FILE, f"*/{FILE}")
+        for file in sorted((folder / name).glob(pattern))
+    ]
     if not found:
         raise ZooError(f"{folder}: no experiment was run there yet, see `zoo tricks run --help`")
     return found
 
 
+def experiments(found: Sequence[Section]) -> list[list[Section]]:
+    """The sections of each experiment."""
+    return [list(same) for _, same in groupby(found, lambda section: section.name)]
+
+
 def verdicts(found: Sequence[Section]) -> Table:
-    """The verdicts, a row an experiment."""
+    """The verdicts, a row for each experiment on some data."""
     columns = (
         Column("trick", "trick", left=True),
         Column("claim", "the article's claim", left=True),
+        Column("data", "data", left=True),
         Column("verdict", "verdict here", left=True),
         Column("found", "what was found", left=True),
     )
-    rows = tuple((s.title, s.claim, s.verdict, s.found[0]) for s in found)
+    rows = tuple(
+        (*(("", "") if i else (s.title, s.claim)), s.data, s.verdict, s.found[0])
+        for same in experiments(found)
+        for i, s in enumerate(same)
+    )
     notes = tuple(f"{name}: {text}." for name, text in VERDICTS.items())
     if missing := [name for name in NAMES if name not in {section.name for section in found}]:
         notes = (f"Not run here: {', '.join(missing)}.", *notes)
@@ -60,8 +76,9 @@ def report(folder: Path) -> list[Path]:
     """
     found = sections(folder)
     parts = [f"# {TITLE}", markdown(INTRODUCTION), verdicts(found).md()]
-    parts += [section.md(f"{section.name}/") for section in found]
-    page = [_section(section, folder) for section in found]
+    for same in experiments(found):
+        parts += [same[0].heading_md(), *(section.md() for section in same)]
+    page = [_experiment(same, folder) for same in experiments(found)]
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
     text = (
         template.replace("@@TITLE@@", html.escape(TITLE))
@@ -78,31 +95,44 @@ def report(folder: Path) -> list[Path]:
     return list(made)
 
 
-def _section(section: Section, folder: Path) -> str:
-    """A section as HTML, its pictures within."""
-    pictures = []
-    for file, text in section.pictures:
-        data = base64.b64encode((folder / section.name / file).read_bytes()).decode()
-        pictures.append(f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">')
-    paragraphs = [
-        f"<b>Verdict: {html.escape(section.verdict)}.</b> {html.escape(' '.join(section.found))}",
-        f"<b>Setting.</b> {html.escape(section.setting)}",
-        f"<b>Predicted.</b> {html.escape(section.predicts)} "
-        f"<b>Refuted by:</b> {html.escape(section.refuted_by)}",
-    ]
-    notes = [*map(html.escape, section.notes)]
-    made = f"<code>{html.escape(section.command)}</code> ({html.escape(section.made)})"
+def _experiment(same: Sequence[Section], folder: Path) -> str:
+    """An experiment as HTML, on all its data."""
+    section = same[0]
     return "\n".join(
         [
             f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>',
             f"<blockquote>{html.escape(section.claim)}</blockquote>",
             _link(section),
+            f"<p><b>Predicted.</b> {html.escape(section.predicts)} "
+            f"<b>Refuted by:</b> {html.escape(section.refuted_by)}</p>",
+            *(_section(section, folder) for section in same),
+            "</section>",
+        ]
+    )
+
+
+def _section(section: Section, folder: Path) -> str:
+    """What an experiment found on some data as HTML, its pictures within."""
+    own = place(folder, section.name, section.data)
+    pictures = []
+    for file, text in section.pictures:
+        data = base64.b64encode((own / file).read_bytes()).decode()
+        pictures.append(f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">')
+    paragraphs = [
+        f"<b>Verdict: {html.escape(section.verdict)}.</b> {html.escape(' '.join(section.found))}",
+        f"<b>Setting.</b> {html.escape(section.setting)}",
+    ]
+    notes = [*map(html.escape, section.notes)]
+    made = f"<code>{html.escape(section.command)}</code> ({html.escape(section.made)})"
+    return "\n".join(
+        [
+            f"<h3>{html.escape(section.title)}: {html.escape(section.data)}</h3>",
             *(f"<p>{text}</p>" for text in paragraphs),
             _table(section.beside()),
             f'<div class="pictures">{"".join(pictures)}</div>',
             _table(section.table()),
             *(f"<p>{text}</p>" for text in notes),
-            f'<p class="faint">{made}</p></section>',
+            f'<p class="faint">{made}</p>',
         ]
     )
 

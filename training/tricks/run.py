@@ -11,9 +11,9 @@ from pathlib import Path
 from zoo.errors import ZooError
 
 from . import devices, pictures, trick
-from .experiment import Measure, Settings, Trick
+from .experiment import Measure, Settings, Trick, name_of
 from .runner import Runner
-from .section import Section
+from .section import Section, place
 from .verdict import Effect, Outcome, mean_and_interval
 
 
@@ -30,7 +30,8 @@ def run(
 
     Args:
       name: of the experiment.
-      folder: of the experiment: trainings go into `trainings` there, and stay.
+      folder: of all experiments. Trainings go into `NAME/trainings` there, and stay; the section
+        goes where `place` says.
       seeds: how many each arm is trained with, after the search for its learning rate.
       asked: settings of the user's, for all arms.
       quick: one epoch, one seed and one rate, to see that everything works.
@@ -43,7 +44,7 @@ def run(
         raise ZooError(f"seeds: got {seeds}, expected 1 or more")
     if name == "devices":
         return devices.run(folder, asked=asked, quick=quick, command=command)
-    runner = Runner(trick(name), folder / "trainings", asked, quick=quick)
+    runner = Runner(trick(name), folder / name / "trainings", asked, quick=quick)
     seeds = 1 if quick else seeds
     todo, seconds = runner.estimate(seeds)
     if todo:
@@ -53,13 +54,13 @@ def run(
             file=sys.stderr,
         )
     outcome = Outcome(runner.trick, runner.run(seeds))
-    section = describe(outcome, folder, command)
+    section = describe(outcome, folder, name_of(asked or {}), command)
     section.save(folder)
     return section
 
 
-def describe(outcome: Outcome, folder: Path, command: str) -> Section:
-    """The section of an experiment."""
+def describe(outcome: Outcome, folder: Path, data: str, command: str) -> Section:
+    """The section of an experiment on the data of that name, its pictures drawn."""
     trick = outcome.trick
     effects = [outcome.effect(pair) for pair in trick.pairs]
     measures = (trick.measure, *trick.also)
@@ -99,12 +100,13 @@ def describe(outcome: Outcome, folder: Path, command: str) -> Section:
         found=tuple(_sentence(trick, effect) for effect in effects),
         headings=tuple(headings),
         rows=tuple(rows),
-        pictures=pictures.draw(outcome, folder),
+        pictures=pictures.draw(outcome, place(folder, trick.name, data)),
         notes=trick.notes,
         command=command or f"zoo tricks run {trick.name}",
         made=f"{datetime.date.today()}, {sample.record['device']}, {os.cpu_count()} cores, "
         f"jax {sample.record['jax']}, Python {platform.python_version()}, "
         f"{seconds / 60:.1f} minutes of training",
+        data=data,
     )
 
 

@@ -315,11 +315,11 @@ class Runner:
 
     def _pretrained(self, cell: Cell, tell: Callable[[str], object]) -> Path:
         """The weights to start an arm from: those of a training of their own, done once a seed."""
-        settings = {**self.trick.setting, **(self.trick.quick if self.quick else {})}
         kind = kind_of(self.asked)
         if kind not in self.trick.pretraining:
             raise ZooError(f"{self.trick.name} on {kind}: expected --weights to start from")
-        settings |= {**self.trick.pretraining[kind], **self.asked, "seed": cell.seed}
+        settings = {**self.trick.setting, **self.trick.pretraining[kind]}
+        settings |= {**(self.trick.quick if self.quick else {}), **self.asked, "seed": cell.seed}
         first = Cell("pretraining", None, None, cell.seed, TrainConfig(**settings))
         file = self.folder / f"{first.name}.safetensors"
         if not file.exists():
@@ -331,11 +331,14 @@ class Runner:
         self, session: Session, parts: Assembly, devices: Devices, phase: Phase
     ) -> tuple[Any, Any]:
         """A phase's steps."""
+        dtype = session.model.spec.dtype
 
         def steps() -> tuple[Any, Any]:
             return (
-                devices.compile(parts.step, donate=True, dtype=session.config.dtype),
-                devices.compile(session.eval_step(parts.program), donate=False, inference=True),
+                devices.compile(parts.step, donate=True, dtype=dtype),
+                devices.compile(
+                    session.eval_step(parts.program), donate=False, dtype=dtype, inference=True
+                ),
             )
 
         steps_of_phase: tuple[Any, Any] = self._once(session, sorted(phase.trained), steps)

@@ -10,12 +10,19 @@ from zoo.paths import write
 from zoo.report.table import Column, Table
 from zoo.text import markdown
 
+from .experiment import DIGITS
+
 FILE = "section.json"
+
+
+def place(folder: Path, name: str, data: str) -> Path:
+    """Where in the folder of all experiments a section lies: those of the digits come first."""
+    return folder / name if data == DIGITS else folder / name / data
 
 
 @dataclass(frozen=True)
 class Section:
-    """The result of an experiment, complete but for its pictures, which lie beside it."""
+    """The result of an experiment on some data, but for its pictures, which lie beside it."""
 
     name: str
     title: str
@@ -35,6 +42,7 @@ class Section:
     notes: tuple[str, ...]
     command: str
     made: str  # when, on what, with which versions, how long
+    data: str = DIGITS  # its name
 
     def table(self) -> Table:
         """The results by arm."""
@@ -63,40 +71,49 @@ class Section:
         lines = [self.title, "", self.table().text(width), "", *self.found]
         return "\n".join([*lines, f"verdict: {self.verdict}"])
 
-    def md(self, folder: str = "") -> str:
-        """For the page; pictures lie in `folder`."""
+    def heading_md(self) -> str:
+        """What the experiment claims and predicts on all data, for the page."""
         parts = [
             f"## {self.title}",
             f"> {markdown(self.claim)}",
             f"Source: [{markdown(self.source)}]({self.url}).",
-            f"**Setting.** {markdown(self.setting)}",
             f"**Predicted.** {markdown(self.predicts)} Refuted by: {markdown(self.refuted_by)}",
+        ]
+        return "\n\n".join(parts)
+
+    def md(self) -> str:
+        """What it found on its data, for the page."""
+        folder = place(Path(), self.name, self.data).as_posix()
+        parts = [
+            f"### {self.title}: {markdown(self.data)}",
+            f"**Setting.** {markdown(self.setting)}",
             f"**Verdict: {self.verdict}.** {markdown(' '.join(self.found))}",
             self.beside().md(),
             self.table().md(),
-            "\n".join(f"![{markdown(text)}]({folder}{file})" for file, text in self.pictures),
+            "\n".join(f"![{markdown(text)}]({folder}/{file})" for file, text in self.pictures),
             *(markdown(note) for note in self.notes),
             f"`{self.command}` ({markdown(self.made)})",
         ]
         return "\n\n".join(part for part in parts if part)
 
     def save(self, folder: Path) -> None:
-        """Write it into the experiment's folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write it to its place in the folder of all experiments."""
+        own = place(folder, self.name, self.data)
+        own.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        write(folder / FILE, f"{text}\n".encode())
+        write(own / FILE, f"{text}\n".encode())
 
     @classmethod
-    def load(cls, folder: Path) -> "Section":
+    def load(cls, file: Path) -> "Section":
         """Read what `save` wrote.
 
         Raises:
           ZooError: it cannot be read.
         """
         try:
-            return cls(**_tuples(json.loads((folder / FILE).read_text("utf-8"))))
+            return cls(**_tuples(json.loads(file.read_text("utf-8"))))
         except (OSError, ValueError, TypeError) as error:
-            raise ZooError(f"cannot read {folder / FILE}: {error}") from error
+            raise ZooError(f"cannot read {file}: {error}") from error
 
 
 def _tuples(value: Any) -> Any:

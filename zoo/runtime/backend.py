@@ -28,9 +28,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax, monitoring
 
+from .machine import processor_flags
+
 COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # what processors call it
 UNCACHED = "Error writing persistent compilation cache entry .* std::bad_alloc"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
 
@@ -79,13 +82,30 @@ def fastest(dtype: str, *, inference: bool) -> tuple[str, str]:
     lowerings, as oneDNN's gradients of depthwise convolutions are slow. Training in float32 is
     faster by Eigen. `python -m benchmarks.ops` measures each kind of layer by each of them.
 
+    In bfloat16 it is Eigen on a processor that does not multiply it: there oneDNN takes its
+    reference implementation, several times slower, or has none and ends the process.
+
     Args:
       dtype: what the network computes in.
       inference: no gradients are taken.
     """
-    if inference and onednn():
-        return "onednn", "onednn"
-    return ("onednn" if dtype == "bfloat16" and onednn() else "eigen"), "cpu"
+    narrow = dtype == "bfloat16"
+    if not onednn() or (narrow and not multiplies_bfloat16()):
+        return "eigen", "cpu"
+    return ("onednn" if inference or narrow else "eigen"), "onednn" if inference else "cpu"
+
+
+def against_bfloat16() -> str | None:
+    """Why it is no faster than float32 on this CPU; None where it is, as a rule."""
+    if not onednn():
+        return "without oneDNN (jax 0.11 or later, no XLA_FLAGS against it)"
+    return None if multiplies_bfloat16() else "the processor has no instructions for it"
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16 that oneDNN uses."""
+    return not BFLOAT16.isdisjoint(processor_flags())
 
 
 @cache

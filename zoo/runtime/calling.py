@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -125,19 +126,32 @@ def compile_for(method: Method, model: nnx.Module, settings: list[Any]) -> Compi
         hash((tuple(settings), graphdef, treedef))
     except TypeError as error:
         raise Direct from error
-    program, part = (compiled(method, graphdef, treedef, alone) for alone in (True, False))
+    dtype = _computes_in(settings)
+    program, part = (compiled(method, graphdef, treedef, d) for d in (dtype, None))
     return Compiled(settings, program, part)
 
 
+def computes_in(model: nnx.Module) -> str:
+    """The dtype to ask `backend.fastest` for: "bfloat16" if any layer computes in it."""
+    try:
+        return _computes_in(inspect(model)[0])
+    except Direct:
+        return "bfloat16"  # as it may, and Eigen can do both
+
+
+def _computes_in(settings: list[Any]) -> str:
+    return "bfloat16" if jnp.bfloat16 in settings else "float32"
+
+
 @cache
-def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Program:
+def compiled(method: Method, graphdef: Any, treedef: Any, dtype: str | None) -> Program:
     """Compile (values of the variables, x) -> (result, changed values by number of the variable).
 
     Args:
       method: the method of the model to run.
       graphdef: of the model.
       treedef: of the model's state.
-      alone: whether it is a program of its own, not a part of one under a transformation.
+      dtype: what the model computes in; None: for a part of a program, under a transformation.
     """
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
@@ -153,10 +167,10 @@ def compiled(method: Method, graphdef: Any, treedef: Any, alone: bool) -> Progra
         pairs = enumerate(zip(values, after, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
-    return _for_default_backend(run) if alone else jax.jit(run)
+    return jax.jit(run) if dtype is None else _for_default_backend(run, dtype)
 
 
-def _for_default_backend(run: Program) -> Program:
+def _for_default_backend(run: Program, dtype: str) -> Program:
     """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had."""
     program: Program
     if jax.default_backend() != "cpu":
@@ -165,7 +179,7 @@ def _for_default_backend(run: Program) -> Program:
     # what oneDNN computes cannot be cached: a command would compile it at every start
     library, variants = "eigen", "cpu"
     if not backend.caches_programs():
-        library, variants = backend.fastest("float32", inference=True)
+        library, variants = backend.fastest(dtype, inference=True)
 
     def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         with ops.platform_only(variants):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ..errors import ZooError
-from .machine import folder_size, processor_flags, readable_size
+from .machine import folder_size, readable_size
 
 Fact = tuple[str, str, str]  # part of the report, what, value
 
@@ -171,14 +171,12 @@ def _compiler_options() -> str:
 
 
 def _bfloat16() -> str:
-    """Whether it is worth asking for: measured with and without oneDNN, on a processor with AMX."""
+    """Whether it is worth asking for: measured on processors with AMX and with AVX-512."""
     from . import backend
 
-    if not backend.onednn():
-        return "no faster than float32 without oneDNN (jax 0.11 or later, no XLA_FLAGS against it)"
-    if "amx_bf16" not in processor_flags():
-        return "not measured on a processor without AMX"
-    return "oneDNN and AMX: faster than float32 from a few pictures on"
+    if why := backend.against_bfloat16():
+        return f"no faster than float32: {why}"
+    return "oneDNN: faster than float32, mostly"
 
 
 def _keeps_memory() -> str:
