@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slim_nas
 from test_published import nin_names
 
 import zoo
@@ -27,7 +28,12 @@ from zoo.report.peers import peers_of
 
 Arrays = dict[str, np.ndarray]
 LISTS = ("torchvision", "timm", "keras2_h5", "slim", "slim_mobilenet_v3")
-SOURCE_OF = {"keras2_h5": "keras", "slim_mobilenet_v3": "slim", "timm_mobilenetv4": "timm"}
+SOURCE_OF = {
+    "keras2_h5": "keras",
+    "keras_nasnet": "keras",
+    "slim_mobilenet_v3": "slim",
+    "timm_later": "timm",
+}
 # The lists have one width, or size, of these: all have the same names.
 # fmt: off
 ALIKE = {
@@ -48,17 +54,22 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
     golden = Path(__file__).parent / "golden"  # what the lists lack
     for path in (
         *(folder / f"{name}.json.gz" for name in LISTS),
-        golden / "timm_mobilenetv4.json.gz",
+        golden / "timm_later.json.gz",
+        golden / "keras_nasnet.json.gz",
     ):
         name = path.name.partition(".")[0]
         with gzip.open(path) as file:
             models = json.load(file)
         for model, tensors in models.items():
-            if name == "keras2_h5":  # by layer; Keras' variables end in ":0"
+            if SOURCE_OF.get(name) == "keras":  # by layer; Keras' variables end in ":0"
                 tensors = [(n.removesuffix(":0"), s) for _, inner in tensors for n, s in inner]
             lists.setdefault(SOURCE_OF.get(name, name), {})[model] = {
                 n: np.broadcast_to(np.zeros((), *dtype), shape) for n, shape, *dtype in tensors
             }
+    lists["slim"] |= {
+        model: {n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()}
+        for model, shapes in slim_nas.networks().items()
+    }
     lists["caffe"] = {
         "nin_imagenet": {n: np.broadcast_to(np.float32(0), s) for n, s in nin_names().items()}
     }

@@ -56,7 +56,7 @@ def published(shared):
     """`published("timm", "vgg11")`: the names and shapes of its state dict."""
 
     def names(source: str, theirs: str) -> Shapes:
-        added = listed(GOLDEN / "timm_mobilenetv4.json.gz")  # those of timm 1.0.31
+        added = listed(GOLDEN / "timm_later.json.gz")  # those of timm 1.0.31
         return (listed(shared(f"reference/state_names/{source}.json.gz")) | added)[theirs]
 
     return names
@@ -203,6 +203,7 @@ BESIDE = {
         mobilenetv4_conv_medium=224, resnet10t=64, resnet26t=65,
         resnet50c=96, resnet50s=96, seresnext26d_32x4d=65, seresnext50_32x4d=96, senet154=160,
         resnetv2_18=64, resnetv2_50=96, resnetv2_34d=65, resnetv2_50t=65,
+        nasnetalarge=131, pnasnet5large=131,
     ),
 }
 # fmt: on
