@@ -29,6 +29,7 @@ from zoo.report.peers import peers_of
 Arrays = dict[str, np.ndarray]
 LISTS = ("torchvision", "timm", "keras2_h5", "slim", "slim_mobilenet_v3")
 SOURCE_OF = {
+    "files_resnet44": "files",
     "keras2_h5": "keras",
     "keras_nasnet": "keras",
     "slim_mobilenet_v3": "slim",
@@ -56,6 +57,7 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
         *(folder / f"{name}.json.gz" for name in LISTS),
         golden / "timm_later.json.gz",
         golden / "keras_nasnet.json.gz",
+        golden / "files_resnet44.json.gz",
     ):
         name = path.name.partition(".")[0]
         with gzip.open(path) as file:
@@ -79,7 +81,7 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
 def listed(model: str, source: str, lists: dict[str, dict[str, Arrays]]) -> list[Arrays]:
     """What the source's files of a network hold, for each name that it has there."""
     theirs = [p.model for p in peers_of(model, source)] or [model]
-    return [lists[source][name] for name in theirs if name in lists[source]]
+    return [lists[source][name] for name in theirs if name in lists.get(source, ())]
 
 
 def alike(model: str, source: str, lists: dict[str, dict[str, Arrays]]) -> tuple[str, Arrays]:

@@ -637,7 +637,6 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         ("resnet20", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 1.1),
         ("resnet44", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", 2.7),
         ("resnet56", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 3.5),
-        ("resnet110", "1d1ed7c2", 6.9),
     ):
         yield _entry(
             params,
