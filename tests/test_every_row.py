@@ -34,6 +34,7 @@ SOURCE_OF = {
     "keras_nasnet": "keras",
     "slim_mobilenet_v3": "slim",
     "timm_later": "timm",
+    "torchvision_later": "torchvision",
 }
 # The lists have one width, or size, of these: all have the same names.
 # fmt: off
@@ -57,6 +58,7 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
         *(folder / f"{name}.json.gz" for name in LISTS),
         golden / "timm_later.json.gz",
         golden / "keras_nasnet.json.gz",
+        golden / "torchvision_later.json.gz",
         golden / "files_resnet44.json.gz",
     ):
         name = path.name.partition(".")[0]

@@ -56,7 +56,7 @@ def published(shared):
     """`published("timm", "vgg11")`: the names and shapes of its state dict."""
 
     def names(source: str, theirs: str) -> Shapes:
-        added = listed(GOLDEN / "timm_later.json.gz")  # those of timm 1.0.31
+        added = listed(GOLDEN / f"{source}_later.json.gz")  # of timm 1.0.31, torchvision 0.28
         return (listed(shared(f"reference/state_names/{source}.json.gz")) | added)[theirs]
 
     return names
