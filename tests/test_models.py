@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from unittest import mock
 
@@ -661,7 +661,7 @@ def builders(network):
         nasnet=lambda: network(
             {
                 **nasnet.stacked(nasnet.nasnet_a(1, 8), stem=8, skips=True),
-                "pnas": nasnet.Cell(nasnet.PNAS, 4, 1, ("normal2_1",), 96, nasnet.halved(4)),
+                "pnas": nasnet.CellAt(nasnet.PNAS, 4, 1, ("normal2_1",), 96, nasnet.halved(4)),
                 "relu": xception.ReLU(),
             },
             nasnet.HEAD,
@@ -834,6 +834,26 @@ def tiny(network):
 @pytest.fixture(scope="session")
 def patch() -> jax.Array:
     return jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+
+@dataclass(frozen=True)
+class Plus:
+    """Its input and the output of an earlier row, added."""
+
+    sees: tuple[str, ...]
+
+    def build(self, channels, _ctx):
+        return self, channels
+
+    def __call__(self, x, seen):
+        return x + seen
+
+
+def test_a_layer_may_see_earlier_rows(network, patch):
+    body = dict(one=Conv(3, 4), two=Conv(3, 4, stride=1), both=Plus(("one",)))
+    for remat in False, True:
+        found = zoo.features(network(body, HEAD, num_classes=3, remat=remat), patch)
+        np.testing.assert_allclose(found["both"], found["one"] + found["two"], rtol=1e-6)
 
 
 def test_train_and_eval_set_the_mode(tiny, patch):

@@ -5,7 +5,7 @@ they are stacked is figure 2 there and here what slim's networks, whose weights 
 ones, do.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,17 +62,24 @@ Operation = Callable[[int, int], Row]
 
 @dataclass(frozen=True)
 class Projected:
-    """A table, and a 1x1 convolution after it where the channels are not those wanted."""
+    """A pool, and a 1x1 convolution where the channels are not those wanted."""
 
-    table: Mapping[str, Row]
+    pool: Row
     features: int
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        table = dict(self.table)
+        table = dict(pool=self.pool)
         if channels != self.features:
             table["conv"] = Conv(1, self.features, act=None)
-        layer = Stack(channels, table, ctx) if table else ctx.act(None)
-        return layer, self.features
+        return Stack(channels, table, ctx), self.features
+
+
+@dataclass(frozen=True)
+class Same:
+    """The state itself."""
+
+    def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
+        return ctx.act(None), channels
 
 
 @dataclass(frozen=True)
@@ -100,20 +107,19 @@ def separable(features: int, stride: int, *, kernel: int) -> Row:
     )
 
 
-def average(features: int, stride: int) -> Row:
+def average(_features: int, stride: int) -> Row:
     """3x3 average pooling."""
-    pool = AvgPool(3, stride) if stride > 1 else MeanOfImage()
-    return Projected(dict(pool=pool), features)
+    return AvgPool(3, stride) if stride > 1 else MeanOfImage()
 
 
 def maximum(features: int, stride: int) -> Row:
     """3x3 max pooling."""
-    return Projected(dict(pool=MaxPool(3, stride)), features)
+    return Projected(MaxPool(3, stride), features)
 
 
 def identity(features: int, stride: int) -> Row:
-    """Nothing, or what gives the state the size of the others."""
-    return Projected({}, features) if stride == 1 else conv(features, stride)
+    """The state itself, or what makes it as small as the others."""
+    return conv(features, stride) if stride > 1 else Same()
 
 
 SEP3, SEP5, SEP7 = (partial(separable, kernel=kernel) for kernel in (3, 5, 7))
@@ -164,13 +170,13 @@ PNAS = Design(                                           # PNASNet-5: figure 1 o
 # fmt: on
 
 
-class CellLayer(nnx.Module):
+class Cell(nnx.Module):
     """A cell: images of the cell before, `[N, H, W, C]`, and of the one before it -> images.
 
     Where `sees` is empty, there is no cell before the one before.
     """
 
-    def __init__(self, channels: int, cell: "Cell", ctx: Context):
+    def __init__(self, channels: int, cell: "CellAt", ctx: Context):
         design, features = cell.design, cell.features
         self.sees, self.outputs = cell.sees, design.outputs
         self.h = conv(features).build(channels, ctx)[0]
@@ -231,7 +237,7 @@ def halved(features: int) -> Row:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellAt:
     """A cell in its place: what it sees besides the row before it, and what that goes through."""
 
     design: Design
@@ -242,7 +248,7 @@ class Cell:
     before: Row | None = None
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        return CellLayer(channels, self, ctx), self.features * len(self.design.outputs)
+        return Cell(channels, self, ctx), self.features * len(self.design.outputs)
 
 
 # --- the networks ---------------------------------------------------------------------------------
@@ -282,13 +288,13 @@ def stacked(plan: Plan, stem: int, *, skips: bool) -> Table:
     table: dict[str, Row] = dict(stem=Conv(3, stem, stride=2, padding="valid", act=None))
     made = [("stem", stem, 0)]  # name, channels, how often the image was halved
     for name, design, features, stride in plan:
-        cell = Cell(design, features, stride)
+        cell = CellAt(design, features, stride)
         _, _, halvings = made[-1]
         if len(made) > 1:
             after = skips and made[-1][0].startswith("reduction")
             row, channels, larger = made[-3 if after else -2]
             before = halved(features) if larger < halvings else conv(features)
-            cell = Cell(design, features, stride, (row,), channels, before)
+            cell = CellAt(design, features, stride, (row,), channels, before)
         table[name] = cell
         made.append((name, features * len(design.outputs), halvings + stride - 1))
     return {**table, "relu": ReLU()}
