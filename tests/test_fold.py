@@ -1,5 +1,7 @@
 """Folded networks: the same logits without batch norm, and what may be done with them."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -135,8 +137,9 @@ def test_every_family(name):
     if norms(model):
         model = calibrated(model, size)
     folded = zoo.fold(model)
-    kept = [path for path in norms(folded) if "preact" not in path and "postact" not in path]
-    assert not kept
+    # before their convolution; NASNet's, behind two that stand side by side
+    may_stay = re.compile(r".*(preact|postact)\b.*|.*\.p\.norm")
+    assert not [path for path in norms(folded) if not may_stay.fullmatch(path)]
     assert not any(m.norm for _, m in nnx.iter_modules(folded) if isinstance(m, ConvNormAct))
     # random weights can move a logit by 3e-5 for 3e-7 of the input: no arithmetic does better
     assert error(model, folded, size) < max(1e-5, 3 * rounding(model, size))

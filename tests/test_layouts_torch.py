@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_models import PEERS, TABLE
+from test_models import BY_NAME, PEERS, TABLE
 
 import zoo
 from zoo import registry
@@ -56,7 +56,7 @@ def published(shared):
     """`published("timm", "vgg11")`: the names and shapes of its state dict."""
 
     def names(source: str, theirs: str) -> Shapes:
-        added = listed(GOLDEN / "timm_mobilenetv4.json.gz")  # those of timm 1.0.31
+        added = listed(GOLDEN / f"{source}_later.json.gz")  # of timm 1.0.31, torchvision 0.28
         return (listed(shared(f"reference/state_names/{source}.json.gz")) | added)[theirs]
 
     return names
@@ -203,11 +203,64 @@ BESIDE = {
         mobilenetv4_conv_medium=224, resnet10t=64, resnet26t=65,
         resnet50c=96, resnet50s=96, seresnext26d_32x4d=65, seresnext50_32x4d=96, senet154=160,
         resnetv2_18=64, resnetv2_50=96, resnetv2_34d=65, resnetv2_50t=65,
+        nasnetalarge=131, pnasnet5large=131,
     ),
 }
 # fmt: on
 TOLERANCE = {"inception_v4": 1e-3}  # of the largest logit; its own float32 is 7e-4 off
 OURS = {(source, theirs): ours for source, theirs, ours in PAIRS}
+LISTED = {(source, theirs): BY_NAME[f"{source} {theirs}"] for source, theirs, _ in PAIRS}
+
+
+@pytest.fixture
+def torch(shared, monkeypatch):
+    """torch, beside which torchvision and timm can be imported."""
+    for package in ("torch", "torchvision", "timm"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    monkeypatch.syspath_prepend(shared("parity/shim"))
+    import torch
+    import tv_import  # noqa: F401
+
+    return torch
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("source", "theirs"), [(source, theirs) for source, theirs, _ in PAIRS])
+def test_the_peers_code_counts_what_is_listed(torch, monkeypatch, source, theirs):
+    """Nothing is computed: the network has no values. `test_models` compares ours with the list."""
+    import timm
+    import torchvision
+
+    regnet = torchvision.models.regnet.BlockParams
+    widths_of = regnet.from_init_params
+
+    def widths(**settings):  # it computes them with torch
+        with torch.device("cpu"):
+            return widths_of(**settings)
+
+    monkeypatch.setattr(regnet, "from_init_params", widths)
+    listed, products = LISTED[source, theirs], 0
+
+    def add(layer, _inputs, output):
+        nonlocal products
+        products += output.numel() * layer.weight[0].numel()
+
+    options = dict(init_weights=False) if theirs in ("googlenet", "inception_v3") else {}
+    with torch.device("meta"), torch.no_grad():
+        if source == "timm":
+            peer = timm.create_model(theirs).eval()
+        else:
+            peer = torchvision.models.get_model(theirs, weights=None, **options).eval()
+        for layer in peer.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.register_forward_hook(add)
+        peer(torch.zeros(1, 3, listed.input_size, listed.input_size))
+    assert sum(p.numel() for p in peer.parameters()) == listed.trainable
+    statistics = [b for n, b in peer.named_buffers() if n.endswith(("running_mean", "running_var"))]
+    assert sum(b.numel() for b in statistics) == listed.batch_stats
+    assert products / 1e9 == pytest.approx(listed.gmacs, abs=1e-6)
 
 
 @pytest.mark.peers
@@ -216,21 +269,16 @@ OURS = {(source, theirs): ours for source, theirs, ours in PAIRS}
     ("source", "theirs", "size"),
     [(source, theirs, size) for source in BESIDE for theirs, size in BESIDE[source].items()],
 )
-def test_outputs_are_the_peers(shared, tmp_path, monkeypatch, source, theirs, size):
+def test_outputs_are_the_peers(torch, shared, tmp_path, monkeypatch, source, theirs, size):
     """The logits of our network with their weights, against theirs in float64.
 
     On images so small that the last maps are a pixel or two, float32 costs the peer itself more
     than the tolerance: hence the sizes.
     """
-    for package in ("torch", "torchvision", "timm"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
     monkeypatch.syspath_prepend(shared("parity"))
-    monkeypatch.syspath_prepend(shared("parity/shim"))
     monkeypatch.setattr(logging.root.manager, "disable", 0)  # `build` sets it
     import parity_common
     import parity_torch
-    import torch
 
     request = SimpleNamespace(source=source, model=theirs, size=size, classes=0)
     peer, _, (mean, std), about = parity_torch.build(request)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from unittest import mock
 
@@ -33,6 +33,7 @@ from zoo.models import (
     inception_v3,
     inception_v4,
     mobilenet_v4,
+    nasnet,
     regnet,
     resnet,
     resnet_d,
@@ -172,6 +173,10 @@ TABLE = [
         "timm mobilenetv4_conv_medium"),
     Row("mobilenetv4_conv_large",  32_590_864,   149_552,  6.376221, 384,
         "timm mobilenetv4_conv_large"),
+    Row("nasnet_mobile",      5_289_978,    36_738,  0.563639, 224, "keras NASNetMobile"),
+    Row("nasnet_large",      88_753_150,   196_668, 23.783415, 331, "keras NASNetLarge"),
+    Row("pnasnet5_mobile",    5_064_487,    33_664,  0.587293, 224, "paper"),
+    Row("pnasnet5_large",    86_057_668,   176_988, 24.937396, 331, "timm pnasnet5large"),
     Row("regnet_x_200mf",     2_684_792,    20_848,  0.199040, 224, "timm regnetx_002"),
     Row("regnet_x_400mf",     5_495_976,    37_856,  0.413813, 224, "torchvision regnet_x_400mf"),
     Row("regnet_x_400mf_pycls",   5_157_512,    36_672,  0.397678, 224, "timm regnetx_004"),
@@ -197,6 +202,9 @@ TABLE = [
     Row("regnet_y_12gf",  51_822_544,    96_384, 12.092377, 224, "timm regnety_120"),
     Row("regnet_y_16gf",  83_590_140,   122_816, 15.911510, 224, "torchvision regnet_y_16gf"),
     Row("regnet_y_32gf", 145_046_770,   158_288, 32.279553, 224, "torchvision regnet_y_32gf"),
+    Row("regnet_y_64gf", 281_378_786,  221_136, 188.220945, 384, "timm regnety_640"),
+    Row("regnet_y_128gf", 644_812_894, 415_072, 374.570006, 384, "torchvision regnet_y_128gf"),
+    Row("regnet_y_256gf", 1_282_601_138, 586_420, 747.236374, 384, "timm regnety_2560"),
     Row("regnet_y_800mf_pycls",   6_263_168,    29_888,  0.797177, 224, "timm regnety_008"),
     Row("regnet_y_8gf_pycls",  39_180_068,    85_744,  7.963057, 224, "timm regnety_080"),
     Row("resnet18",          11_689_512,     9_600,  1.814073, 224, "torchvision resnet18"),
@@ -650,6 +658,15 @@ def builders(network):
             mobilenet_v4.HEAD,
             num_classes=CLASSES,
         ),
+        nasnet=lambda: network(
+            {
+                **nasnet.stacked(nasnet.nasnet_a(1, 8), stem=8, skips=True),
+                "pnas": nasnet.CellAt(nasnet.PNAS, 4, 1, ("normal2_1",), 96, nasnet.halved(4)),
+                "relu": xception.ReLU(),
+            },
+            nasnet.HEAD,
+            num_classes=CLASSES,
+        ),
         nin=functools.partial(create, "nin_cifar"),
         regnet=lambda: network(
             dict(
@@ -817,6 +834,26 @@ def tiny(network):
 @pytest.fixture(scope="session")
 def patch() -> jax.Array:
     return jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+
+@dataclass(frozen=True)
+class Plus:
+    """Its input and the output of an earlier row, added."""
+
+    sees: tuple[str, ...]
+
+    def build(self, channels, _ctx):
+        return self, channels
+
+    def __call__(self, x, seen):
+        return x + seen
+
+
+def test_a_layer_may_see_earlier_rows(network, patch):
+    body = dict(one=Conv(3, 4), two=Conv(3, 4, stride=1), both=Plus(("one",)))
+    for remat in False, True:
+        found = zoo.features(network(body, HEAD, num_classes=3, remat=remat), patch)
+        np.testing.assert_allclose(found["both"], found["one"] + found["two"], rtol=1e-6)
 
 
 def test_train_and_eval_set_the_mode(tiny, patch):

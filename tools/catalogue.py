@@ -83,7 +83,7 @@ def catalogue(reference: Path, params: Params) -> str:
       ZooError: two weights of one name, or a network whose parameters are not the source's.
     """
     entries: dict[str, Entry] = {}
-    for source in (_torchvision, _timm, _mobilenet_v4, _keras, _slim, _by_hand, _own):
+    for source in (_torchvision, _timm, _timm_later, _keras, _slim, _slim_nas, _by_hand, _own):
         for entry in source(reference, params):
             if entry.name in entries and entry.source == "timm":
                 # a copy of torchvision's at timm's host, to be fed smaller pictures
@@ -298,6 +298,9 @@ TIMM_REGNETS = {
     "regnety_120": "regnet_y_12gf",
     "regnety_160": "regnet_y_16gf",
     "regnety_320": "regnet_y_32gf",
+    "regnety_640": "regnet_y_64gf",
+    "regnety_1280": "regnet_y_128gf",
+    "regnety_2560": "regnet_y_256gf",
 }
 
 
@@ -350,35 +353,48 @@ def _timm(reference: Path, params: Params) -> Iterator[Entry]:
         )
 
 
-# What timm_meta.csv lacks: timm 1.0.31's, with the accuracy that the files' cards state. The first
-# of a network is its default.
+# What timm_meta.csv lacks: timm 1.0.31's, with the accuracy of its results/results-imagenet.csv at
+# that size. The first of a network is its default.
 # fmt: off
-MOBILENET_V4 = (
+TIMM_LATER = (
     # network                  tag                        size share classes mean of  top1/top5
-    ("mobilenetv4_conv_small",  "e2400_r224_in1k",         224, 0.875, 1000, "IMAGENET", "/"),
-    ("mobilenetv4_conv_small",  "e1200_r224_in1k",         224, 0.875, 1000, "IMAGENET", "/"),
-    ("mobilenetv4_conv_small",  "e3600_r256_in1k",         256, 0.95,  1000, "INCEPTION", "/"),
-    ("mobilenetv4_conv_medium", "e500_r256_in1k",          256, 0.95,  1000, "IMAGENET", "79.928/"),
-    ("mobilenetv4_conv_medium", "e500_r224_in1k",          224, 0.95,  1000, "IMAGENET", "/"),
-    ("mobilenetv4_conv_medium", "e250_r384_in12k_ft_in1k", 384, 0.95,  1000, "IMAGENET", "/"),
+    ("mobilenetv4_conv_small",  "e2400_r224_in1k",         224, 0.875, 1000, "IMAGENET",
+     "73.756/91.430"),
+    ("mobilenetv4_conv_small",  "e1200_r224_in1k",         224, 0.875, 1000, "IMAGENET",
+     "73.450/91.340"),
+    ("mobilenetv4_conv_small",  "e3600_r256_in1k",         256, 0.95,  1000, "INCEPTION",
+     "74.534/91.940"),
+    ("mobilenetv4_conv_medium", "e500_r256_in1k",          256, 0.95,  1000, "IMAGENET",
+     "79.916/95.188"),
+    ("mobilenetv4_conv_medium", "e500_r224_in1k",          224, 0.95,  1000, "IMAGENET",
+     "79.092/94.788"),
+    ("mobilenetv4_conv_medium", "e250_r384_in12k_ft_in1k", 384, 0.95,  1000, "IMAGENET",
+     "82.776/96.448"),
+    # of 11821 classes, so that there is no accuracy on ImageNet's 1000
     ("mobilenetv4_conv_medium", "e250_r384_in12k",         384, 1.0,  11821, "IMAGENET", "/"),
     ("mobilenetv4_conv_medium", "e180_r384_in12k",         384, 1.0,  11821, "IMAGENET", "/"),
     ("mobilenetv4_conv_medium", "e180_ad_r384_in12k",      384, 1.0,  11821, "IMAGENET", "/"),
-    ("mobilenetv4_conv_large",  "e600_r384_in1k",          384, 0.95,  1000, "IMAGENET", "/"),
+    ("mobilenetv4_conv_large",  "e600_r384_in1k",          384, 0.95,  1000, "IMAGENET",
+     "82.974/96.244"),
     ("mobilenetv4_conv_large",  "e500_r256_in1k",          256, 0.95,  1000, "IMAGENET",
-     "81.862/95.69"),
+     "81.864/95.696"),
+    ("nasnetalarge",            "tf_in1k",                 331, 0.911, 1000, "INCEPTION",
+     "82.638/96.066"),
+    ("pnasnet5large",           "tf_in1k",                 331, 0.911, 1000, "INCEPTION",
+     "82.814/96.032"),
 )
 # fmt: on
 
 
-def _mobilenet_v4(_: Path, params: Params) -> Iterator[Entry]:
-    for network, tag, size, share, classes, preset, accuracy in MOBILENET_V4:
+def _timm_later(_: Path, params: Params) -> Iterator[Entry]:
+    for theirs, tag, size, share, classes, preset, accuracy in TIMM_LATER:
+        network = find(theirs).name
         yield _entry(
             params,
             network,
             tag,
             source="timm",
-            file=f"hf://timm/{network}.{tag}/model.safetensors",
+            file=f"hf://timm/{theirs}.{tag}/model.safetensors",
             size_mb=_megabytes(params(network, classes)),
             preprocess=replace(
                 getattr(presets, preset),
@@ -438,6 +454,8 @@ KERAS = {
     "ResNet152V2":      ("resnet152_v2",        224, presets.KERAS_TF),
     "InceptionV3":      ("inception_v3",        299, presets.KERAS_TF),
     "InceptionResNetV2": ("inception_resnet_v2", 299, presets.KERAS_TF),
+    "NASNetMobile":     ("nasnet_mobile",       224, presets.KERAS_TF),
+    "NASNetLarge":      ("nasnet_large",        331, presets.KERAS_TF),
     "MobileNet":        ("mobilenet_v1",        224, presets.KERAS_TF),
     "MobileNetV2":      ("mobilenet_v2",        224, presets.KERAS_TF),
     "MobileNetV3Small": ("mobilenet_v3_small",  224, presets.KERAS_TF),
@@ -512,6 +530,32 @@ def _percent(alpha: str) -> str:
 # --- TF-slim --------------------------------------------------------------------------------------
 
 
+# What weights.csv lacks and slim_meta.csv, of its README, has. The sizes are those of the networks.
+SLIM_NAS = {
+    "NASNet-A_Mobile_224": "nasnet_mobile",
+    "NASNet-A_Large_331": "nasnet_large",
+    "PNASNet-5_Mobile_224": "pnasnet5_mobile",
+    "PNASNet-5_Large_331": "pnasnet5_large",
+}
+
+
+def _slim_nas(reference: Path, params: Params) -> Iterator[Entry]:
+    for row in read(reference / "slim_meta.csv"):
+        if network := SLIM_NAS.get(row["model"]):
+            yield _entry(
+                params,
+                network,
+                "slim_in1k",
+                source="slim",
+                file=row["checkpoint_url"],
+                preprocess=presets.SLIM.at_size(find(network).input_size),
+                licence="Apache-2.0",
+                classes=1001,
+                accuracy=(row["top1"], row["top5"]),
+                default=True,
+            )
+
+
 def _slim(reference: Path, params: Params) -> Iterator[Entry]:
     for row in _read_weights(reference):
         network = _slim_name(row["model"])
@@ -547,6 +591,17 @@ def _read_weights(reference: Path) -> list[Row]:
 
 # --- single files ---------------------------------------------------------------------------------
 
+# As of the commits whose files have these hashes.
+GITHUB = "https://raw.githubusercontent.com"
+AKAMASTER = (
+    f"{GITHUB}/akamaster/pytorch_resnet_cifar10/d5489e8995e81e91ce6b1d69dcc98ad579b0b153"
+    "/pretrained_models"
+)
+MLPERF = (
+    f"{GITHUB}/mlcommons/tiny/1afd2c9820f795965a6134facd0b4dfae41ef23f"
+    "/benchmark/training/image_classification/trained_models"
+)
+
 
 def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
     (nin,) = (row for row in _read_weights(reference) if row["model"] == "nin_imagenet")
@@ -575,10 +630,12 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         preprocess=presets.CAFFE,
         licence="unrestricted",
         classes=1000,
-        notes="BVLC GoogLeNet; no auxiliary classifiers in the file",
+        notes="bvlc_googlenet.caffemodel of dl.caffe.berkeleyvision.org, which layout caffe reads, "
+        "without its auxiliary classifiers",
     )
-    for network, digest, size_mb in (
+    for network, digest, size_mb in (  # resnet32 comes with the package
         ("resnet20", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 1.1),
+        ("resnet44", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", 2.7),
         ("resnet56", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 3.5),
     ):
         yield _entry(
@@ -587,7 +644,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
             "akamaster_cifar10",
             source="files",
             layout="cifar",
-            file=f"{network}-{digest[:8]}.th",
+            file=f"{AKAMASTER}/{network}-{digest[:8]}.th",
             hash=f"sha256:{digest}",
             size_mb=size_mb,
             preprocess=replace(presets.IMAGENET, size=32, resize=32),
@@ -620,7 +677,7 @@ def _by_hand(reference: Path, params: Params) -> Iterator[Entry]:
         "mlperf_cifar10",
         source="files",
         layout="mlperf",
-        file="mlperf_tiny_resnet8.h5",
+        file=f"{MLPERF}/pretrainedResnet.h5",
         hash="sha256:5f938a8eea605438cc7360aa13c987bc6d7bd0c8d931b2917361ae7ae4eeda2f",
         size_mb=1.1,
         preprocess=Preprocess(size=32, resize=32, mean=(0.0,) * 3, std=(1 / 255,) * 3),

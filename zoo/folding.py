@@ -15,9 +15,9 @@ def fold(model: Network) -> Network:
 
     The logits equal the given network's in inference mode, to rounding. Norms that come before
     their convolution stay (the `PreAct` of ResNet v2 and DenseNet: an activation stands between),
-    and auxiliary classifiers are left out. In training mode the copy has no statistics to update:
-    it is the network of `create(..., norm="none")`, and `zoo.save` saves it as such, unless norms
-    stayed.
+    as do NASNet's behind two convolutions, and auxiliary classifiers are left out. In training mode
+    the copy has no statistics to update: it is the network of `create(..., norm="none")`, and
+    `zoo.save` saves it as such, unless norms stayed.
 
     Source: Jacob et al., 2017, arXiv:1712.05877, section 3.2.
 

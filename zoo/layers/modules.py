@@ -19,7 +19,7 @@ from ..context import ACTIVATIONS, PADDINGS, Context
 from ..errors import ZooError
 from .observing import observed, scope
 
-Layer = Callable[[jax.Array], jax.Array]
+Layer = Callable[..., jax.Array]  # of an image; see `Network` for layers of several
 Kernel = int | tuple[int, int]  # a square, or (height, width)
 
 

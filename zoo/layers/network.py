@@ -57,7 +57,7 @@ class Network(nnx.Module):
     Outside of a transformation the call is compiled, once for each input shape.
 
     Args:
-      body, head: the tables.
+      body, head: the tables. A layer whose `sees` names earlier rows gets their outputs, too.
       min_size: the smallest height and width that leave the body a pixel.
       aux: the tables of auxiliary classifiers, by the row of the body that they follow.
 
@@ -120,11 +120,14 @@ class Network(nnx.Module):
     @walk
     def steps(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Each stage's name and its activation, in order; the last one is the output."""
+        made: dict[str, jax.Array] = {}
         for part in ("body", "head"):
             for name, layer in getattr(self, part).layers():
                 recompute = self.spec.remat and isinstance(layer, nnx.Module) and not is_observed()
+                seen = [made[row] for row in getattr(layer, "sees", ())]
                 with self._stage(f"{part}/{name}"):
-                    x = observed(nnx.remat(_call)(layer, x) if recompute else layer(x))
+                    y = nnx.remat(_call)(layer, x, *seen) if recompute else layer(x, *seen)
+                    made[name] = x = observed(y)
                 yield name, x
         if self.classifier is not None:
             with self._stage("classifier"):
@@ -224,8 +227,8 @@ def model_stages(model: Network) -> tuple[str, ...]:
     return model.stages
 
 
-def _call(layer: Layer, x: jax.Array) -> jax.Array:
-    return layer(x)
+def _call(layer: Layer, *inputs: jax.Array) -> jax.Array:
+    return layer(*inputs)
 
 
 def _features(model: Network, x: jax.Array) -> OrderedDict[str, jax.Array]:

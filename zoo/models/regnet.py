@@ -66,7 +66,7 @@ class YBlock(XBlock):
         rows = super().branch(channels)
         end = rows.pop("conv3")
         # a quarter of the block's input channels, not of those it gates
-        return rows | dict(squeeze=SqueezeExcite(channels // 4), conv3=end)
+        return rows | dict(squeeze=SqueezeExcite(round(channels / 4)), conv3=end)
 
 
 Block = Callable[[int, int, int], Row]  # of (width, group, stride)
@@ -114,6 +114,12 @@ TOP_Y = dict(
     regnet_y_16gf=       ((2, 4, 11, 1), (224, 448, 1232, 3024), 112),
     regnet_y_32gf=       ((2, 5, 12, 1), (232, 696, 1392, 3712), 232),
 )
+# Larger than the paper's: of SEER (arXiv:2202.08360) and SWAG (arXiv:2201.08371).
+LARGER_Y = dict(
+    regnet_y_64gf=       ((2, 5, 12, 1), (328, 984, 1968, 4920), 328),
+    regnet_y_128gf=      ((2, 7, 17, 1), (528, 1056, 2904, 7392), 264),
+    regnet_y_256gf=      ((2, 7, 17, 1), (746, 1492, 4103, 10444), 373),
+)
 # fmt: on
 
 HEAD: Table = dict(avgpool=GlobalAvgPool())
@@ -135,7 +141,16 @@ def regnet(
 
 
 VARIANTS = [
-    Variant(name, partial(regnet, block=block, depths=depths, widths=widths, group=group), PAPER)
-    for block, models in ((YBlock, TOP_Y), (XBlock, TOP_X))
+    Variant(
+        name,
+        partial(regnet, block=block, depths=depths, widths=widths, group=group),
+        PAPER,
+        input_size=pixels,
+    )
+    for block, models, pixels in (
+        (YBlock, TOP_Y, 224),
+        (YBlock, LARGER_Y, 384),
+        (XBlock, TOP_X, 224),
+    )
     for name, (depths, widths, group) in models.items()
 ]

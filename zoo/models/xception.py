@@ -38,16 +38,18 @@ class ReLU:
 
 @dataclass(frozen=True)
 class SeparableConv:
-    """Depthwise 3x3, no activation (section 4.7), then 1x1 with batch norm: figure 5."""
+    """Depthwise, no activation (section 4.7), then 1x1 with batch norm: figure 5."""
 
     features: int
     act: str | None = None
+    kernel: int = 3
+    stride: int = 1
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        table: Table = dict(
-            depthwise=Conv(3, channels, groups=channels, norm=False, act=None, bias=False),
-            pointwise=Conv(1, self.features, act=self.act),
+        filters = Conv(
+            self.kernel, channels, self.stride, groups=channels, norm=False, act=None, bias=False
         )
+        table: Table = dict(depthwise=filters, pointwise=Conv(1, self.features, act=self.act))
         return Stack(channels, table, ctx), self.features
 
 

@@ -126,6 +126,39 @@ def _xception(_model: Network) -> Rules:
     )
 
 
+def _nasnet(model: Network) -> Rules:
+    """NASNet-A: its cells are numbered, which the reductions between the stages are not."""
+    repeats = sum(row.startswith("normal1") for row in model.body.order)
+
+    def cell(theirs: str) -> Callable[[Match], str]:
+        def name(m: Match) -> str:
+            stage, i, sum_ = (int(m.groupdict().get(key) or 0) for key in ("stage", "i", "sum"))
+            if m["kind"] == "normal":
+                kind, number = "normal", str((stage - 1) * repeats + i - (stage == 1))
+            else:
+                kind, sum_ = "reduction", min(sum_, 3)  # the fifth sum is called the fourth there
+                number = f"stem_{stage}" if m["kind"] == "stem" else f"reduce_{stage * repeats}"
+            return m.expand(theirs).format(kind=kind, number=number, sum=sum_ + 1)
+
+        return name
+
+    at = r"body\.(?P<kind>[a-z]+)(?P<stage>\d)_?(?P<i>\d*)\."
+    sep = at + r"(left|right)(?P<sum>\d)\.conv(\d)\."
+    theirs = r"separable_conv_\6_{}{{kind}}_\4{{sum}}_{{number}}"
+    return (
+        (r"body\.stem\.(conv|norm)", lambda m: f"stem{_SUFFIX[m[1]]}1"),
+        (at + r"h\.conv\.conv", cell("{kind}_conv_1_{number}")),
+        (at + r"h\.conv\.norm", cell("{kind}_bn_1_{number}")),
+        (at + r"p\.conv\.conv", cell("adjust_conv_projection_{number}")),
+        (at + r"p\.paths\.path(\d)\.conv\.conv", cell(r"adjust_conv_\4_{number}")),
+        (at + r"p\.(?:conv\.)?norm", cell("adjust_bn_{number}")),
+        (sep + r"depthwise\.conv", cell(theirs.format(""))),
+        (sep + r"pointwise\.conv\.kernel", cell(theirs.format("") + "/pointwise_kernel")),
+        (sep + r"pointwise\.norm", cell(theirs.format("bn_"))),
+        _PREDICTIONS,
+    )
+
+
 def _mobilenet_v1(_model: Network) -> Rules:
     parts = dict(depthwise="dw", pointwise="pw")
     return (
@@ -236,6 +269,7 @@ def _convnext(model: Network) -> Rules:
 _OLD_LAYERS: dict[str, list[tuple[str, str | Callable[[Match], str]]]] = {
     "convnext": [(r".*/", "")],  # the layers around it
     "densenet": [("/", "_")],
+    "nasnet": [(r".*/", "")],  # as ConvNeXt
     "mobilenet_v2": [
         (r"^mobl0_conv_0_(\w+)$", r"expanded_conv_\1"),
         (r"^bn0_conv_0_bn_(\w+)$", r"expanded_conv_\1_BN"),
@@ -369,6 +403,9 @@ _SAME = replace(KERAS, depthwise_padding="same")  # what its `correct_pad` comes
 _INCEPTION = replace(_SAME, bn_scale=False)
 _MOBILENET = replace(_SAME, bn_momentum=0.999)
 _V2 = replace(_SAME, bn_momentum=0.9)
+_PADDED = replace(  # pools of stride 2 see zeros
+    _SAME, bn_momentum=0.9997, avg_pool_counts_padding=True, max_pool_pads_zeros=True
+)
 
 # fmt: off
 _TABLE = {
@@ -382,6 +419,8 @@ _TABLE = {
     "inception_v3":        _Family(_inception_v3, _INCEPTION, KERAS_TF),
     "inception_resnet_v2": _Family(_inception_resnet_v2, _INCEPTION, KERAS_TF),
     "xception":            _Family(_xception, _SAME, KERAS_TF),
+    "nasnet_mobile":       _Family(_nasnet, _PADDED, KERAS_TF),
+    "nasnet_large":        _Family(_nasnet, _PADDED, KERAS_TF),
     "mobilenet_v1":        _Family(_mobilenet_v1, KERAS, KERAS_TF),
     "mobilenet_v2":        _Family(_mobilenet_v2, _MOBILENET, KERAS_TF),
     "mobilenet_v3":        _Family(_mobilenet_v3, _MOBILENET, KERAS_TF),

@@ -5,8 +5,9 @@ connected layers are convolutions as large as the map that they see. The Incepti
 have 1001 classes, the first of them the background.
 """
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -17,6 +18,7 @@ from ... import preprocess
 from ...context import TF, TORCH
 from ...layers import Concat, Network, Pool
 from ...preprocess import SLIM_VGG
+from ...registry import find
 from .base import Layout, Rules
 
 # --- Inception -----------------------------------------------------------------------------------
@@ -270,6 +272,68 @@ def _resnet_v2(model: Network) -> Rules:
     )
 
 
+def nasnet_cells(model: Network) -> dict[str, str]:
+    """Our cells -> slim's and timm's: all but the stem's and NASNet-A's reductions are counted."""
+    kinds = dict(stem="cell_stem_", reduction="reduction_cell_")
+    count = itertools.count()
+
+    def name(kind: str, number: str) -> str:
+        return f"{kinds[kind]}{int(number) - 1}" if kind in kinds else f"cell_{next(count)}"
+
+    cells = (re.fullmatch(r"([a-z]+)(\d.*)", row) for row in model.body.order)
+    return {cell[0]: name(cell[1], cell[2]) for cell in cells if cell}
+
+
+# Within a cell; a norm has a scope beside its convolution's. Groups count from 2: 1 is the cell.
+_SUM = r"(left|right)(\d)\."
+_CELL = (
+    (r"h\.conv\.conv", "1x1/"),
+    (r"h\.conv\.norm", "beginning_bn/"),
+    (r"p\.conv\.conv", "prev_1x1/"),
+    (r"p\.conv\.norm", "prev_bn/"),
+    (r"p\.paths\.path(\d)\.conv\.conv", r"path\2_conv/"),
+    (r"p\.norm", "final_path_bn/"),
+    (_SUM + r"conv(\d)\.(\w+)\.conv", r"comb_iter_\3/\2/separable_KERNEL_\4/\5_"),
+    (_SUM + r"conv(\d)\.\w+\.norm", r"comb_iter_\3/\2/bn_sep_KERNEL_\4/"),
+    (_SUM + r"conv\.conv", r"comb_iter_\3/\2/1x1/"),
+    (_SUM + r"conv\.norm", r"comb_iter_\3/\2/bn_1/"),
+)
+_CELL_AUX = (
+    (r"head\.reduce\.conv", "proj/"),
+    (r"head\.reduce\.norm", "aux_bn0/"),
+    (r"head\.conv\.conv", "Conv/"),
+    (r"head\.conv\.norm", "aux_bn1/"),
+)
+
+
+def _nasnet(model: Network) -> Rules:
+    cells = nasnet_cells(model)
+    aux = {cell: name.replace("cell", "aux") + "/aux_logits" for cell, name in cells.items()}
+    leaves = dict(NORM, kernel="weights")
+
+    def rule(scopes: dict[str, str], theirs: str) -> Callable[[re.Match[str]], str]:
+        def name(m: re.Match[str]) -> str:
+            name = m.expand(theirs)
+            if "KERNEL" in name:
+                conv = _layer(model, f"body.{m[1]}.{m[2]}{m[3]}").conv1.depthwise.conv
+                name = name.replace("KERNEL", _kernel(conv))
+            return f"{scopes[m[1]]}/{name}{leaves[m['leaf']]}"
+
+        return name
+
+    return (
+        (r"body\.stem\.conv", "conv0"),
+        (r"body\.stem\.norm\.(\w+)", lambda m: f"conv0_bn/{NORM[m[1]]}"),
+        *(
+            (rf"{at}(\w+)\.{ours}\.(?P<leaf>\w+)", rule(scopes, theirs))
+            for at, scopes, names in ((r"body\.", cells, _CELL), ("aux_", aux, _CELL_AUX))
+            for ours, theirs in names
+        ),
+        (r"aux_(\w+)\.classifier\.linear", lambda m: f"{aux[m[1]]}/FC"),
+        (r"classifier\.linear", "final_layer/FC"),
+    )
+
+
 # --- arrays --------------------------------------------------------------------------------------
 
 # Slim's squeeze-and-excite gate is relu6(x + 3) * 0.16667, ours relu6(x + 3) / 6. The ratio goes
@@ -277,7 +341,7 @@ def _resnet_v2(model: Network) -> Rules:
 GATE = np.float32(0.16667 * 6)
 
 
-DENSE = ("inception_v4", "inception_resnet_v2")  # whose classifiers are [in, out]
+DENSE = ("inception_v4", "inception_resnet_v2", "nasnet")  # whose classifiers are [in, out]
 FC6 = ("head.fc1.linear.kernel", "head.fc6.linear.kernel")  # of VGG and AlexNet: [7, 7, C, 4096]
 
 
@@ -305,7 +369,7 @@ def _to_slim(path: str, array: np.ndarray, model: Network) -> np.ndarray:
     if path.endswith("depthwise.conv.kernel"):
         channels = _layer(model, path.removesuffix(".kernel")).groups
         return array.reshape(*array.shape[:2], channels, -1)
-    if path.endswith("linear.kernel") and model.spec.name not in DENSE:
+    if path.endswith("linear.kernel") and find(model.spec.name).family not in DENSE:
         side = _layer(model, "head.flatten").size if path in FC6 else 1
         return array.reshape(side, side, -1, array.shape[-1])
     return array / GATE if _gated(path, model) else array
@@ -330,6 +394,7 @@ SLIM = Layout(
         "mobilenet_v1": _mobilenet_v1,
         "mobilenet_v2": _mobilenet_v2,
         "mobilenet_v3": _mobilenet_v3,
+        "nasnet": _nasnet,
         "vgg": _vgg,
         "alexnet_v2": _alexnet,
         "resnet_v2": _resnet_v2,

@@ -9,10 +9,11 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
-from ...context import TORCH
+from ...context import TF, TORCH
 from ...layers import Concat, Network, Stack
 from ...preprocess import INCEPTION
 from .base import Layout, Rules
+from .slim import nasnet_cells
 from .torch import (
     COMMON,
     LEAVES,
@@ -280,6 +281,32 @@ def _convnext(_model: Network) -> Rules:
     )
 
 
+def _nasnet(model: Network) -> Rules:
+    """NASNet-A and PNASNet-5, whose cells are called as slim's."""
+    cells, progressive = nasnet_cells(model), model.spec.name.startswith("pnas")
+    at, halved = r"body\.(\w+)\.", "conv_prev_1x1." if progressive else ""
+    sum_, comb = at + r"(left|right)(\d)\.", r"comb_iter_\3_\2."
+
+    def cell(theirs: str) -> Callable[[Match], str]:
+        return lambda m: f"{cells[m[1]]}." + m.expand(theirs)
+
+    def preact(ours: str, theirs: str) -> Walk:
+        yield rf"{ours}\.conv", cell(f"{theirs}conv")
+        yield rf"{ours}\.norm", cell(f"{theirs}bn")
+
+    return (
+        *named(r"body\.stem", "conv_0" if progressive else "conv0"),
+        *preact(at + r"h\.conv", "conv_1x1."),
+        *preact(at + r"p\.conv", "conv_prev_1x1."),
+        (at + r"p\.paths\.path(\d)\.conv\.conv", cell(halved + r"path_\2.conv")),
+        (at + r"p\.norm", cell(f"{halved}final_path_bn")),
+        *preact(sum_ + "conv", comb),
+        (sum_ + r"conv(\d)\.(\w+)\.conv", cell(comb + r"separable_\4.\5_conv2d")),
+        (sum_ + r"conv(\d)\.\w+\.norm", cell(comb + r"bn_sep_\4")),
+        head("last_linear"),
+    )
+
+
 _MLP_OF_CONVS = tuple(
     f"{name}_{size}"
     for name in ("convnext", "convnextv2")
@@ -302,6 +329,7 @@ TIMM = Layout(
         "mobilenet_v2": _mobilenet,
         "mobilenet_v3": _mobilenet_v3,
         "mobilenet_v4": _mobilenet_v4,
+        "nasnet": _nasnet,
         "regnet": _regnet,
         "resnet_d": _resnet,
         "resnet_preact": _resnetv2,
@@ -330,9 +358,17 @@ TIMM = Layout(
         "inception_v3": _INCEPTION,
         "inception_v4": replace(_INCEPTION, avg_pool_counts_padding=False),
         "inception_resnet_v2": replace(_INCEPTION, avg_pool_counts_padding=False),
+        "nasnet": replace(TF, bn_momentum=0.9, avg_pool_counts_padding=True),
     },
     preprocess=dict.fromkeys(
-        ("inception_resnet_v2", "inception_v3", "inception_v4", "mobilenet_v1", "xception"),
+        (
+            "inception_resnet_v2",
+            "inception_v3",
+            "inception_v4",
+            "mobilenet_v1",
+            "nasnet",
+            "xception",
+        ),
         INCEPTION,
     ),
 )
