@@ -25,6 +25,7 @@ import zoo
 from training import (
     Interrupted,
     TrainConfig,
+    assembly,
     distributed,
     evaluation,
     fit,
@@ -33,7 +34,6 @@ from training import (
     logging,
     loop,
     optim,
-    session,
 )
 from training.checkpoint import Checkpoints
 from training.cli import main
@@ -300,7 +300,7 @@ def test_before_the_first_step_it_stops_at_once(config, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("went on")
 
-    for module, name in ((fitting, "open_data"), (session, "make_train_step")):
+    for module, name in ((fitting, "open_data"), (assembly, "make_train_step")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, told)
             with pytest.raises(Interrupted, match="stopped; the same command continues"):
