@@ -34,5 +34,6 @@ TRICK = Trick(
     refuted_by="an accuracy more than five points lower.",
     notes=(
         "The steps are few: the accuracy of the depthwise network was still rising at the end.",
+        "On CIFAR-10 other programs ran beside: the pictures a second are lower for it, and vary.",
     ),
 )
