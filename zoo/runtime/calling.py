@@ -126,21 +126,18 @@ def compile_for(method: Method, model: nnx.Module, settings: list[Any]) -> Compi
         hash((tuple(settings), graphdef, treedef))
     except TypeError as error:
         raise Direct from error
-    dtype = _computes_in(settings)
-    program, part = (compiled(method, graphdef, treedef, d) for d in (dtype, None))
+    dtypes = computes_in(model), None
+    program, part = (compiled(method, graphdef, treedef, dtype) for dtype in dtypes)
     return Compiled(settings, program, part)
 
 
 def computes_in(model: nnx.Module) -> str:
-    """The dtype to ask `backend.fastest` for: "bfloat16" if any layer computes in it."""
-    try:
-        return _computes_in(inspect(model)[0])
-    except Direct:
-        return "bfloat16"  # as it may, and Eigen can do both
-
-
-def _computes_in(settings: list[Any]) -> str:
-    return "bfloat16" if jnp.bfloat16 in settings else "float32"
+    """The dtype to ask `backend.fastest` for: "bfloat16" if any layer has it, else "float32"."""
+    for _, module in nnx.iter_modules(model):
+        for value in vars(module).values():
+            if isinstance(value, str | type | np.dtype) and value in ("bfloat16", jnp.bfloat16):
+                return "bfloat16"
+    return "float32"
 
 
 @cache
