@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
@@ -45,6 +46,16 @@ def test_paragraphs_keep_addresses_whole():
     assert terminal.fill(f"see {address}", 40).splitlines() == ["see", f"  {address}"]
 
 
+def shown(screen: int, text: str) -> str:
+    """What a terminal shows, until it shows this: it comes in pieces."""
+    seen = b""
+    while text not in seen.decode(errors="ignore"):
+        ready, _, _ = select.select([screen], [], [], 10)
+        assert ready, f"{text!r} is missing: {seen!r}"
+        seen += os.read(screen, 10_000)
+    return seen.decode(errors="ignore")
+
+
 def test_the_bar_says_when_it_compiles_and_fits_a_terminal(monkeypatch):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -52,19 +63,17 @@ def test_the_bar_says_when_it_compiles_and_fits_a_terminal(monkeypatch):
         monkeypatch.setattr(sys, "stderr", screen)
         bar = Progress(epochs=100, pictures=1_281_167, done=0)
         bar.begin(98)
-        compiling = os.read(ours, 10_000).decode()
-        assert "epoch 99/100: compiling..." in compiling
-        assert "left" not in compiling
+        assert "left" not in shown(ours, "epoch 99/100: compiling...")
         bar.advance(256)
-        assert "? left, ?img/s" in os.read(ours, 10_000).decode()  # one step tells nothing
+        shown(ours, "? left, ?img/s")  # one step tells nothing
         time.sleep(0.2)  # longer than the bar stands still
         bar.advance(256)
         bar.glance(12.345, 0.999, 0.99)
         bar.close()
-        shown = os.read(ours, 10_000).decode()
+        last = shown(ours, "wait 99%")
     os.close(ours)
-    assert re.search(r"[0-9:]{5,} left, [0-9.]+k?img/s, loss 12.345 acc 99.9% wait 99%", shown)
-    assert max(len(line.rstrip()) for line in re.split(r"[\r\n]+", shown)) <= 80
+    assert re.search(r"[0-9:]{5,} left, [0-9.]+k?img/s, loss 12.345 acc 99.9% wait 99%", last)
+    assert max(len(line.rstrip()) for line in re.split(r"[\r\n]+", last)) <= 80
 
 
 def test_without_a_terminal_there_is_no_bar(capsys):
