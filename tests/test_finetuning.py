@@ -2,10 +2,14 @@
 test_linear.py.
 """
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import zoo
-from training import cli, finetuning, session
+from training import cli, evaluation, finetuning, session
 
 
 @pytest.fixture
@@ -42,3 +46,31 @@ def test_data_are_opened_once_without_epochs_too(opened, first, undrawn, monkeyp
     assert opened == ["digits"] * 2
     same = (tmp_path / "b/model.safetensors").read_bytes()
     assert same == (tmp_path / "a/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.0, 1), (0.5, 0), (1.0, 4)])
+def test_of_the_weights_on_the_way_the_best_are_kept(
+    share, place, first, undrawn, monkeypatch, tmp_path, capsys
+):
+    """Those halfway are measured first, and then 0, 25, 75 and 100 %."""
+    settings = {"weights": first, "epochs": 1, "per_class": 32, "head_init": "random"}
+    settings |= {"freeze_bn": False, "learning_rate": 0.01}
+    nearly = min(share, 0.9999)  # all the way has the statistics of the steps
+    want = zoo.finetune(
+        "tiny", "digits", **settings, wise_ft=nearly, keep="last", out=f"{tmp_path / 'a'}"
+    )
+    run, accuracies = evaluation.run, iter(0.9 if i == place else 0.5 for i in range(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            evaluation, "run", lambda *args: replace(run(*args), accuracy=next(accuracies))
+        )
+        got = zoo.finetune("tiny", "digits", **settings, out=f"{tmp_path / 'b'}")
+    assert got.accuracy == 0.9
+    assert got.history[-1]["wise_ft"] == share
+    assert f"those {share:.0%} of the way are kept: 90.00%" in capsys.readouterr().err
+    there, here = (load_file(result.out / "model.safetensors") for result in (want, got))
+    cli.main(["export", str(got.out), str(tmp_path / "saved.safetensors"), "--epoch", "last"])
+    saved = load_file(tmp_path / "saved.safetensors")
+    for name, value in there.items():
+        np.testing.assert_allclose(here[name], value, rtol=1e-3, atol=1e-3, err_msg=name)
+        np.testing.assert_array_equal(saved[name], here[name], err_msg=name)

@@ -34,7 +34,7 @@ OPTIMIZERS = tuple(LEARNING_RATES)
 SCHEDULES = ("cosine", "constant", "step", "piecewise", "exponential", "linear", "one_cycle")
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
-KEEP = ("last", "best")
+KEEP = ("last", "best", "between")
 HEADS = ("random", "ridge")
 PROBES = ("activations", "gradients")
 
@@ -257,7 +257,10 @@ class TrainConfig:
         "look at these of every layer after each epoch: " + ", ".join(PROBES) + ", with commas",
     )
     keep: str = option(
-        "last", "which epoch model.safetensors is of: " + " or ".join(KEEP), choices=KEEP
+        "last",
+        "which weights model.safetensors has: those of the last epoch, of the best one, or, with "
+        "wise_ft, the best of five between the first weights and the last ones",
+        choices=KEEP,
     )
     val_fraction: float = option(
         0.2, "held out of each class where a folder has no val/", low=0, high=1
@@ -433,6 +436,7 @@ FINETUNE: dict[str, Any] = {
     "head_init": "ridge",  # an untrained classifier would wreck the body
     "learning_rate": 1e-3,  # benchmarks/finetuning.py compares
     "wise_ft": 0.5,  # arXiv:2109.01903: near to what the weights know, half the way is better
+    "keep": "between",  # and where nothing that was learned helps, the start
     "freeze_bn": True,  # statistics of a million pictures beat those of a few batches
     "depth_decay": 0.8,
     "shift": 0,

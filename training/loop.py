@@ -7,7 +7,9 @@ progress, `divergence.py` finds the way back when the loss explodes.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import grain
@@ -26,12 +28,14 @@ from .objects import path_of
 from .parallel import Devices
 from .phases import Phase
 from .prefetch import Prefetch
-from .recalibration import adapt, recalibration
+from .recalibration import Recalibrate, adapt, recalibration
 from .session import Session
 from .state import TrainState, no_totals, put_together
+from .step import elsewhere_on_the_way
 from .stopping import Interrupted, Stop
 
 GLANCE = 0.5  # seconds between two looks at the loss, each of which waits for a step
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the first weights to the trained ones
 
 
 class Loop:
@@ -131,6 +135,8 @@ class Loop:
         )
         averaged = self.config.wise_ft < 1 and parts.program.moving
         recalibrate = recalibration(self.session, self.devices, parts.program) if averaged else None
+        validate = partial(self._validate, eval_step=eval_step, metrics=parts.metrics)
+        between = self.config.keep == "between" and self.config.wise_ft < 1
         look = None
         if self.config.probes and self.log:
             look = self.session.prober(self.session.measuring(parts.program, self.config.probes))
@@ -140,15 +146,19 @@ class Loop:
             state, timing = self._epoch(epoch, state, train_step)
             if recalibrate:  # the steps' own are those of weights that went all the way
                 state = replace(state, stats=recalibrate(state.weights, state.stats))
-            record = self._measure(epoch, state, eval_step, parts.metrics)
+            record = self._measure(epoch, state, validate)
             record |= self._rate(rate, record["step"] - first)
             record |= timing
             if self.log and look:
                 probe = look(*jax.device_get(self.devices.own((state.weights, state.stats))))
                 record["probe"] = probe.record()
                 self.log.add_probe(record["step"], probe)
+            if between and epoch + 1 == self.config.epochs:
+                state, record = self._between(state, record, validate, recalibrate)
             if why := self._asks_to_stop(record, phase):
                 record["stopped"] = why
+                if between and epoch + 1 < self.config.epochs:
+                    state, record = self._between(state, record, validate, recalibrate)
             self._report(record)
             state = replace(state, totals=self.devices.replicate(no_totals(parts.metrics)))
             self._save(state, record["val_accuracy"])
@@ -188,7 +198,7 @@ class Loop:
         }
 
     def _measure(
-        self, epoch: int, state: TrainState, eval_step: Any, metrics: tuple[str, ...]
+        self, epoch: int, state: TrainState, validate: Callable[[TrainState], Record]
     ) -> Record:
         """The record of an epoch: the training loss, and everything on the validation pictures.
 
@@ -198,22 +208,55 @@ class Loop:
         train = evaluation.means(state.totals)
         classes = len(self.session.dataset.classes)
         divergence.check_epoch(epoch + 1, train.loss, self.history, self.config, classes)
-        val = evaluation.run(
-            eval_step, self.devices, state.weights, state.stats, self.val_batches, metrics
-        )
+        val = validate(state)
         # the last update may have been the bad one
-        divergence.check_finite(epoch + 1, val.loss, self.history)
+        divergence.check_finite(epoch + 1, val["val_loss"], self.history)
         return {
             "epoch": epoch + 1,
             "step": (epoch + 1) * self.steps_per_epoch,
             "train_loss": train.loss,
             "train_accuracy": train.accuracy,
+            **{f"train_{name}": value for name, value in train.metrics.items()},
+            **val,
+        }
+
+    def _validate(self, state: TrainState, *, eval_step: Any, metrics: tuple[str, ...]) -> Record:
+        """What a record says of the validation pictures."""
+        val = evaluation.run(
+            eval_step, self.devices, state.weights, state.stats, self.val_batches, metrics
+        )
+        return {
             "val_loss": val.loss,
             "val_accuracy": val.accuracy,
             "val_top5": val.top5,
-            **{f"train_{name}": value for name, value in train.metrics.items()},
             **{f"val_{name}": value for name, value in val.metrics.items()},
         }
+
+    def _between(
+        self,
+        state: TrainState,
+        record: Record,
+        validate: Callable[[TrainState], Record],
+        recalibrate: Recalibrate | None,
+    ) -> tuple[TrainState, Record]:
+        """The best weights between the first ones and the trained ones, and their record."""
+        now, trained = self.devices.own((state.ema, state.params))
+        best, kept = record, self.config.wise_ft
+        for share in SHARES:
+            if share == self.config.wise_ft:
+                continue
+            ema = elsewhere_on_the_way(now, trained, self.config.wise_ft, share)
+            other = replace(state, ema=self.devices.replicate(ema))
+            if recalibrate:
+                other = replace(other, stats=recalibrate(other.weights, other.stats))
+            tried = record | validate(other)
+            if best_of([best, tried]) is tried:
+                state, best, kept = other, tried, share
+        say(
+            f"of the weights between the first ones and the trained ones, those {kept:.0%} of the "
+            f"way are kept: {best['val_accuracy']:.2%} of the validation pictures right"
+        )
+        return state, best | {"wise_ft": kept}
 
     def _rate(self, rate: optax.Schedule, step: int) -> Record:
         """What a record says of the learning rate, of which an optimizer object has its own."""

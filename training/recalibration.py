@@ -25,6 +25,7 @@ from .step import AXIS, Batch
 # 'Batch' in BatchNorm", 2021, arXiv:2105.07576, section 3).
 ENOUGH = 1000  # pictures
 
+Recalibrate = Callable[[Arrays, Arrays], Arrays]  # params, stats -> stats
 Measuring = tuple[Arrays, Arrays, Arrays, jax.Array]  # params, stats, moments, batches so far
 
 
@@ -43,9 +44,7 @@ def adapt(session: Session, devices: Devices) -> None:
         put_together(model, params, devices.own(new))
 
 
-def recalibration(
-    session: Session, devices: Devices, program: Program
-) -> Callable[[Arrays, Arrays], Arrays]:
+def recalibration(session: Session, devices: Devices, program: Program) -> Recalibrate:
     """A function of all parameters and all BN statistics that gives the statistics they should be.
 
     They are those of training pictures as evaluation sees them, of `ENOUGH` of them or all where

@@ -179,6 +179,19 @@ def part_of_the_way(ema: Arrays, before: Arrays, after: Arrays, share: float) ->
     return {path: old + share * (after[path] - before[path]) for path, old in ema.items()}
 
 
+def elsewhere_on_the_way(now: Arrays, trained: Arrays, share: float, other: float) -> Arrays:
+    """Weights at another share of the way from the first ones to the trained ones.
+
+    Args:
+      now: those at `share`, less than 1; {} for none.
+      trained: those at its end.
+      share: of the way that `now` has come.
+      other: the share to come to.
+    """
+    step = (other - share) / (1 - share)
+    return {path: x + step * (trained[path] - x) for path, x in now.items()}
+
+
 def average(ema: Arrays, params: Arrays, step: jax.Array, decay: float) -> Arrays:
     """The averages after one more step, of the parameters in `ema`; {} for none.
 
