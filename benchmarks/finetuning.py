@@ -2,7 +2,8 @@
 
 Each way starts from the same weights and the same pictures, a seed at a time, and is measured on
 the validation pictures (at most 1,000 of them) after its last epoch. What is in the file of
-`--json` is not run again. The table has the mean over the seeds and their standard deviation.
+`--json` is not run again, and sizes that a dataset does not have are left out. The table has the
+mean over the seeds and their standard deviation.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +34,31 @@ from training.sources.base import Subset
 from . import harness
 from .harness import Row
 
-MODEL = "mobilenet_v1_025"
-WEIGHTS = f"{MODEL}.keras_in1k_no_top"  # which come with the package
-SIZES = (10, 60)  # pictures of each class
+WEIGHTS = "mobilenet_v1_025.keras_in1k_no_top"  # which come with the package
+SIZES = (10, 60, 300, 1000)  # pictures of each class
 MOST = 1000  # validation pictures
 
+OTHERS = {"head_init": "random", "wise_ft": 1.0, "keep": "last"}  # what no other way does
 # With `epochs` those of the way itself, else as many as `enough_epochs` says.
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     # our defaults until this study: the classifier for a third of ten epochs, then all of it
     "head first": {
-        **{"head_init": "random", "epochs": 10, "head_epochs": 4},
+        **{**OTHERS, "epochs": 10, "head_epochs": 4},
         **{"learning_rate": 5e-3, "unfreeze_scale": 0.02},
     },
     # https://keras.io/guides/transfer_learning: the classifier with Adam at 0.001, then ten epochs
-    # of everything at 0.00001, batch norm in inference mode throughout
+    # of everything at 0.00001, batch norm in inference mode throughout, pictures mirrored and
+    # turned by a tenth of a circle at most
     "Keras' guide": {
-        **{"head_init": "random", "epochs": 30, "head_epochs": 20, "depth_decay": 1.0},
+        **{**OTHERS, "epochs": 30, "head_epochs": 20, "depth_decay": 1.0, "optimizer": "adam"},
         **{"learning_rate": 1e-3, "unfreeze_scale": 0.01, "schedule": "constant", "warmup": 0.0},
-        "crop_scale": 1.0,
+        **{"crop_scale": 1.0, "rotate": 36.0},
     },
     # fastai's `fine_tune`: an epoch of the classifier at 0.002, then everything by the one-cycle
     # policy at up to 0.001 and a hundredth of that at the stem; batch norm is trained
     "fastai's fine_tune": {
-        **{"head_init": "random", "epochs": 11, "head_epochs": 1, "depth_decay": 0.72},
+        **{**OTHERS, "epochs": 11, "head_epochs": 1, "depth_decay": 0.72},
         **{"learning_rate": 2e-3, "unfreeze_scale": 0.5, "schedule": "one_cycle"},
         **{"crop_scale": 0.35, "freeze_bn": False},
     },
@@ -69,12 +72,20 @@ def main() -> None:
         "--data digits:64 --json FILE",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--weights", default=WEIGHTS, help=f"of {MODEL} ({WEIGHTS})")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        metavar="NAME.TAG[=FILE]",
+        help=f"published weights to start from, and their file ({WEIGHTS})",
+    )
     parser.add_argument(
         "--data", action="append", required=True, metavar="DATA:SIDE", help="and side in pixels"
     )
     parser.add_argument(
         "--way", action="append", choices=tuple(WAYS), help="beside the ridge probe; all of them"
+    )
+    parser.add_argument(
+        "--size", action="append", type=int, help=f"pictures of each class ({SIZES})"
     )
     parser.add_argument("--seeds", type=int, default=3, help="(3)")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
@@ -84,22 +95,24 @@ def main() -> None:
     result.describe({}, {"jax": jax.__version__})
     if args.json.exists():
         result.content["rows"] = json.loads(args.json.read_bytes())["rows"]
-    done = {(row["pictures"], row["way"], row["seed"]) for row in result.content["rows"]}
-    for seed in range(1, args.seeds + 1):
-        for spec in args.data:
-            data, _, side = spec.rpartition(":")
-            opened = _opened(data)
-            for count in SIZES:
-                for way in ("ridge probe", *(args.way or WAYS)):
-                    pictures = f"{_name(data)}, {count} a class"
-                    if (pictures, way, seed) in done:
-                        continue
-                    config = _config(args.weights, opened, int(side), count, seed, WAYS.get(way))
-                    share = (_fit if way in WAYS else _probe)(config, opened)
-                    print(f"{pictures}, {way}, seed {seed}: {share:.1%}", flush=True)
-                    row = {"pictures": pictures, "way": way, "seed": seed}
-                    result.put([{**row, "accuracy, %": 100 * share}])
-    print(table(result.content["rows"]))
+    rows = result.content["rows"]
+    data = {spec: _opened(spec.rpartition(":")[0]) for spec in args.data}
+    ways = ("ridge probe", *(args.way or WAYS))
+    cells = product(range(1, args.seeds + 1), args.weights or [WEIGHTS], data, args.size or SIZES)
+    for seed, weights, spec, count in cells:
+        config = _config(weights, data[spec], spec, count, seed)
+        if config is None:
+            continue
+        row: Row = {"weights": weights.partition("=")[0]}
+        row |= {"pictures": f"{_name(spec.rpartition(':')[0])}, {count} a class", "seed": seed}
+        done = {known["way"] for known in rows if row.items() <= known.items()}
+        for way in ways:
+            if way not in done:
+                tried = replace(config, **WAYS.get(way, {}))
+                share = (_fit if way in WAYS else _probe)(tried, data[spec])
+                print(f"{', '.join(map(str, row.values()))}, {way}: {share:.1%}", flush=True)
+                result.put([{**row, "way": way, "accuracy, %": 100 * share}])
+    print(table(rows))
 
 
 def _name(data: str) -> str:
@@ -115,12 +128,15 @@ def _opened(data: str) -> Dataset:
     return replace(opened, val=Subset(opened.val, some))
 
 
-def _config(
-    weights: str, data: Dataset, side: int, count: int, seed: int, way: Mapping[str, Any] | None
-) -> TrainConfig:
+def _config(weights: str, data: Dataset, spec: str, count: int, seed: int) -> TrainConfig | None:
+    """The default way; None where a class has too few pictures."""
+    if len(data.train) < count * len(data.classes):
+        return None
+    name, _, file = weights.partition("=")
     epochs = enough_epochs(count * len(data.classes), FINETUNE["batch_size"])
-    common = dict(model=MODEL, weights=weights, image_size=side, per_class=count, seed=seed)
-    return TrainConfig(**{**FINETUNE, "epochs": epochs, **(way or {}), **common})
+    own = dict(image_size=int(spec.rpartition(":")[2]), per_class=count, seed=seed, epochs=epochs)
+    own |= dict(model=zoo.weights(name).model, weights=file or name, like=name if file else None)
+    return TrainConfig(**{**FINETUNE, **own})
 
 
 def _probe(config: TrainConfig, data: Dataset) -> float:
@@ -144,10 +160,10 @@ def table(rows: Sequence[Row]) -> str:
     """Mean and standard deviation over the seeds, in percent, as Markdown."""
     cells: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        ways_there = cells.setdefault(row["pictures"], {})
+        ways_there = cells.setdefault(f"{row['weights']} | {row['pictures']}", {})
         ways_there.setdefault(row["way"], []).append(row["accuracy, %"])
     ways = ["ridge probe", *WAYS]
-    lines = [f"| pictures | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines = [f"| weights | pictures | {' | '.join(ways)} |", "|---" * (len(ways) + 2) + "|"]
     for where, row in cells.items():
         shown = [_shown(row.get(way, [])) for way in ways]
         lines.append(f"| {where} | {' | '.join(shown)} |")

@@ -197,6 +197,13 @@ def test_commands_that_compile_ask_for_the_compilation_cache(argv, refused, monk
         jax.config.update("jax_compilation_cache_dir", told)
 
 
+def test_fine_tuning_takes_no_data_for_granted(refused):
+    line = refused("finetune", "mobilenet_v1_025")
+    assert line == (
+        "zoo finetune: --data is missing: expected your pictures, such as folder:photos/"
+    )
+
+
 # --- list and params -----------------------------------------------------------------------------
 
 

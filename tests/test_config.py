@@ -25,6 +25,10 @@ def test_survives_json():
 def test_unknown_setting_offers_the_nearest():
     with pytest.raises(ZooError, match="unknown setting 'learning_rat': did you mean 'learning_ra"):
         TrainConfig.from_dict({"learning_rat": 0.1})
+    with pytest.raises(ZooError, match="TrainConfig: unknown setting 'epochz': did you mean 'epo"):
+        TrainConfig(epochz=3)
+    with pytest.raises(ZooError, match="TrainConfig: there is no lr: did you mean learning_rate"):
+        TrainConfig(lr=0.1)
 
 
 @pytest.mark.parametrize(

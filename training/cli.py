@@ -181,6 +181,8 @@ def _finetune(args: argparse.Namespace) -> None:
     needs.check()
     from .finetuning import finetune_config
 
+    if "data" not in args:
+        raise ZooError("--data is missing: expected your pictures, such as folder:photos/")
     _run(finetune_config(**given(args)), args, enough="epochs" not in args)
 
 

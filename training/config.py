@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, checked, unknown
 from zoo.switches import ACTIVATIONS, NORMS, WITHOUT, initial, left_out
 
 from .doors import LOSSES, losses
@@ -401,6 +401,11 @@ class TrainConfig:
                     raise ZooError(f"unknown setting {key!r}: did you mean {OTHERS[key]!r}?")
                 raise unknown("setting", key, known)
         return cls(**values)
+
+
+TrainConfig.__init__ = checked(  # type: ignore[method-assign]
+    **{short: f"did you mean {name}?" for short, name in OTHERS.items()}
+)(TrainConfig.__init__)
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:

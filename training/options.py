@@ -61,6 +61,7 @@ GROUPS = {
 
 # What fine-tuning does where it is not told, in words
 FINETUNE_HELP = {
+    "data": f"your pictures; this option is required: {HELP['data']}",
     "epochs": f"passes over the training pictures; default: {FINETUNE['epochs']}, and more where"
     f" these make less than {FINETUNE_STEPS} steps",
     "learning_rate": f"peak rate, whatever the optimizer ({FINETUNE['learning_rate']})",

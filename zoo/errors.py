@@ -76,6 +76,8 @@ def check_no_file(name: object) -> None:
 def checked(**hints: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function answer a wrong call with one line of help, in place of a `TypeError`.
 
+    That of a class is its `__init__`.
+
     Args:
       hints: by the keyword that is not one of the function's: what to do instead. `positional`:
         the same for too many arguments without a keyword.
@@ -89,7 +91,8 @@ def checked(**hints: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise _wrong_call(function.__name__, signature, kwargs, hints, error) from None
+                name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+                raise _wrong_call(name, signature, kwargs, hints, error) from None
             return function(*args, **kwargs)
 
         return called
@@ -104,7 +107,11 @@ def _wrong_call(
     hints: Mapping[str, str],
     error: TypeError,
 ) -> ZooError:
-    settings = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    settings = [
+        p.name
+        for p in signature.parameters.values()
+        if p.kind is not p.VAR_KEYWORD and p.name != "self"
+    ]
     wrong = next((key for key in given if key not in settings), "")
     if wrong in hints:
         return ZooError(f"{name}: there is no {wrong}: {hints[wrong]}")

@@ -44,7 +44,7 @@ TRICK = Trick(
     notes=(
         "The rates of the three arms of SGD are the experiment; those of Adam and Adagrad are "
         "searched.",
-        "In a first run the large rate was 0.4, too much for this network (49 and 54 %): the "
-        "article's 0.1 took its place.",
+        "On the digits the large rate was 0.4 in a first run, too much for this network (49 and "
+        "54 %): the article's 0.1 took its place.",
     ),
 )

@@ -48,6 +48,11 @@ def experiments(found: Sequence[Section]) -> list[list[Section]]:
     return [list(same) for _, same in groupby(found, lambda section: section.name)]
 
 
+def notes(same: Sequence[Section]) -> list[str]:
+    """What to know when reading the results of an experiment, each note once."""
+    return list(dict.fromkeys(note for section in same for note in section.notes))
+
+
 def verdicts(found: Sequence[Section]) -> Table:
     """The verdicts, a row for each experiment on some data."""
     columns = (
@@ -58,14 +63,14 @@ def verdicts(found: Sequence[Section]) -> Table:
         Column("found", "what was found", left=True),
     )
     rows = tuple(
-        (*(("", "") if i else (s.title, s.claim)), s.data, s.verdict, s.found[0])
+        (*(("", "") if i else (s.title, s.claim)), s.pictures_of, s.verdict, s.found[0])
         for same in experiments(found)
         for i, s in enumerate(same)
     )
-    notes = tuple(f"{name}: {text}." for name, text in VERDICTS.items())
+    legend = tuple(f"{name}: {text}." for name, text in VERDICTS.items())
     if missing := [name for name in NAMES if name not in {section.name for section in found}]:
-        notes = (f"Not run here: {', '.join(missing)}.", *notes)
-    return Table(TITLE, columns, rows, notes)
+        legend = (f"Not run here: {', '.join(missing)}.", *legend)
+    return Table(TITLE, columns, rows, legend)
 
 
 def report(folder: Path) -> list[Path]:
@@ -78,6 +83,7 @@ def report(folder: Path) -> list[Path]:
     parts = [f"# {TITLE}", markdown(INTRODUCTION), verdicts(found).md()]
     for same in experiments(found):
         parts += [same[0].heading_md(), *(section.md() for section in same)]
+        parts += map(markdown, notes(same))
     page = [_experiment(same, folder) for same in experiments(found)]
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
     text = (
@@ -106,6 +112,7 @@ def _experiment(same: Sequence[Section], folder: Path) -> str:
             f"<p><b>Predicted.</b> {html.escape(section.predicts)} "
             f"<b>Refuted by:</b> {html.escape(section.refuted_by)}</p>",
             *(_section(section, folder) for section in same),
+            *(f"<p>{html.escape(note)}</p>" for note in notes(same)),
             "</section>",
         ]
     )
@@ -122,16 +129,14 @@ def _section(section: Section, folder: Path) -> str:
         f"<b>Verdict: {html.escape(section.verdict)}.</b> {html.escape(' '.join(section.found))}",
         f"<b>Setting.</b> {html.escape(section.setting)}",
     ]
-    notes = [*map(html.escape, section.notes)]
     made = f"<code>{html.escape(section.command)}</code> ({html.escape(section.made)})"
     return "\n".join(
         [
-            f"<h3>{html.escape(section.title)}: {html.escape(section.data)}</h3>",
+            f"<h3>{html.escape(section.title)}: {html.escape(section.pictures_of)}</h3>",
             *(f"<p>{text}</p>" for text in paragraphs),
             _table(section.beside()),
             f'<div class="pictures">{"".join(pictures)}</div>',
             _table(section.table()),
-            *(f"<p>{text}</p>" for text in notes),
             f'<p class="faint">{made}</p>',
         ]
     )

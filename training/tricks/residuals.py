@@ -28,8 +28,8 @@ TRICK = Trick(
     "do.",
     refuted_by="a plain network of 110 layers as good as the residual one.",
     notes=(
-        "With three seeds the difference at 110 layers was within their spread, as one residual "
-        "network hardly learned (a gain of 1.1 nats, -1.1 to 3.4): two more seeds were run after "
-        "that was seen.",
+        "On the digits the difference at 110 layers was within the spread of three seeds, as one "
+        "residual network hardly learned (a gain of 1.1 nats, -1.1 to 3.4): two more were run "
+        "after that was seen.",
     ),
 )

@@ -13,6 +13,11 @@ from zoo.text import markdown
 from .experiment import DIGITS
 
 FILE = "section.json"
+# of data, as their authors write them
+WRITTEN = {
+    **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"},
+    **{"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "imagenette": "Imagenette"},
+}
 
 
 def place(folder: Path, name: str, data: str) -> Path:
@@ -43,6 +48,11 @@ class Section:
     command: str
     made: str  # when, on what, with which versions, how long
     data: str = DIGITS  # its name
+
+    @property
+    def pictures_of(self) -> str:
+        """The name of the data for people."""
+        return WRITTEN.get(self.data, self.data)
 
     def table(self) -> Table:
         """The results by arm."""
@@ -85,13 +95,12 @@ class Section:
         """What it found on its data, for the page."""
         folder = place(Path(), self.name, self.data).as_posix()
         parts = [
-            f"### {self.title}: {markdown(self.data)}",
+            f"### {self.title}: {markdown(self.pictures_of)}",
             f"**Setting.** {markdown(self.setting)}",
             f"**Verdict: {self.verdict}.** {markdown(' '.join(self.found))}",
             self.beside().md(),
             self.table().md(),
             "\n".join(f"![{markdown(text)}]({folder}/{file})" for file, text in self.pictures),
-            *(markdown(note) for note in self.notes),
             f"`{self.command}` ({markdown(self.made)})",
         ]
         return "\n\n".join(part for part in parts if part)

@@ -45,8 +45,8 @@ TRICK = Trick(
     notes=(
         "The network is first trained on some of the classes and then on the others; with "
         "--weights mobilenet_v1_025.keras_in1k_no_top it starts from ImageNet's.",
-        "In a first run, at rates up to 0.05, two of three random networks with 100 pictures a "
-        "class learned nothing: the rates were lowered after it.",
+        "On the digits two of three random networks with 100 pictures a class learned nothing in a "
+        "first run, at rates up to 0.05: the rates were lowered after it.",
         "On CIFAR-10 the gain of three seeds was within their spread (11 points, -5.4 to 27): two "
         "more were run after that was seen.",
     ),
