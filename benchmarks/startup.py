@@ -1,10 +1,13 @@
-"""From the start of a process to the first result of ResNet-50, and shorter ways of ours.
+"""From the start of a process to the first result of ResNet-50, and commands from start to end.
 
 Contenders of the first: zoo with an empty and with a filled compilation cache (the command `zoo`
-keeps one), zoo loading a file, Keras on JAX as it comes and with the same cache, and torch. Every
+keeps one), zoo loading a file, Keras on JAX as it comes and with the same cache, and torch; each
+for inference and for the first step of training. The commands: shorter ways of ours; one picture
+named by a network from a file, beside torchvision, timm and Keras; all networks counted. Every
 round starts fresh processes.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,8 @@ import zoo
 from . import harness
 from .harness import PEERS, Contender, Contest
 
+Command = Callable[[], int]  # its exit code
+ALL = "all networks counted"  # in minutes: one round
 READY = "import jax, zoo; from flax import nnx; jax.block_until_ready(nnx.state({}))"
 
 
@@ -41,58 +46,107 @@ def contenders(scratch: Path, file: Path, turn: int) -> list[Contender]:
     ]
 
 
-def commands(network: str, file: Path) -> dict[str, Callable[[], object]]:
-    """What a process of ours is asked to do, from its start to its end."""
+def commands(
+    network: str, file: Path, scratch: Path, picture: Path | None
+) -> dict[str, dict[str, Command]]:
+    """By what they do, what processes are asked to do from their start to their end."""
 
-    def run(*command: str) -> Callable[[], object]:
-        return lambda: subprocess.run(
-            [sys.executable, *command], check=True, capture_output=True, cwd=harness.ROOT
+    def run(*command: str, python: str = sys.executable, cache: str = "filled") -> Command:
+        env = {"ZOO_CACHE": str(scratch / cache), "KERAS_BACKEND": "jax"}
+        return lambda: (
+            subprocess.run(
+                [python, *command],
+                capture_output=True,
+                cwd=harness.ROOT,
+                env={**os.environ, **env},
+                check=False,
+            ).returncode
         )
 
-    return {
-        "python": run("-c", ""),
-        "import zoo": run("-c", "import zoo"),
-        "import jax, flax": run("-c", "import jax, flax.nnx"),
-        "zoo --help": run("-c", "from training.cli import main; main()", "--help"),
-        f"create {network}": run("-c", READY.format(f"zoo.create({network!r})")),
-        f"load {network} from safetensors": run("-c", READY.format(f"zoo.load({str(file)!r})")),
+    def zoo_command(*words: str, cache: str = "filled") -> Command:
+        return run("-c", "from training.cli import main; main()", *words, cache=cache)
+
+    found = {
+        "start to end of a process": {
+            "python": run("-c", ""),
+            "import zoo": run("-c", "import zoo"),
+            "import jax, flax": run("-c", "import jax, flax.nnx"),
+            "zoo --help": zoo_command("--help"),
+            f"create {network}": run("-c", READY.format(f"zoo.create({network!r})")),
+            f"load {network} from safetensors": run("-c", READY.format(f"zoo.load({str(file)!r})")),
+        }
     }
+    if picture is not None:
+        ways = {"zoo predict": zoo_command("predict", str(picture), "--model", str(file))}
+        for peer, suffix, python in (
+            ("torchvision", "pth", harness.TORCH),
+            ("timm", "safetensors", harness.TORCH),
+            ("keras", "weights.h5", harness.KERAS),
+        ):
+            made = scratch / f"{peer}.{suffix}"
+            script = ("-m", "benchmarks.predicting", peer, str(made))
+            run(*script, python=python)()  # makes the file
+            ways[peer] = run(*script, str(picture), python=python)
+        found["one picture named by ResNet-50 from a file"] = ways
+        script = ("-m", "benchmarks.predicting", "torchvision-all")
+        found[ALL] = {
+            "zoo compare --all": zoo_command("compare", "--all"),
+            "torchvision": run(*script, python=harness.TORCH),
+        }
+    return found
 
 
 def main() -> None:
     parser = harness.parser(__doc__, "python -m benchmarks.startup --rounds 5")
     parser.add_argument("--network", default="resnet50", help="default: resnet50")
+    parser.add_argument(
+        "--picture", type=Path, help="a photograph, for the commands that name one, and count all"
+    )
     args = parser.parse_args()
     if args.quick:
         args.network, args.rounds = "mobilenet_v1_025", 1
     result = harness.Result("startup", args)
-    work = dict(work=f"start to first result, {args.network}", kind="infer", network=args.network)
-    work |= dict(batch=1, side=224)
+    works = [
+        dict(work=f"start to first {what}, {args.network}", kind=kind, batch=batch, side=224)
+        for what, kind, batch in (("result", "infer", 1), ("training step of 8", "train", 8))
+    ]
     with tempfile.TemporaryDirectory() as folder, harness.progress(0) as bar:
         scratch = Path(folder)
         file = scratch / "model.safetensors"
         zoo.save(zoo.create(args.network), file)
-        with Contest(contenders(scratch, file, 0), bar) as contest:
-            contest.measure(work, rounds=0, seconds=0)  # fills the cache, and the disk's
-        bar.reset(total=args.rounds * 2 * len(contest.contenders))
-        seconds: dict[str, list[float]] = {c.name: [] for c in contest.contenders}
-        for turn in range(args.rounds):
-            entrants = harness.rotated(contenders(scratch, file, turn + 1), turn)
-            with Contest(entrants, bar) as contest:
-                done = contest.measure(work, rounds=0, seconds=0)
-            for name, measured in done.items():
-                seconds[name].append(measured.setup["since_start"])
-        told = {name: values for name, values in seconds.items() if values}
-        result.add(contest, harness.lines(work["work"], told, "s"))
-        ways = commands(args.network, file)
-        seconds = {name: [] for name in ways}
-        for turn in range(args.rounds):
-            for name in harness.rotated(list(ways), turn):
-                start = time.perf_counter()
-                ways[name]()
-                seconds[name].append(time.perf_counter() - start)
-        result.add(contest, harness.lines("start to end of a process", seconds, "s"))
+        bar.reset(total=(args.rounds + 1) * len(works) * len(contenders(scratch, file, 0)))
+        for number, work in enumerate(works):
+            work |= dict(network=args.network)
+            with Contest(contenders(scratch, file, number), bar) as contest:
+                contest.measure(work, rounds=0, seconds=0)  # fills the cache, and the disk's
+            seconds: dict[str, list[float]] = {c.name: [] for c in contest.contenders}
+            for turn in range(args.rounds):
+                fresh = (number + 1) * args.rounds + turn  # the number of its empty cache
+                entrants = harness.rotated(contenders(scratch, file, fresh), turn)
+                with Contest(entrants, bar) as contest:
+                    done = contest.measure(work, rounds=0, seconds=0)
+                for name, measured in done.items():
+                    seconds[name].append(measured.setup["since_start"])
+            told = {name: values for name, values in seconds.items() if values}
+            result.add(contest, harness.lines(work["work"], told, "s"))
+        for what, ways in commands(args.network, file, scratch, args.picture).items():
+            rounds = 1 if what == ALL else args.rounds
+            result.add(contest, harness.lines(what, timed(ways, rounds), "s"))
     result.finish()
+
+
+def timed(ways: dict[str, Command], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each command in each round, without those that fail."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-1, rounds):  # the first one reads the disk and fills caches
+        for name in harness.rotated(list(seconds), turn):
+            start = time.perf_counter()
+            if ways[name]():
+                print(f"left out: {name}", file=sys.stderr)
+                del seconds[name]
+            elif turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 if __name__ == "__main__":
