@@ -69,6 +69,10 @@ def test_of_the_weights_on_the_way_the_best_are_kept(
     assert got.history[-1]["wise_ft"] == share
     assert f"those {share:.0%} of the way are kept: 90.00%" in capsys.readouterr().err
     there, here = (load_file(result.out / "model.safetensors") for result in (want, got))
+    said = (
+        f"| weights | {share:.0%} of the way from the first ones to the trained ones, the best of"
+    )
+    assert all(said in (got.out / name).read_text() for name in ("card.md", "report.md"))
     cli.main(["export", str(got.out), str(tmp_path / "saved.safetensors"), "--epoch", "last"])
     saved = load_file(tmp_path / "saved.safetensors")
     for name, value in there.items():

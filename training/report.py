@@ -135,6 +135,7 @@ def card(
         (f"validation accuracy, {which}", f"{accuracy:.2%} {_interval(correct, count)}"),
         (f"validation loss, {which}", f"{kept['val_loss']:.4f}"),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
+        *_way(kept),
         *(_calibration(predictions) if predictions else ()),
         ("multiply-accumulates a picture", f"{cost.macs:,}"),
         ("training time", f"{_seconds(history):.0f} s on {_device()}"),
@@ -290,10 +291,19 @@ def _result(
             if name.startswith("val_") and name not in known
         ),
         ("best epoch", f"{best['epoch']} ({best['val_accuracy']:.2%})"),
+        *_way(kept),
     ]
     if silent:
         rows.append(("without an answer (NaN)", f"{silent:,} pictures"))
     return rows
+
+
+def _way(kept: Record) -> list[tuple[str, str]]:
+    """Which weights they are, where `TrainConfig.keep` chose them."""
+    if "wise_ft" not in kept:
+        return []
+    share = f"{kept['wise_ft']:.0%} of the way from the first ones to the trained ones"
+    return [("weights", f"{share}, the best of five there on these held-out pictures")]
 
 
 def _calibration(predictions: Predictions) -> list[tuple[str, str]]:
