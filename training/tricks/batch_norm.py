@@ -1,6 +1,6 @@
 """Batch normalisation: fewer steps, larger rates."""
 
-from .experiment import ACCURACY, CIFAR10, STEPS, Figure, Pair, Trick
+from .experiment import ACCURACY, BEFORE, CIFAR10, STEPS, Figure, Pair, Trick
 
 TRICK = Trick(
     name="batch_norm",
@@ -21,16 +21,20 @@ TRICK = Trick(
     ),
     arms={"none": dict(norm="none"), "batch norm": dict(norm="batch")},
     pairs=(Pair("none", "batch norm"),),
-    measure=STEPS,
+    measure=BEFORE,
     effect=31.0 / 2.1,
     ratio=True,
     rates=(0.003, 0.01, 0.03, 0.1, 0.3),
     page={"cifar10": {**CIFAR10, "image_size": 16, "epochs": 10}},
     quick=dict(epochs=1, per_class=16),
-    also=(ACCURACY,),
+    also=(STEPS, ACCURACY),
     probed=True,
     predicts="With batch norm the best rate is about ten times larger, and the accuracy that the "
     "network without ends at is reached in a fifth of its steps or fewer.",
     refuted_by="as many steps with batch norm, each arm at its best rate.",
-    notes=("1/14 was measured on one network, Inception, on ImageNet.",),
+    notes=(
+        "1/14 was measured on one network, Inception, on ImageNet.",
+        "The measure was the steps to 95 % of the best arm's accuracy at first, which the network "
+        "without batch norm does not reach; the claim is of the accuracy that it does reach.",
+    ),
 )

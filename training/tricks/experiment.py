@@ -32,6 +32,7 @@ ACCURACY = Measure("val_accuracy", "validation accuracy (%)", True, ".1f")
 TRAIN_LOSS = Measure("train_loss", "training loss of the last epoch (nats)", False, ".3f")
 GAP = Measure("gap", "training less validation accuracy (points)", False, ".1f")
 STEPS = Measure("steps", "steps to 95 % of the best arm's accuracy", False, ",.0f")
+BEFORE = Measure("before", "steps to the accuracy that the network without ends at", False, ",.0f")
 
 
 @dataclass(frozen=True)

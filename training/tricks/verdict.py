@@ -51,7 +51,7 @@ def value(training: Training, measure: Measure, target: float = math.nan) -> flo
             return math.inf if loss is None or loss > DIVERGED else float(loss)
         case "gap":
             return 100 * ((last["train_accuracy"] or 0.0) - (last["val_accuracy"] or 0.0))
-        case "steps":
+        case "steps" | "before":
             return steps_to(training, target)
         case "images_per_second":
             return statistics.median(epoch["images_per_second"] for epoch in training.epochs)
@@ -95,16 +95,25 @@ class Outcome:
         """The trainings of an arm at a point, by seed."""
         return [t for t in self.trainings if (t.cell.arm, t.cell.point) == (arm, point)]
 
-    def target(self, point: Any) -> float:
-        """The accuracy to reach: 95 % of what the best arm has in the end, over its seeds."""
-        return 0.95 * max(
-            statistics.fmean(t.epochs[-1]["val_accuracy"] or 0.0 for t in self.of(arm, point))
-            for arm in self.trick.arms
-        )
+    def target(self, point: Any, measure: Measure) -> float:
+        """The accuracy that a measure counts the steps to; NaN for one that counts none.
+
+        Of what arms have in the end, over their seeds: 95 % of the best one's, or that of the arm
+        without the trick.
+        """
+
+        def accuracy(arm: str) -> float:
+            return statistics.fmean(
+                training.epochs[-1]["val_accuracy"] or 0.0 for training in self.of(arm, point)
+            )
+
+        if measure.key == "steps":
+            return 0.95 * max(map(accuracy, self.trick.arms))
+        return accuracy(self.trick.pairs[0].without) if measure.key == "before" else math.nan
 
     def is_reached(self, arm: str, point: Any) -> bool:
         """Whether an arm reaches the target with every seed."""
-        target = self.target(point)
+        target = self.target(point, self.trick.measure)
         return all(
             any((epoch["val_accuracy"] or 0.0) >= target for epoch in training.epochs)
             for training in self.of(arm, point)
@@ -112,7 +121,7 @@ class Outcome:
 
     def values(self, arm: str, point: Any, measure: Measure) -> list[float]:
         """A measure of an arm at a point, by seed."""
-        target = self.target(point) if measure.key == "steps" else math.nan
+        target = self.target(point, measure)
         return [value(training, measure, target) for training in self.of(arm, point)]
 
     def effect(self, pair: Pair, point: Any = None) -> Effect:
