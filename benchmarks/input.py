@@ -1,8 +1,8 @@
-"""Pictures a second through `training.data.train_batches`: JPEG to an augmented 224x224 crop.
+"""Pictures a second through `training.data.train_batches`: files to augmented 224x224 crops.
 
-Reads 500x375 JPEGs made for it, the size of most of ImageNet, or those of `--data`: random crops
-down to `--crop-scale` of a picture. Contenders are numbers of threads, and Pillow in place of the
-fast decoder, as where there are no wheels of it.
+Reads 500x375 JPEGs made for it, the size of most of ImageNet, or the pictures of `--data`: random
+crops down to `--crop-scale` of a picture. Contenders are numbers of threads, and Pillow in place of
+the fast decoder, as where there are no wheels of it. `--format` makes PNG or WebP of the pictures.
 """
 
 import statistics
@@ -15,9 +15,11 @@ from PIL import Image
 from . import harness
 from .harness import Contender, Contest
 
+FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp"}  # suffixes
 
-def photographs(folder: Path, count: int) -> None:
-    """Class folders `a` and `b` of JPEGs that compress as photographs do: shapes, edges, grain."""
+
+def photographs(folder: Path, count: int, suffix: str) -> None:
+    """Class folders `a` and `b` of files that compress as photographs do: shapes, edges, grain."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:375, :500][..., None]
     for i in range(count):
@@ -27,14 +29,14 @@ def photographs(folder: Path, count: int) -> None:
             image += np.sin(x * waves[0] + y * waves[1] + rng.uniform(0, 6, 3)) * 80 / octave
         image = np.where((x - rng.integers(500)) * rng.normal() > y - 200, image, -image)
         image += rng.normal(0, 10, image.shape)
-        path = folder / "ab"[i % 2] / f"{i}.jpg"
+        path = folder / "ab"[i % 2] / f"{i}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.clip(image + 128, 0, 255).astype(np.uint8)).save(path, quality=92)
 
 
 def many_names(folder: Path, names: int = 8) -> None:
     """Each picture under more names: to shuffle a few hundred takes Grain longer than thousands."""
-    for path in list(folder.rglob("*.jpg")):
+    for path in list(folder.rglob("*.*")):
         for n in range(1, names):
             (path.parent / f"{n}_{path.name}").hardlink_to(path)
 
@@ -43,6 +45,7 @@ def main() -> None:
     parser = harness.parser(__doc__, "python -m benchmarks.input --data photos --threads 1,2,4")
     parser.set_defaults(seconds=3.0)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="of class folders")
+    parser.add_argument("--format", choices=FORMATS, default="jpeg", help="default: jpeg")
     parser.add_argument("--threads", default="1,2", help="default: 1,2")
     parser.add_argument("--crop-scale", type=float, default=0.08, help="default: 0.08")
     args = parser.parse_args()
@@ -60,10 +63,13 @@ def main() -> None:
     total = len(entrants) * (1 + args.rounds)
     with tempfile.TemporaryDirectory() as made, harness.progress(total) as bar:
         if not args.data:
-            photographs(Path(made), 128 if args.quick else 512)
+            photographs(Path(made), 128 if args.quick else 512, FORMATS[args.format])
             if not args.quick:
                 many_names(Path(made))
-        work |= {"work": str(args.data or "500x375 JPEG"), "folder": str(args.data or made)}
+        work |= {
+            "work": str(args.data or f"500x375 {args.format}"),
+            "folder": str(args.data or made),
+        }
         with Contest(entrants, bar) as contest:
             done = contest.measure(work, rounds=args.rounds, seconds=args.seconds)
         lines = []
