@@ -26,7 +26,9 @@ ALL = "all networks counted"  # in minutes: one round
 READY = "import jax, zoo; from flax import nnx; jax.block_until_ready(nnx.state({}))"
 
 
-def contenders(scratch: Path, file: Path, turn: int) -> list[Contender]:
+def contenders(kind: str, scratch: Path, file: Path, turn: int) -> list[Contender]:
+    """Those of a kind of work; `turn` is the number of an empty cache."""
+
     def cached(name: str, peer: str, cache: Path, **options: str | bool) -> Contender:
         env = {"ZOO_CACHE": str(cache), "JAX_COMPILATION_CACHE_DIR": ""}
         if peer == "keras":
@@ -36,10 +38,11 @@ def contenders(scratch: Path, file: Path, turn: int) -> list[Contender]:
         own = PEERS[peer]
         return replace(own, name=name, env={**own.env, **env}, options={"cache": True, **options})
 
+    from_file = cached("zoo, filled cache, from a file", "zoo", scratch / "filled", file=str(file))
     return [
         cached("zoo, filled cache", "zoo", scratch / "filled"),
         cached("zoo, empty cache", "zoo", scratch / f"empty{turn}"),
-        cached("zoo, filled cache, from a file", "zoo", scratch / "filled", file=str(file)),
+        *([from_file] if kind == "infer" else ()),
         PEERS["keras"],
         cached("keras, filled cache", "keras", scratch / "filled"),
         PEERS["torch"],
@@ -114,16 +117,17 @@ def main() -> None:
         scratch = Path(folder)
         file = scratch / "model.safetensors"
         zoo.save(zoo.create(args.network), file)
-        bar.reset(total=(args.rounds + 1) * len(works) * len(contenders(scratch, file, 0)))
+        entrants = [contenders(work["kind"], scratch, file, 0) for work in works]
+        bar.reset(total=(args.rounds + 1) * sum(map(len, entrants)))
         for number, work in enumerate(works):
             work |= dict(network=args.network)
-            with Contest(contenders(scratch, file, number), bar) as contest:
+            with Contest(contenders(work["kind"], scratch, file, number), bar) as contest:
                 contest.measure(work, rounds=0, seconds=0)  # fills the cache, and the disk's
             seconds: dict[str, list[float]] = {c.name: [] for c in contest.contenders}
             for turn in range(args.rounds):
                 fresh = (number + 1) * args.rounds + turn  # the number of its empty cache
-                entrants = harness.rotated(contenders(scratch, file, fresh), turn)
-                with Contest(entrants, bar) as contest:
+                entered = contenders(work["kind"], scratch, file, fresh)
+                with Contest(harness.rotated(entered, turn), bar) as contest:
                     done = contest.measure(work, rounds=0, seconds=0)
                 for name, measured in done.items():
                     seconds[name].append(measured.setup["since_start"])

@@ -46,7 +46,12 @@ def infer(work: dict[str, Any]) -> Callable[[], Any]:
 
 
 def train(work: dict[str, Any]) -> Callable[[], Any]:
-    """The step of `training.fit` with SGD, as `zoo train` runs it, augmentation apart."""
+    """The step of `training.fit` with SGD, as `zoo train` runs it, augmentation apart.
+
+    `cache` is that of `startup`.
+    """
+    if work.get("cache"):
+        zoo.enable_compilation_cache()
     if work.get("coordinator"):
         # Who waits for its turn is stopped, and is not dead: no heartbeat for an hour.
         jax.distributed.initialize(
