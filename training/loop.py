@@ -252,9 +252,16 @@ class Loop:
             tried = record | validate(other)
             if best_of([best, tried]) is tried:
                 state, best, kept = other, tried, share
+        advice = ""
+        if kept == 0 and not self.config.head_only:
+            advice = (
+                "; training gained nothing here: --crop-scale 1 may help, --head-only is faster"
+            )
+        elif kept > 0.5:
+            advice = f"; with more time --epochs {2 * self.config.epochs} may do better"
         say(
             f"of the weights between the first ones and the trained ones, those {kept:.0%} of the "
-            f"way are kept: {best['val_accuracy']:.2%} of the validation pictures right"
+            f"way are kept: {best['val_accuracy']:.2%} of the validation pictures right{advice}"
         )
         return state, best | {"wise_ft": kept}
 
