@@ -80,3 +80,16 @@ def test_of_the_weights_on_the_way_the_best_are_kept(
     for name, value in there.items():
         np.testing.assert_allclose(here[name], value, rtol=1e-3, atol=1e-3, err_msg=name)
         np.testing.assert_array_equal(saved[name], here[name], err_msg=name)
+
+
+def test_a_run_that_stops_early_keeps_the_best_weights_too(first, undrawn, monkeypatch, tmp_path):
+    settings = {"weights": first, "epochs": 3, "per_class": 16, "head_init": "random"}
+    run, accuracies = evaluation.run, iter((0.5, 0.4, *(0.3, 0.3, 0.3, 0.9)))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            evaluation, "run", lambda *args: replace(run(*args), accuracy=next(accuracies))
+        )
+        result = zoo.finetune("tiny", "digits", **settings, patience=1, out=f"{tmp_path / 'run'}")
+    assert len(result.history) == 2
+    assert result.history[-1]["stopped"] == "no better val_accuracy in 1 epochs"
+    assert (result.history[-1]["wise_ft"], result.accuracy) == (1.0, 0.9)

@@ -95,6 +95,7 @@ def _add_training(found: Commands) -> None:
     )
     parser.add_argument("model", help="published weights, see `zoo weights`; or a network")
     add_settings(parser, {**TrainConfig().to_dict(), **FINETUNE}, FINETUNE_HELP)
+    parser.usage = "%(prog)s --data TEXT [--out TEXT] [--epochs N] [option ...] MODEL"
     add_previews(parser)
 
     parser = found.add(

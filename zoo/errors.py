@@ -76,7 +76,7 @@ def check_no_file(name: object) -> None:
 def checked(**hints: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function answer a wrong call with one line of help, in place of a `TypeError`.
 
-    That of a class is its `__init__`.
+    For a class, decorate its `__init__`.
 
     Args:
       hints: by the keyword that is not one of the function's: what to do instead. `positional`:

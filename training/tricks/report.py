@@ -63,7 +63,7 @@ def verdicts(found: Sequence[Section]) -> Table:
         Column("found", "what was found", left=True),
     )
     rows = tuple(
-        (*(("", "") if i else (s.title, s.claim)), s.pictures_of, s.verdict, s.found[0])
+        (*(("", "") if i else (s.title, s.claim)), s.data_title, s.verdict, s.found[0])
         for same in experiments(found)
         for i, s in enumerate(same)
     )
@@ -132,7 +132,7 @@ def _section(section: Section, folder: Path) -> str:
     made = f"<code>{html.escape(section.command)}</code> ({html.escape(section.made)})"
     return "\n".join(
         [
-            f"<h3>{html.escape(section.title)}: {html.escape(section.pictures_of)}</h3>",
+            f"<h3>{html.escape(section.title)}: {html.escape(section.data_title)}</h3>",
             *(f"<p>{text}</p>" for text in paragraphs),
             _table(section.beside()),
             f'<div class="pictures">{"".join(pictures)}</div>',

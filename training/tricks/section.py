@@ -15,8 +15,11 @@ from .experiment import DIGITS
 FILE = "section.json"
 # of data, as their authors write them
 WRITTEN = {
-    **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"},
-    **{"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "imagenette": "Imagenette"},
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "imagenette": "Imagenette",
 }
 
 
@@ -50,7 +53,7 @@ class Section:
     data: str = DIGITS  # its name
 
     @property
-    def pictures_of(self) -> str:
+    def data_title(self) -> str:
         """The name of the data for people."""
         return WRITTEN.get(self.data, self.data)
 
@@ -95,7 +98,7 @@ class Section:
         """What it found on its data, for the page."""
         folder = place(Path(), self.name, self.data).as_posix()
         parts = [
-            f"### {self.title}: {markdown(self.pictures_of)}",
+            f"### {self.title}: {markdown(self.data_title)}",
             f"**Setting.** {markdown(self.setting)}",
             f"**Verdict: {self.verdict}.** {markdown(' '.join(self.found))}",
             self.beside().md(),
