@@ -3,13 +3,15 @@
 Vanishing gradients, exploding activations and dead units show here before they show in the loss.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zoo import ops
 from zoo.errors import ZooError
@@ -21,7 +23,7 @@ from zoo.wrapped import wrapped
 from .state import Arrays, Program, take_apart
 
 BINS = 30  # of a histogram
-SAMPLE = 50_000  # values, about, that a histogram is of
+SAMPLE = 10_000  # values of an array, at least, that a histogram is of, where it has so many
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,10 @@ def compiled(program: Program, loss: Loss | None) -> Callable[..., "Measured"]:
     return function
 
 
-# By row, in the order of computation: moments and a histogram of values; jax sorts a dict's keys.
-Measured = OrderedDict[str, dict[str, Any]]
+Summary = dict[str, Any]  # of an array: its mean, standard deviation, size, and a sample of it
+# What `read` makes a `Probe` of. XLA compiles a reduction for each array that is looked at, most of
+# what a probe costs: histograms, and sums over several arrays, are left to NumPy.
+Measured = dict[str, Any]
 
 
 def measure(
@@ -174,7 +178,7 @@ def measure(
     labels: jax.Array | None,
     loss: Loss | None,
 ) -> Measured:
-    """What `read` makes a `Probe` of. For use inside a transformation.
+    """The summaries of activations and gradients. For use inside a transformation.
 
     Args:
       program: the network.
@@ -185,13 +189,14 @@ def measure(
       loss: None: there are no gradients.
     """
 
-    def loss_of(params: Arrays) -> tuple[jax.Array, Measured]:
-        rows: Measured = OrderedDict()
+    def loss_of(params: Arrays) -> tuple[jax.Array, OrderedDict[str, Summary]]:
+        # by row, in the order of computation; JAX would sort a dict
+        rows: OrderedDict[str, Summary] = OrderedDict()
 
         def observer(path: str, y: jax.Array) -> None:
             values = y.astype(jnp.float32).reshape(-1, y.shape[-1])
             dead = (values.max(0) == values.min(0)).mean()
-            rows[path] = {"activations": {**_distribution([values]), "dead": dead}}
+            rows[path] = {**_summary(values), "dead": dead}
 
         with observing(observer):
             output = program.network(params, stats, dropout=jax.random.key(0)).forward(images)
@@ -200,45 +205,43 @@ def measure(
             return jnp.zeros(()), rows
         return loss(logits.astype(jnp.float32), labels), rows
 
-    gradients: Arrays = {}
+    squares = {path: jnp.vdot(x, x) for path, x in params.items()}
     if loss is None or labels is None:
         _, rows = loss_of(params)
-    else:
-        (value, rows), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        rows["loss"] = {"loss": value}
-    for path in params:  # of modules that are not made of rows
-        if not any(path.startswith(f"{row}.") for row in rows):
-            rows.setdefault(path.rpartition(".")[0], {})
-    for name, row in rows.items():
-        own = [path for path in params if path.startswith(f"{name}.")]
-        if own:
-            row["weights"] = _norm([params[path] for path in own])
-        if own and gradients:
-            row["gradients"] = _distribution([gradients[path] for path in own])
-    return rows
+        return dict(rows=rows, squares=squares, gradients={}, loss=None)
+    (value, rows), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    summaries = {path: _summary(x) for path, x in gradients.items()}
+    return dict(rows=rows, squares=squares, gradients=summaries, loss=value)
 
 
-def _norm(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.sqrt(sum(jnp.vdot(x, x) for x in arrays))
-
-
-def _distribution(arrays: list[jax.Array]) -> dict[str, jax.Array]:
-    arrays = [x.astype(jnp.float32).ravel() for x in arrays]
-    count = sum(x.size for x in arrays)
-    mean = jnp.stack([x.sum() for x in arrays]).sum() / count
-    std = jnp.sqrt(jnp.stack([((x - mean) ** 2).sum() for x in arrays]).sum() / count)
-    sample = jnp.concatenate([x[:: (count // SAMPLE) | 1] for x in arrays])
-    edges = jnp.linspace(sample.min(), sample.max(), BINS + 1)
-    below = (sample[:, None] < edges[1:-1]).sum(0)  # a jnp.histogram scatters, which is slow
-    counts = jnp.diff(below, prepend=0, append=len(sample))
-    return dict(mean=mean, std=std, norm=_norm(arrays), counts=counts, edges=edges)
+def _summary(x: jax.Array) -> Summary:
+    x = x.astype(jnp.float32).ravel()
+    mean = x.mean()
+    std = jnp.sqrt(((x - mean) ** 2).mean())
+    return dict(mean=mean, std=std, size=x.size, sample=x[:: (x.size // SAMPLE) | 1])
 
 
 def read(name: str, measured: Measured) -> Probe:
     """The probe of a network of that name."""
     measured = jax.device_get(measured)
-    loss = measured.pop("loss", None)
-    rows = {path: _row(path, values) for path, values in measured.items()}
+    squares, gradients = measured["squares"], measured["gradients"]
+    activations: dict[str, Summary] = dict(measured["rows"])
+    for path in squares:  # of modules that are not made of rows
+        if not any(path.startswith(f"{row}.") for row in activations):
+            activations.setdefault(path.rpartition(".")[0], {})
+
+    def layer(row: str) -> LayerProbe:
+        seen = activations[row]
+        own = [path for path in squares if path.startswith(f"{row}.")]
+        return LayerProbe(
+            row,
+            _distribution([seen]) if seen else None,
+            float(seen["dead"]) if seen else None,
+            math.sqrt(sum(float(squares[path]) for path in own)),
+            _distribution([gradients[path] for path in own]) if own and gradients else None,
+        )
+
+    rows = {row: layer(row) for row in activations}
     inner = [p for p in rows if not any(other.startswith(f"{p}.") for other in rows)]
     outer = [
         p for p in rows if p.count(".") < 2 and p.split(".")[0] in ("body", "head", "classifier")
@@ -247,25 +250,28 @@ def read(name: str, measured: Measured) -> Probe:
         name,
         tuple(rows[path] for path in inner if rows[path].weights),
         tuple(rows[path] for path in outer or inner),
-        None if loss is None else float(loss["loss"]),
+        None if measured["loss"] is None else float(measured["loss"]),
     )
 
 
-def _row(name: str, values: dict[str, Any]) -> LayerProbe:
-    activations = dict(values.get("activations", {}))
-    dead = activations.pop("dead", None)
-
-    def of(moments: dict[str, Any]) -> Distribution | None:
-        if not moments:
-            return None
-        mean, std, norm = (float(moments[key]) for key in ("mean", "std", "norm"))
-        edges, counts = (tuple(moments[key].tolist()) for key in ("edges", "counts"))
-        return Distribution(mean, std, norm, edges, counts)
-
-    return LayerProbe(
-        name,
-        of(activations),
-        None if dead is None else float(dead),
-        float(values.get("weights", 0)),
-        of(values.get("gradients", {})),
+def _distribution(summaries: Sequence[Summary]) -> Distribution:
+    """That of several arrays together."""
+    sizes, means, stds = (
+        np.array([summary[key] for summary in summaries], float) for key in ("size", "mean", "std")
+    )
+    size = sizes.sum()
+    mean = float((sizes * means).sum() / size)
+    squares = float((sizes * (stds**2 + (means - mean) ** 2)).sum())  # of the deviations
+    sample = np.concatenate([summary["sample"] for summary in summaries]).astype(float)
+    weights = np.concatenate(
+        [np.full(len(s["sample"]), s["size"] / len(s["sample"])) for s in summaries]
+    )
+    finite = np.isfinite(sample)
+    counts, edges = np.histogram(sample[finite], BINS, weights=weights[finite])
+    return Distribution(
+        mean,
+        math.sqrt(squares / size),
+        math.sqrt(squares + size * mean**2),
+        tuple(edges.tolist()),
+        tuple(counts.tolist()),
     )

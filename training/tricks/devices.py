@@ -22,6 +22,7 @@ import numpy as np
 from zoo import plotting
 from zoo.errors import ZooError
 from zoo.plotting import styled
+from zoo.runtime import machine
 
 from ..config import TrainConfig
 from ..parallel import Devices
@@ -212,7 +213,7 @@ def describe(
             TRIED,
         ),
         command=command or "zoo tricks run devices",
-        made=f"{datetime.date.today()}, {found['device']}, {os.cpu_count()} cores, "
+        made=f"{datetime.date.today()}, {found['device']}, {machine.cores()} cores, "
         f"jax {jax.__version__}, Python {platform.python_version()}, {seconds / 60:.1f} minutes",
         data=data,
     )

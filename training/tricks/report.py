@@ -22,7 +22,10 @@ INTRODUCTION = (
     "networks are hard to train and which tricks made it possible. Here each trick is a switch, "
     "and an experiment: the same network is trained with it and without it, each at the best of "
     "the same learning rates, with several seeds. The prediction was written down before. Lines "
-    "are means over the seeds, bands their range; ± is a 95 % confidence interval by Student's t."
+    "are means over the seeds, bands their range; ± is a 95 % confidence interval by Student's t. "
+    "The same command gives the same figures again on the same processor, with as many cores and "
+    "the same version of jax; elsewhere rounding differs, and a training may end as another seed's "
+    "would."
 )
 
 

@@ -2,13 +2,13 @@
 
 import datetime
 import math
-import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.runtime import machine
 
 from . import devices, pictures, trick
 from .experiment import Measure, Settings, Trick, name_of
@@ -85,6 +85,8 @@ def describe(outcome: Outcome, folder: Path, data: str, command: str) -> Section
     ]
     seconds = sum(training.record["seconds"] for training in outcome.trainings)
     sample = outcome.trainings[0]
+    cores = sample.record.get("cores", machine.cores())  # which older trainings did not tell
+    cores = "1 core" if cores == 1 else f"{cores} cores"
     return Section(
         name=trick.name,
         title=trick.title,
@@ -103,7 +105,7 @@ def describe(outcome: Outcome, folder: Path, data: str, command: str) -> Section
         pictures=pictures.draw(outcome, place(folder, trick.name, data)),
         notes=trick.notes,
         command=command or f"zoo tricks run {trick.name}",
-        made=f"{datetime.date.today()}, {sample.record['device']}, {os.cpu_count()} cores, "
+        made=f"{datetime.date.today()}, {sample.record['device']}, {cores}, "
         f"jax {sample.record['jax']}, Python {platform.python_version()}, "
         f"{seconds / 60:.1f} minutes of training",
         data=data,

@@ -7,7 +7,6 @@ an experiment can be stopped at any point and continued by the same command.
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.paths import write
 from zoo.registry import list_models, register
+from zoo.runtime import machine
 
 from .. import evaluation
 from ..config import PROBES, TrainConfig
@@ -178,7 +178,7 @@ class Runner:
             ]
         todo = [cell for cell in cells if self.kept(cell) is None]
         each: dict[str, float] = {}  # seconds of a training
-        rate = FLOPS_OF_A_CORE * (os.cpu_count() or 1)
+        rate = FLOPS_OF_A_CORE * machine.cores()
         for cell in todo:
             key = f"{cell.arm} {cell.point}"
             if key not in each:
@@ -251,6 +251,7 @@ class Runner:
             seconds=time.perf_counter() - begin,
             jax=jax.__version__,
             device=jax.devices()[0].device_kind,
+            cores=machine.cores(),
         )
         self._last = session.model
         text = json.dumps(_finite(record), indent=1)

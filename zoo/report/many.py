@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ZooError
 from ..registry import find, list_models
+from ..runtime import machine
 from .count import Count, count
 
 FEW = 8  # networks that are counted in less time than it takes to start a process
@@ -45,8 +46,7 @@ def count_many(
     variants = [find(name) for name in names]
     settings: dict[str, Any] = dict(input_size=input_size, in_chans=in_chans, without=without)
     report = on_done or (lambda: None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if len(names) <= FEW or cores == 1:
+    if len(names) <= FEW or machine.cores() == 1:
         counts = []
         for name in names:
             counts.append(count(name, **settings))
@@ -77,7 +77,7 @@ def count_many(
                     done[i] = answer
                     report()
 
-    workers = min(cores or 1, len(names))
+    workers = min(machine.cores(), len(names))
     with ThreadPoolExecutor(workers) as pool:
         threads = [pool.submit(work) for _ in range(workers)]
         try:

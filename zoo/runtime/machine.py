@@ -69,14 +69,18 @@ def _read(path: Path) -> str:
         return ""
 
 
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def processor(root: Path) -> str:
     """The model of the CPU, and the number of cores that this process may use."""
     name = re.search(r"^model name\s*: (.+)", _read(root / "proc/cpuinfo"), re.MULTILINE)
-    if hasattr(os, "sched_getaffinity"):  # on Linux
-        cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
-    else:
-        cores = f"{os.cpu_count()} cores"
-    return f"{name[1] if name else platform.processor() or platform.machine()}, {cores}"
+    model = name[1] if name else platform.processor() or platform.machine()
+    return f"{model}, {cores()} of {os.cpu_count()} cores"
 
 
 def processor_flags(root: Path = Path("/")) -> set[str]:
