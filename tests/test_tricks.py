@@ -309,6 +309,12 @@ def test_few_pictures_are_shown_as_often_as_many():
     assert few.epochs == 10 * many.epochs
 
 
+def test_a_network_of_the_users_is_the_only_one(tmp_path):
+    runner = Runner(trick("residuals"), tmp_path, dict(model="resnet8_mlperf"))
+    assert {cell.config.model for cell in runner.search()} == {"resnet8_mlperf"}
+    assert runner.trick.points == ("resnet8_mlperf",)
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -328,6 +334,14 @@ def test_the_list_names_every_trick_and_its_claim(capsys):
         (["run", "batchnorm"], "zoo tricks: unknown trick 'batchnorm': did you mean 'batch_norm'"),
         (["run", "relu", "--seeds", "0"], "zoo tricks: seeds: got 0, expected 1 or more"),
         (["run", "relu", "--data", "none"], "zoo tricks: unknown dataset 'none'"),
+        (
+            ["run", "relu", "--weights", "x.npz"],
+            "zoo tricks: weights: got 'x.npz', but relu starts",
+        ),
+        (
+            ["run", "residuals", "--model", "vgg11"],
+            "zoo tricks: without: vgg11 has no residual connections",
+        ),
         (["list", "relu"], "zoo tricks: list takes no names, got relu"),
         (["report", "--out", "nowhere"], "zoo tricks: nowhere: no experiment was run there yet"),
     ],

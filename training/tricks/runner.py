@@ -87,20 +87,34 @@ class Runner:
     Args:
       trick: the experiment.
       folder: where it keeps them.
-      asked: settings of the user's, for all arms.
+      asked: settings of the user's, for all arms; one that the arms are compared at is then the
+        only point.
       quick: see `Trick.config`; the arms of the first pair, one rate and one point are tried.
+
+    Raises:
+      ZooError: weights to start from, for an experiment that starts from random ones.
     """
 
     def __init__(
         self, trick: Trick, folder: Path, asked: Settings | None = None, *, quick: bool = False
     ):
-        if trick.axis is not None and (points := trick.page_axis.get(kind_of(asked or {}))):
-            trick = replace(trick, axis=(trick.axis[0], points))
+        asked = dict(asked or {})
+        if "weights" in asked and not any("weights" in arm for arm in trick.arms.values()):
+            raise ZooError(
+                f"weights: got {asked['weights']!r}, but {trick.name} starts from random weights; "
+                "transfer is the experiment that takes others"
+            )
+        if trick.axis is not None:
+            name, points = trick.axis
+            points = (
+                (asked[name],) if name in asked else trick.page_axis.get(kind_of(asked), points)
+            )
+            trick = replace(trick, axis=(name, points))
         if quick:
             pair, axis = trick.pairs[0], trick.axis and (trick.axis[0], trick.axis[1][:1])
             arms = {name: trick.arms[name] for name in (pair.without, pair.with_it)}
             trick = replace(trick, arms=arms, pairs=(pair,), rates=trick.rates[:1], axis=axis)
-        self.trick, self.folder, self.asked = trick, folder, dict(asked or {})
+        self.trick, self.folder, self.asked = trick, folder, asked
         self.quick = quick
         for variant in trick.networks:
             if variant.name not in list_models():
