@@ -26,6 +26,7 @@ Panel = Callable[["Axes"], None]
 
 SIZE = 5.2, 3.6  # inches
 SHARP = 200  # dots an inch in the file
+HIGHEST = 10  # nats, of a training loss that is drawn
 
 
 def draw(outcome: Outcome, folder: Path) -> tuple[tuple[str, str], ...]:
@@ -113,10 +114,11 @@ def _losses(outcome: Outcome, axes: "Axes") -> None:
             trainings, lambda t: [(step, _number(loss)) for step, loss in t.record["losses"]]
         )
         if xs:
-            _band(axes, xs, curves, i, arm)
-            top = max([top, *(v for v in curves[0] if math.isfinite(v))])
+            seen = any(v <= HIGHEST for values in curves for v in values)
+            _band(axes, xs, curves, i, arm if seen else f"{arm} (above {HIGHEST})")
+            top = max([top, *(v for v in curves[0] if v <= HIGHEST)])
     axes.set(xlabel="step", ylabel="cross-entropy of the batches, nats")
-    axes.set_ylim(0, min(top * 1.1, 10) or None)
+    axes.set_ylim(0, top * 1.1 or HIGHEST)
 
 
 def _accuracies(outcome: Outcome, axes: "Axes") -> None:
