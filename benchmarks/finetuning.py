@@ -4,6 +4,10 @@ Each way starts from the same weights and the same pictures, a seed at a time, a
 the validation pictures (at most 1,000 of them) after its last epoch. What is in the file of
 `--json` is not run again, and sizes that a dataset does not have are left out. The table has the
 mean over the seeds and their standard deviation.
+
+The default keeps the best of five networks by the validation pictures. "default, unseen" counts
+each half of them with the network that is the best by the other half, so that no picture is counted
+that had a part in the choice.
 """
 
 import argparse
@@ -14,7 +18,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from training import linear
 from training.config import FINETUNE, TrainConfig
 from training.data import Dataset, open_dataset
 from training.finetuning import enough_epochs
-from training.fitting import fit
+from training.fitting import Result, fit
 from training.predictions import predict_all
 from training.session import Session
 from training.sources.base import Subset
@@ -37,6 +41,7 @@ from .harness import Row
 WEIGHTS = "mobilenet_v1_025.keras_in1k_no_top"  # which come with the package
 SIZES = (10, 60, 300, 1000)  # pictures of each class
 MOST = 1000  # validation pictures
+PROBE, UNSEEN = "ridge probe", "default, unseen"
 
 OTHERS = {"head_init": "random", "wise_ft": 1.0, "keep": "last"}  # what no other way does
 # With `epochs` those of the way itself, else as many as `enough_epochs` says.
@@ -82,7 +87,10 @@ def main() -> None:
         "--data", action="append", required=True, metavar="DATA:SIDE", help="and side in pixels"
     )
     parser.add_argument(
-        "--way", action="append", choices=tuple(WAYS), help="beside the ridge probe; all of them"
+        "--way",
+        action="append",
+        choices=(*WAYS, UNSEEN),
+        help="beside the ridge probe; all of them",
     )
     parser.add_argument(
         "--size", action="append", type=int, help=f"pictures of each class ({SIZES})"
@@ -97,7 +105,8 @@ def main() -> None:
         result.content["rows"] = json.loads(args.json.read_bytes())["rows"]
     rows = result.content["rows"]
     data = {spec: _opened(spec.rpartition(":")[0]) for spec in args.data}
-    ways = ("ridge probe", *(args.way or WAYS))
+    measures = {PROBE: _probe, **dict.fromkeys(WAYS, _fit), UNSEEN: _unseen}
+    ways = [PROBE, *args.way] if args.way else list(measures)
     cells = product(range(1, args.seeds + 1), args.weights or [WEIGHTS], data, args.size or SIZES)
     for seed, weights, spec, count in cells:
         config = _config(weights, data[spec], spec, count, seed)
@@ -109,7 +118,7 @@ def main() -> None:
         for way in ways:
             if way not in done:
                 tried = replace(config, **WAYS.get(way, {}))
-                share = (_fit if way in WAYS else _probe)(tried, data[spec])
+                share = measures[way](tried, data[spec])
                 print(f"{', '.join(map(str, row.values()))}, {way}: {share:.1%}", flush=True)
                 result.put([{**row, "way": way, "accuracy, %": 100 * share}])
     print(table(rows))
@@ -147,13 +156,24 @@ def _probe(config: TrainConfig, data: Dataset) -> float:
 
 
 def _fit(config: TrainConfig, data: Dataset) -> float:
+    return float(_fitted(config, data).history[-1]["val_accuracy"])
+
+
+def _unseen(config: TrainConfig, data: Dataset) -> float:
+    halves = [Subset(data.val, np.arange(k, len(data.val), 2)) for k in range(2)]
+    right = 0
+    for known, unseen in permutations(halves):
+        right += predict_all(_fitted(config, replace(data, val=known)).model, unseen).correct
+    return right / len(data.val)
+
+
+def _fitted(config: TrainConfig, data: Dataset) -> Result:
     with (
         tempfile.TemporaryDirectory() as out,
         Path(os.devnull).open("w") as nothing,
         contextlib.redirect_stderr(nothing),
     ):
-        result = fit(replace(config, out=f"{out}/run"), data=data)
-    return float(result.history[-1]["val_accuracy"])
+        return fit(replace(config, out=f"{out}/run"), data=data)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -162,7 +182,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         ways_there = cells.setdefault(f"{row['weights']} | {row['pictures']}", {})
         ways_there.setdefault(row["way"], []).append(row["accuracy, %"])
-    ways = ["ridge probe", *WAYS]
+    ways = [PROBE, *WAYS, UNSEEN]
     lines = [f"| weights | pictures | {' | '.join(ways)} |", "|---" * (len(ways) + 2) + "|"]
     for where, row in cells.items():
         shown = [_shown(row.get(way, [])) for way in ways]
