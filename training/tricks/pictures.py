@@ -15,6 +15,7 @@ from zoo.context import ACTIVATIONS
 from zoo.init import initializer
 from zoo.plotting import DASHES, LINES, styled
 
+from .experiment import ACCURACY
 from .runner import Training
 from .verdict import Outcome, mean_and_interval
 
@@ -161,6 +162,9 @@ def _by_axis(outcome: Outcome, axes: "Axes") -> None:
         axes.minorticks_off()
     axes.set_xticks(xs, [str(point) for point in points])
     axes.set(xlabel=_words(setting), ylabel=trick.measure.name)
+    if trick.measure is ACCURACY:  # intervals may go beyond what there is
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 101))  # a point of 100 whole
 
 
 def _by_depth(outcome: Outcome, axes: "Axes", key: str, label: str) -> None:
