@@ -35,4 +35,6 @@ def test_command(capsys):
     main(["params", "--claims"])
     out = capsys.readouterr().out
     assert "article 18/25 = 0.72; here 0.720 = 4,718,592 / 6,553,600" in out
-    assert len(out.splitlines()) == 2 * len(EXPECTED)
+    title, *lines = out.splitlines()
+    assert "深度学习技巧1" in title
+    assert len(lines) == 2 * len(EXPECTED)

@@ -247,12 +247,13 @@ def _env(args: argparse.Namespace) -> None:
 def _params(args: argparse.Namespace) -> None:
     from .registry import find
     from .report.asked import asked
-    from .report.claims import claims
+    from .report.claims import ARTICLE, claims
     from .report.count_tables import networks
     from .report.many import count_many
     from .report.peers import against
 
     if args.claims:
+        print(f"The arithmetic of the article {ARTICLE}, on the networks themselves:")
         for claim in claims():
             print(f"{claim.says}\n  article {claim.article}; here {claim.ours:.3f}", end="")
             print(f" = {claim.formula}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.paths import write
+from zoo.report.claims import ARTICLE
 from zoo.report.table import Column, Table
 from zoo.text import markdown
 
@@ -18,7 +19,7 @@ from .verdict import VERDICTS
 
 TITLE = "What each trick buys"
 INTRODUCTION = (
-    "The project grew from an article, 深度学习技巧1 (deep learning tricks, part 1), on why deep "
+    f"The project grew from an article, {ARTICLE}, on why deep "
     "networks are hard to train and which tricks made it possible. Here each trick is a switch, "
     "and an experiment: the same network is trained with it and without it, each at the best of "
     "the same learning rates, with several seeds. The prediction was written down before. Lines "

@@ -11,6 +11,8 @@ from ..context import Context, Spec
 from ..layers import Conv, Row, Separable, Stack
 from .count import Count, count
 
+ARTICLE = "深度学习技巧1 (deep learning tricks, part 1)"
+
 
 @dataclass(frozen=True)
 class Claim:
