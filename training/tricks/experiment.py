@@ -96,6 +96,7 @@ class Trick:
       refuted_by: what would show the claim to be wrong here.
       page: by the kind of data, what the setting is there: `{"cifar10": dict(epochs=20)}`.
       page_axis: by the kind of data, the values of the axis there.
+      page_rates: by the kind of data, the learning rates tried there.
       quick: what `--quick` sets, to try the machinery.
       networks: those of the experiment's own, by the names that `setting` or `arms` use.
       also: further measures for the table.
@@ -122,6 +123,7 @@ class Trick:
     axis: tuple[str, tuple[Any, ...]] | None = None
     page: Mapping[str, Settings] = field(default_factory=dict)
     page_axis: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    page_rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     quick: Settings = field(default_factory=dict)
     networks: tuple[Variant, ...] = ()
     also: tuple[Measure, ...] = ()

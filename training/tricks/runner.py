@@ -104,6 +104,7 @@ class Runner:
                 f"weights: got {asked['weights']!r}, but {trick.name} starts from random weights; "
                 "transfer is the experiment that takes others"
             )
+        trick = replace(trick, rates=trick.page_rates.get(kind_of(asked), trick.rates))
         if trick.axis is not None:
             name, points = trick.axis
             points = (
