@@ -260,8 +260,9 @@ def _distribution(summaries: Sequence[Summary]) -> Distribution:
         np.array([summary[key] for summary in summaries], float) for key in ("size", "mean", "std")
     )
     size = sizes.sum()
-    mean = float((sizes * means).sum() / size)
-    squares = float((sizes * (stds**2 + (means - mean) ** 2)).sum())  # of the deviations
+    with np.errstate(invalid="ignore"):  # infinities, which the figures show
+        mean = float((sizes * means).sum() / size)
+        squares = float((sizes * (stds**2 + (means - mean) ** 2)).sum())  # of the deviations
     sample = np.concatenate([summary["sample"] for summary in summaries]).astype(float)
     weights = np.concatenate(
         [np.full(len(s["sample"]), s["size"] / len(s["sample"])) for s in summaries]
