@@ -28,7 +28,7 @@ from ..config import TrainConfig
 from ..parallel import Devices
 from ..session import Session
 from .experiment import Settings, name_of
-from .pictures import SHARP, SIZE
+from .pictures import SIZE, save
 from .section import Section, place
 from .verdict import DIRECTION, REFUTED, REPRODUCED
 
@@ -162,7 +162,7 @@ def describe(
     data = name_of({"data": config.data})
     own = place(folder, "devices", data)
     own.mkdir(parents=True, exist_ok=True)
-    plotting.save(plot, own / "scaling.png", dpi=SHARP)
+    save(plot, own / "scaling.png")
     gains = {}
     for name, link in links.items():
         ten, fifty = (step_time(found["step"], found["bytes"], n, *link) / n for n in (10, 50))
