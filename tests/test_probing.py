@@ -86,13 +86,11 @@ def test_dead_channels_are_counted(images):
     assert probe(model, images).layers[0].dead == 0.5
 
 
-def test_infinities_are_shown(images):
+def test_infinities_are_shown_without_a_warning(images):
     model = zoo.create("resnet8_mlperf", num_classes=3, norm="none")
-    found = probe(model, 1e30 * images, LABELS)
-    assert found.layers[0].activations.mean > 1e25
-    assert not np.isfinite(found.layers[0].activations.std)  # its square is beyond float32
-    assert not np.isfinite(found.layers[-1].activations.norm)
-    assert "nan" in found.table().text(120) or "inf" in found.table().text(120)
+    found = probe(model, 1e38 * images, LABELS)
+    assert found.layers[0].activations.mean == np.inf  # the sum is beyond float32
+    assert "inf" in found.table().text(120)
 
 
 def test_a_module_that_is_not_made_of_rows(images):

@@ -5,10 +5,8 @@ nothing faster. The time on many machines is a model of two measured times, with
 written beside it.
 """
 
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -29,7 +27,7 @@ from ..parallel import Devices
 from ..session import Session
 from .experiment import Settings, name_of
 from .pictures import SIZE, save
-from .section import Section, place
+from .section import Section, place, provenance
 from .verdict import DIRECTION, REFUTED, REPRODUCED
 
 TITLE = "Many devices"
@@ -213,8 +211,7 @@ def describe(
             TRIED,
         ),
         command=command or "zoo tricks run devices",
-        made=f"{datetime.date.today()}, {found['device']}, {machine.cores()} cores, "
-        f"jax {jax.__version__}, Python {platform.python_version()}, {seconds / 60:.1f} minutes",
+        made=provenance(found["device"], machine.cores(), jax.__version__, seconds),
         data=data,
     )
 

@@ -1,8 +1,6 @@
 """Run an experiment, and write down what it shows."""
 
-import datetime
 import math
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from zoo.runtime import machine
 from . import devices, pictures, trick
 from .experiment import Measure, Settings, Trick, name_of
 from .runner import Runner
-from .section import Section, place
+from .section import Section, place, provenance
 from .verdict import Effect, Outcome, mean_and_interval
 
 
@@ -84,9 +82,8 @@ def describe(outcome: Outcome, folder: Path, data: str, command: str) -> Section
         for measure in measures
     ]
     seconds = sum(training.record["seconds"] for training in outcome.trainings)
-    sample = outcome.trainings[0]
-    cores = sample.record.get("cores", machine.cores())  # which older trainings did not tell
-    cores = "1 core" if cores == 1 else f"{cores} cores"
+    ran = outcome.trainings[0].record
+    cores = ran.get("cores", machine.cores())  # which older trainings did not tell
     return Section(
         name=trick.name,
         title=trick.title,
@@ -105,9 +102,7 @@ def describe(outcome: Outcome, folder: Path, data: str, command: str) -> Section
         pictures=pictures.draw(outcome, place(folder, trick.name, data)),
         notes=trick.notes,
         command=command or f"zoo tricks run {trick.name}",
-        made=f"{datetime.date.today()}, {sample.record['device']}, {cores}, "
-        f"jax {sample.record['jax']}, Python {platform.python_version()}, "
-        f"{seconds / 60:.1f} minutes of training",
+        made=provenance(ran["device"], cores, ran["jax"], seconds) + " of training",
         data=data,
     )
 

@@ -1,6 +1,8 @@
 """What an experiment leaves to read: one section of the page."""
 
+import datetime
 import json
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,15 @@ def place(folder: Path, name: str, data: str) -> Path:
     return folder / name if data == DIGITS else folder / name / data
 
 
+def provenance(device: str, cores: int, jax: str, seconds: float) -> str:
+    """When, on what, with which versions, and how long an experiment was run."""
+    counted = "1 core" if cores == 1 else f"{cores} cores"
+    return (
+        f"{datetime.date.today()}, {device}, {counted}, jax {jax}, "
+        f"Python {platform.python_version()}, {seconds / 60:.1f} minutes"
+    )
+
+
 @dataclass(frozen=True)
 class Section:
     """The result of an experiment on some data, but for its pictures, which lie beside it."""
@@ -49,7 +60,7 @@ class Section:
     pictures: tuple[tuple[str, str], ...]  # file, and what it shows
     notes: tuple[str, ...]
     command: str
-    made: str  # when, on what, with which versions, how long
+    made: str  # its provenance
     data: str = DIGITS  # its name
 
     @property
