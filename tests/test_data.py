@@ -1,5 +1,6 @@
 """Datasets by name, and the batches that come out of them: `training.data`."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -538,6 +539,29 @@ def test_epochs_are_permutations_and_differ():
         assert (epochs[i] != np.arange(60)).any()
         for j in range(i):
             assert (epochs[i] != epochs[j]).any()
+
+
+@pytest.mark.parametrize("crop_scale", [1.0, 0.9])
+def test_each_picture_is_mirrored_in_every_other_epoch(crop_scale):
+    halves = np.zeros((60, 4, 4, 3), np.uint8)
+    halves[:, :, 2:] = 255
+    source = [{"image": image, "label": number} for number, image in enumerate(halves)]
+    data = replace(numbered(60), train=source)
+    settings = {"batch_size": 20, "seed": 3, "crop_scale": crop_scale}
+    batches = train_batches(data, TINY, alternate_flip=True, **settings)
+    epochs = []
+    for _ in range(4):
+        taken = [next(batches) for _ in range(3)]
+        labels, images = (np.concatenate([b[k] for b in taken]) for k in ("label", "image"))
+        left, right = images[:, :, 0].mean((1, 2)), images[:, :, -1].mean((1, 2))
+        turned = left > right
+        if crop_scale == 1:
+            np.testing.assert_array_equal(images[turned], halves[labels[turned]][:, :, ::-1])
+            np.testing.assert_array_equal(images[~turned], halves[labels[~turned]])
+        epochs.append(turned[np.argsort(labels)])
+    assert epochs[0].sum() == 30
+    for epoch, later in itertools.pairwise(epochs):
+        np.testing.assert_array_equal(later, ~epoch)
 
 
 def test_the_seed_decides_the_order_and_the_threads_do_not():

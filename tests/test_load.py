@@ -342,3 +342,18 @@ def test_the_list_says_what_a_download_is_checked_against(capsys):
     assert said["resnet50.a1_in1k"].rstrip().endswith("  sha256 of the Hub")
     assert said["resnet50.tv2_in1k"].rstrip().endswith("  sha256, 8 digits")
     assert said["resnet50_v1.keras_in1k"].rstrip().endswith("  md5")
+
+
+@pytest.mark.parametrize("classes", [None, 7, 0])
+def test_a_classifier_without_biases_is_known_by_its_kernel(tmp_path, classes):
+    model = zoo.create("airbench94_cifar", num_classes=5)
+    file = tmp_path / "model.safetensors"
+    zoo.save(model, file)
+    loaded = zoo.load(str(file), num_classes=classes)
+    assert loaded.spec.num_classes == (5 if classes is None else classes)
+    if classes is None:
+        kernel = loaded.classifier.linear.kernel[...]
+        np.testing.assert_array_equal(kernel, model.classifier.linear.kernel[...])
+    elif classes:
+        assert loaded.classifier.linear.kernel[...].shape == (256, classes)
+        assert loaded.classifier.linear.bias is None

@@ -277,6 +277,8 @@ TABLE = [
     Row("seresnext101d_32x8d",  93_588_280,   203_008, 16.658399, 224, "timm seresnext101d_32x8d"),
     Row("seresnext26t_32x4d",  16_806_976,    38_640,  2.680130, 224, "timm seresnext26t_32x4d"),
     Row("senet154",         115_088_984,   247_552, 20.688364, 224, "timm senet154"),
+    # with 10 classes 1_971_640, the paper's 1.97 M
+    Row("airbench94_cifar",   2_225_080,     2_304,  0.118401,  32, "paper"),
     # with 10 classes 1_649_402, as in table 1 of the paper
     Row("inception_cifar",   1_983_032,     3_424,  0.204552,  28, "paper"),
     Row("nin_imagenet",       7_595_176,         0,  1.100189, 224, "paper"),
@@ -639,6 +641,7 @@ def builders(network):
         efficientnet_v2=lambda: network(
             efficientnet_v2.base(width=0.25, depth=0.5), HEAD, num_classes=CLASSES
         ),
+        airbench=functools.partial(create, "airbench94_cifar"),
         inception_cifar=functools.partial(create, "inception_cifar"),
         mnasnet=functools.partial(create, "semnasnet_050"),
         mobilenet_v1=functools.partial(create, "mobilenet_v1_025"),
@@ -973,9 +976,21 @@ def test_initialisers(init, shape, std, cut):
     assert widest > 4 if cut is None else 0.99 * cut < widest <= cut * (1 + 1e-4)
 
 
+def test_dirac_copies_the_inputs_to_the_first_outputs():
+    kernel = initializer("dirac")(np.random.default_rng(0), (3, 3, 6, 16))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 6))
+    out = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(out[..., :6], x, atol=1e-6)
+    assert np.abs(kernel[..., 6:]).max(axis=(0, 1, 2)).min() > 0
+    narrowing = initializer("dirac")(np.random.default_rng(0), (1, 1, 6, 4))
+    np.testing.assert_array_equal(narrowing[0, 0], np.eye(6, 4))
+
+
 def test_every_initialiser_builds_a_network(tiny):
     names = (*INITIALIZERS, *WITH_DEVIATION, "normal(0.1)")
-    stds = {init: leaves(tiny(init=init))["classifier.linear.kernel"].std() for init in names}
+    stds = {init: leaves(tiny(init=init))["body.stem.conv.kernel"].std() for init in names}
     assert stds.pop("zeros") == 0
     assert all(0 < std < 1 for std in stds.values())
     assert len({float(std) for std in stds.values()}) == len(stds)

@@ -78,7 +78,9 @@ def test_all_its_counts_are_current():
 
 def test_it_leaves_out_what_plugins_add(tiny, monkeypatch, tmp_path):
     before = text(written())
-    rows = dict(read(catalogue.HERE / "catalogue.csv")[0], default="", file="own.safetensors")
+    published = read(catalogue.HERE / "catalogue.csv")
+    first = next(row for row in published if row["source"] != "zoo")  # whose files are elsewhere
+    rows = dict(first, default="", file="own.safetensors")
     table = tmp_path / "own.csv"
     lines = [{**rows, "name": f"{name}.own"} for name in ("tiny", "resnet18")]
     table.write_text(csv_text([list(rows), *(list(line.values()) for line in lines)]))

@@ -46,6 +46,22 @@ def test_predictions_come_in_order_without_filling(model, pictures, engine):
     )
 
 
+def test_a_picture_and_its_mirror_image_are_judged_together(model, pictures):
+    images = np.random.default_rng(1).integers(0, 256, (21, 20, 20, 3)).astype(np.uint8)
+    drawn = [{"image": image, "label": 0} for image in images]
+    turned = [{"image": image[:, ::-1], "label": 0} for image in images]
+    one, other = (predict_all(model, source).logits for source in (drawn, turned))
+    assert np.abs(one - other).max() > 1e-3
+    for source in (drawn, turned):
+        both = predict_all(model, source, mirror=True).logits
+        np.testing.assert_allclose(both, (one + other) / 2, atol=1e-5)
+    predictions = predict_all(model, open_dataset("digits").val, mirror=True)
+    result = evaluate(model, "digits", mirror=True)
+    assert result.which.endswith("; with their mirror images")
+    assert predictions.correct == round(result.accuracy * 360)
+    assert predictions.losses.mean() == pytest.approx(result.loss, rel=1e-5)
+
+
 def test_predictions_equal_the_sums(model):
     predictions = predict_all(model, open_dataset("digits").val)
     result = evaluate(model, "digits")

@@ -241,6 +241,16 @@ def test_trainings_are_kept_and_not_done_again(tmp_path, monkeypatch):
     assert {cell.rate for cell in done[4:]} == {0.1}  # the better one, as `fake` has it
     runner.run(3)
     assert len(done) == 8 + 2
+    kept = tmp_path / f"{done[-1].name}.json"
+    record = json.loads(kept.read_text())
+    del record["config"]["alternate_flip"]  # a version before that setting kept it
+    kept.write_text(json.dumps(record))
+    runner.run(3)
+    assert len(done) == 10
+    record["config"]["momentum"] = 0.8  # that version's default
+    kept.write_text(json.dumps(record))
+    runner.run(3)
+    assert len(done) == 11
     (tmp_path / f"{done[0].name}.json").write_text("{")
     with pytest.raises(ZooError, match="cannot read"):
         runner.run(3)
@@ -250,7 +260,7 @@ def fake(runner, cell):
     """A training that learns more at a higher rate."""
     epochs = [dict(step=1, val_accuracy=cell.rate, train_loss=1 - cell.rate, train_accuracy=1.0)]
     path = runner.folder / f"{cell.name}.json"
-    path.write_text(json.dumps(dict(epochs=epochs)))
+    path.write_text(json.dumps(dict(epochs=epochs, config=cell.config.to_dict())))
     return runner.kept(cell)
 
 

@@ -45,7 +45,7 @@ def put(run: Path, name: str, by: str, data: str, about: str) -> None:
         raise SystemExit(f"{run} is no run of {by}: {', '.join(sorted(differs))} differ")
     card = (run / "card.md").read_text("utf-8")
     facts = asdict(_facts(run, name, by, data, settings, card))
-    model = zoo.load(str(run))
+    model = zoo.load(str(run), dtype="float32")  # whatever the run computed in
     model.classes = tuple(NAMES.get(synset, synset) for synset in model.classes)
     file = OWN / f"{name}.safetensors"
     zoo.save(model, file)

@@ -316,6 +316,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
     model = outline(config, pictures.num_classes, pictures.image_size)
     phase = phases(config, model_stages(model))[-1]
     rate = optim.schedule(config, phase.learning_rate, STEPS, STEPS)  # costs the same however long
+    mirrored = pictures.flip if config.flip is None else config.flip
     parts = assemble(
         config,
         model,
@@ -323,7 +324,7 @@ def outlined(config: TrainConfig, pictures: Pictures) -> tuple[Any, Any]:
         rate,
         objective(config, pictures.num_classes, pictures.class_weights),
         period=1,
-        flip=pictures.flip if config.flip is None else config.flip,
+        flip=mirrored and not config.alternate_flip,
     )
     return model, parts
 

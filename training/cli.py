@@ -117,6 +117,9 @@ def _add_training(found: Commands) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (64)")
     parser.add_argument("--dtype", choices=DTYPES, help="to compute in (the network's own)")
     parser.add_argument("--skip-unreadable", action="store_true", help=HELP["skip_unreadable"])
+    parser.add_argument(
+        "--mirror", action="store_true", help="judge by each picture and its mirror image together"
+    )
 
     parser = found.add(
         "reproduce",
@@ -325,6 +328,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         dtype=args.dtype,
         skip_unreadable=args.skip_unreadable,
+        mirror=args.mirror,
     )
     low, high = interval(round(result.accuracy * result.count), result.count)
     precision = result.mean_average_precision

@@ -36,6 +36,7 @@ DTYPES = ("float32", "bfloat16")
 ENGINES = ("pmap", "shard_map")
 KEEP = ("last", "best", "between")
 HEADS = ("random", "ridge")
+STEMS = ("random", "whitening")
 PROBES = ("activations", "gradients")
 
 
@@ -160,6 +161,9 @@ class TrainConfig:
     balanced: bool = option(False, "draw pictures so that every class comes as often")
 
     flip: bool | None = option(None, "mirror half of the pictures; default: as the dataset allows")
+    alternate_flip: bool = option(
+        False, "where pictures are mirrored, each in every other epoch in place of at random"
+    )
     shift: int = option(2, "move each picture by up to this many pixels", low=0, high=10**4)
     rotate: float = option(0.0, "turn each picture by up to this many degrees", low=0, high=180)
     noise: float = option(
@@ -179,8 +183,14 @@ class TrainConfig:
 
     init: str = option(
         "he_normal",
-        "initialiser of kernels: he_normal, glorot_uniform, lecun_normal, zeros, "
+        "initialiser of kernels: he_normal, glorot_uniform, lecun_normal, dirac, zeros, "
         "truncated_normal(0.1), normal(0.01)",
+    )
+    stem_init: str = option(
+        "random",
+        "what the first convolution starts from: random weights, or whitening, filters that whiten "
+        "patches of the training pictures",
+        choices=STEMS,
     )
     norm: str = option(
         "batch", "batch, or none to build the network as before batch norm", choices=NORMS

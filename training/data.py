@@ -40,6 +40,7 @@ def train_batches(
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
     balanced: bool = False,
+    alternate_flip: bool = False,
 ) -> grain.DatasetIterator:
     """An endless stream of shuffled batches, the same for the same seed.
 
@@ -55,6 +56,8 @@ def train_batches(
         threads: how many decode; by default one per core, 16 at most.
         balanced: show every class equally often, to within one picture in an epoch. An epoch is as
             long as without: pictures of small classes repeat, some of large classes are left out.
+        alternate_flip: mirror half of the pictures, drawn by the seed, in the first epoch, the
+            other half in the second, and so on (Jordan, 2024, arXiv:2404.00498).
 
     Returns:
         An iterator of `{"image": uint8 [B, S, S, C], "label": int32 [B]}`, the label float32
@@ -70,10 +73,18 @@ def train_batches(
     cropped = order.random_map(partial(_load_random, source, preprocess, crop_scale))
     whole = _Pictures(source, preprocess, partial(_load_centre, preprocess))
 
+    first = np.random.default_rng(seed).permutation(len(source)) % 2 if alternate_flip else None
+
     def load(places: np.ndarray) -> Batch:
+        indices = np.array([order[int(place)] for place in places])
         if crop_scale < 1:
-            return _stacked([cropped[int(place)] for place in places])
-        return whole(np.array([order[int(place)] for place in places]))
+            batch = _stacked([cropped[int(place)] for place in places])
+        else:
+            batch = whole(indices)
+        if first is not None:
+            turned = (first[indices] + places // len(source)) % 2 == 1
+            batch["image"][turned] = batch["image"][turned, :, ::-1]
+        return batch
 
     return iter(_batched(load, sys.maxsize, batch_size, shard, threads))
 

@@ -60,6 +60,7 @@ def evaluate(
     val_fraction: float | None = None,
     dtype: str | None = None,
     skip_unreadable: bool = False,
+    mirror: bool = False,
 ) -> Evaluation:
     """Measure a network on a dataset.
 
@@ -79,6 +80,8 @@ def evaluate(
       engine: "pmap" or "shard_map".
       dtype: to compute in, where `model` is a file or a name; None: that of the network.
       skip_unreadable: leave out pictures that cannot be read, instead of refusing the dataset.
+      mirror: judge by the mean of the logits of each picture and of its mirror image, which takes
+        twice as long; the figures that others publish are as a rule without.
 
     Raises:
       ZooError: the dataset has classes that the network does not know, or no such split.
@@ -103,6 +106,8 @@ def evaluate(
         model = wrapped(model, dataset.image_size)
     outputs = outputs_of(model, dataset)
     source, which = _chosen(dataset, split, folder, val_fraction)
+    if mirror:
+        which += "; with their mirror images"
     if outputs is not None:
         source = Renumbered(source, outputs)
     if len(dataset.classes) < model.spec.num_classes:
@@ -110,7 +115,9 @@ def evaluate(
     devices = Devices(engine)
     batch_size = -(-batch_size // len(devices)) * len(devices)
     if dataset.multilabel:
-        predictions = predict_all(model, source, batch_size=batch_size, devices=devices)
+        predictions = predict_all(
+            model, source, batch_size=batch_size, devices=devices, mirror=mirror
+        )
         return Evaluation(
             float(predictions.losses.mean()),
             predictions.correct / max(len(source), 1),
@@ -122,7 +129,7 @@ def evaluate(
         )
     program, params, stats = take_apart(model)
     step = devices.compile(
-        make_eval_step(program, model.preprocess),
+        make_eval_step(program, model.preprocess, mirror=mirror),
         donate=False,
         dtype=model.spec.dtype,
         inference=True,

@@ -13,10 +13,10 @@ from flax import nnx
 
 from zoo.layers import LinearAct, Network
 
-from .data import Dataset, Source
+from .data import Dataset
 from .parallel import Devices
 from .predictions import embed_all, outputs_of
-from .sources.base import Subset
+from .sources.base import spread
 
 MOST = 10_000  # pictures
 MOST_MAPS = 256  # pictures whose pixels are looked at one by one
@@ -100,7 +100,7 @@ def start(
 
     The features are those of the pictures as evaluation sees them, of at most `MOST` pictures.
     Nothing is done where there is no such solution: pictures show several classes, or the
-    classifier is not one linear layer.
+    classifier is not one linear layer with biases.
 
     NiN and SqueezeNet classify each pixel, and take the mean after a ReLU. There the solution is
     that for the mean of the pixels, and its biases are raised by one number until the ReLU changes
@@ -119,7 +119,9 @@ def start(
     of_pixels = isinstance(classifier, LinearAct) and type(classifier) is not LinearAct
     if not isinstance(classifier, LinearAct) or (of_pixels and not softmax):
         return f"classifier: untrained at first, as that of {model.spec.name} is not linear"
-    source, classes = _spread(dataset.train, MOST), len(dataset.classes)
+    if classifier.linear.bias is None:
+        return f"classifier: untrained at first, as that of {model.spec.name} has no biases"
+    source, classes = spread(dataset.train, MOST), len(dataset.classes)
     found = embed_all(model, source, batch_size=batch_size, devices=devices)
     solved = ridge(found.features, found.labels, classes)
     values = {"kernel": jnp.asarray(solved.kernel), "bias": jnp.asarray(solved.bias)}
@@ -127,20 +129,13 @@ def start(
     if of_pixels:
         maps = nnx.clone(model)
         maps.classifier = maps.classifier.linear  # type: ignore[union-attr]  # without its ReLU
-        some = _spread(source, MOST_MAPS)
+        some = spread(source, MOST_MAPS)
         lowest, _ = outputs_of(maps, some, classes, batch_size, devices, pool=_least)
         nnx.update(classifier.linear, {"bias": values["bias"] - lowest.min()})
     return (
         f"classifier: ridge regression on the features gets {solved.accuracy:.1%} of the training "
         "pictures right, each left out in turn"
     )
-
-
-def _spread(source: Source, most: int) -> Source:
-    """So many of the pictures at most, spread over all of them."""
-    if len(source) <= most:
-        return source
-    return Subset(source, np.arange(most) * len(source) // most)
 
 
 def _least(maps: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ class Loop:
     def train(self) -> None:
         """Train from where the run stands to its end; afterwards the model has the weights."""
         if not self.position:
-            self._start_classifier()
+            self._start_layers()
         for phase in self.session.phases:
             while self.position <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:
@@ -100,7 +100,9 @@ class Loop:
                 except Diverged as diverged:
                     self._roll_back(phase, diverged)
 
-    def _start_classifier(self) -> None:
+    def _start_layers(self) -> None:
+        if self.config.stem_init != "random":
+            say(self.session.start_stem())
         if self.config.head_init != "random":
             adapt(self.session, self.devices)
             say(self.session.start_classifier(self.devices))

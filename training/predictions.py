@@ -20,7 +20,7 @@ from zoo.preprocess import Preprocess
 from . import data
 from .parallel import Devices
 from .state import Arrays, Program, take_apart
-from .step import AXIS, Batch
+from .step import AXIS, Batch, outputs_for
 
 BINS = 15  # of probabilities, to compare them with accuracies
 
@@ -168,6 +168,7 @@ def predict_all(
     batch_size: int = 64,
     devices: Devices | None = None,
     preprocess: Preprocess | None = None,
+    mirror: bool = False,
 ) -> Predictions:
     """The logits of every picture of a source, in its order.
 
@@ -178,6 +179,7 @@ def predict_all(
       devices: None takes all of this host, as several hosts always do: each that calls this
         computes everything by itself, and none waits for another.
       preprocess: None takes the network's own.
+      mirror: give the means of the logits of each picture and of its mirror image.
 
     Raises:
       ZooError: the network has no classifier.
@@ -187,7 +189,9 @@ def predict_all(
             f"predict_all: {model.spec.name} has no classifier: embed_all gives its features"
         )
     return Predictions(
-        *outputs_of(model, source, model.spec.num_classes, batch_size, devices, preprocess)
+        *outputs_of(
+            model, source, model.spec.num_classes, batch_size, devices, preprocess, mirror=mirror
+        )
     )
 
 
@@ -232,6 +236,8 @@ def outputs_of(
     devices: Devices | None,
     preprocess: Preprocess | None = None,
     pool: Pool = ops.global_avg_pool,
+    *,
+    mirror: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(outputs [N, width], labels) of every picture.
 
@@ -243,6 +249,7 @@ def outputs_of(
       devices: see there.
       preprocess: see there.
       pool: what makes numbers of maps.
+      mirror: as in `outputs_for`.
     """
     if devices is None or jax.process_count() > 1:
         devices = Devices("shard_map", jax.local_devices())  # pmap would take those of all hosts
@@ -250,7 +257,7 @@ def outputs_of(
     batch_size = -(-batch_size // len(devices)) * len(devices)
     program, params, stats = take_apart(model)
     step = devices.compile(
-        _output_step(program, preprocess, pool),
+        _output_step(program, preprocess, pool, mirror=mirror),
         donate=True,
         dtype=model.spec.dtype,
         inference=True,
@@ -277,7 +284,7 @@ def outputs_of(
 
 
 def _output_step(
-    program: Program, preprocess: Preprocess, pool: Pool
+    program: Program, preprocess: Preprocess, pool: Pool, *, mirror: bool
 ) -> Callable[[tuple[Arrays, Arrays, jax.Array], Batch], tuple[Arrays, Arrays, jax.Array]]:
     """(params, stats, outputs), batch -> the same with the outputs of the batch.
 
@@ -290,7 +297,7 @@ def _output_step(
     ) -> tuple[Arrays, Arrays, jax.Array]:
         params, stats, _ = state
         network = program.network(params, stats, dropout=None)
-        outputs = network.logits(preprocess.normalize(batch["image"]))
+        outputs = outputs_for(network, preprocess.normalize(batch["image"]), mirror=mirror)
         outputs = pool(outputs) if outputs.ndim == 4 else outputs
         return params, stats, jax.lax.all_gather(outputs, AXIS, tiled=True)
 

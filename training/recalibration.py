@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from zoo.layers import model_stages
@@ -17,7 +16,7 @@ from zoo.preprocess import Preprocess
 
 from .parallel import Devices
 from .session import Session
-from .sources.base import Subset
+from .sources.base import spread
 from .state import Arrays, Program, put_together, take_apart
 from .step import AXIS, Batch
 
@@ -57,8 +56,7 @@ def recalibration(session: Session, devices: Devices, program: Program) -> Recal
     """
     size, train = session.config.batch_size, session.dataset.train
     count = min(-(-ENOUGH // size), len(train) // size) * size  # whole batches, without filling
-    some = Subset(train, np.arange(count) * len(train) // count)
-    batches = session.eval_batches(some)
+    batches = session.eval_batches(spread(train, count))
     step = devices.compile(
         make_measuring_step(program, session.model.preprocess),
         donate=False,

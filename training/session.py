@@ -23,7 +23,7 @@ from zoo.registry import abstract, find
 from zoo.text import plain
 from zoo.wrapped import wrapped
 
-from . import data, linear, optim
+from . import data, linear, optim, whitening
 from .assembly import Assembly as Assembly
 from .assembly import assemble as assemble
 from .config import TrainConfig
@@ -33,7 +33,7 @@ from .objects import NONE, Objects
 from .parallel import Devices
 from .phases import Phase, phases, rate_scales
 from .probing import Measured, Probe, compiled, read
-from .sources.base import Subset
+from .sources.base import spread
 from .sources.narrow import narrowed
 from .sources.own import own_dataset
 from .state import Arrays, Program, take_apart
@@ -228,6 +228,11 @@ class Session:
         """Whether pictures are mirrored: as the config says, or else as the dataset allows."""
         return self.dataset.flip if self.config.flip is None else self.config.flip
 
+    @property
+    def random_flip(self) -> bool:
+        """Whether the step mirrors pictures, at random."""
+        return self.flip and not self.config.alternate_flip
+
     @cached_property
     def objective(self) -> Objective:
         """The loss and the metrics of the run."""
@@ -250,6 +255,14 @@ class Session:
                 f"head_init: got {self.config.head_init} and no weights to take features from, "
                 "expected random"
             )
+        if self.config.stem_init != "random" and self.config.weights:
+            raise ZooError(
+                f"stem_init: got {self.config.stem_init} and weights {self.config.weights}, "
+                "expected one"
+            )
+        if self.config.alternate_flip and not self.flip:
+            why = "flip is off" if self.config.flip is False else "the dataset does not allow it"
+            raise ZooError(f"alternate_flip: pictures are not mirrored ({why}), expected flip")
 
     def rate(self, phase: Phase, scale: float = 1.0) -> optax.Schedule:
         """The learning rate by step of the phase; that of a schedule object, by step of the run."""
@@ -276,9 +289,19 @@ class Session:
             rate or self.rate(phase),
             self.objective,
             period=period or self.steps_per_epoch,
-            flip=self.flip,
+            flip=self.random_flip,
             objects=self.objects,
         )
+
+    def start_stem(self) -> str:
+        """Make the first convolution what `config.stem_init` asks for, and say what it became."""
+        if self.config.stem_init == "random":
+            return ""
+        source = spread(self.dataset.train, whitening.MOST)
+        batches = data.eval_batches(
+            source, self.model.preprocess, batch_size=self.config.batch_size
+        )
+        return whitening.start(self.model, batches, seed=self.config.seed)
 
     def start_classifier(self, devices: Devices) -> str:
         """Make the classifier what `config.head_init` asks for, and say what became of it."""
@@ -330,6 +353,7 @@ class Session:
             crop_scale=self.config.crop_scale,
             shard=(jax.process_index(), jax.process_count()),
             balanced=self.config.balanced,
+            alternate_flip=self.flip and self.config.alternate_flip,
         )
 
     def val_batches(self, most: int | None = None) -> grain.IterDataset:
@@ -339,9 +363,7 @@ class Session:
           most: how many pictures at most, spread over all of them; None: all.
         """
         source = self.dataset.val
-        if most is not None and most < len(source):
-            source = Subset(source, np.arange(most) * len(source) // most)
-        return self.eval_batches(source)
+        return self.eval_batches(source if most is None else spread(source, most))
 
     def eval_batches(self, source: data.Source) -> grain.IterDataset:
         """This process's part of the batches of pictures as evaluation sees them, each once."""

@@ -46,7 +46,9 @@ def show_batch(config: TrainConfig, path: str | Path, *, count: int = 32) -> Pat
     classes = session.dataset.classes
     batch = next(session.train_batches())
     # A function of both, for a batch of mixed pictures needs all of it
-    first = jax.jit(partial(first_step, config=config, flip=session.flip, goal=session.objective))
+    first = jax.jit(
+        partial(first_step, config=config, flip=session.random_flip, goal=session.objective)
+    )
     images, targets = (np.asarray(values[:count]) for values in first(**batch))
     # A pixel of a small picture becomes a square of several
     scale = max(1, WIDTH // images.shape[2])

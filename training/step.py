@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.layers import Output
+from zoo.layers import Network, Output
 from zoo.preprocess import Preprocess
 
 from .augment import augment, mix
@@ -119,9 +119,20 @@ def make_train_step(
 
 
 def make_eval_step(
-    program: Program, preprocess: Preprocess, objective: Objective | None = None
+    program: Program,
+    preprocess: Preprocess,
+    objective: Objective | None = None,
+    *,
+    mirror: bool = False,
 ) -> Callable[[tuple[Arrays, Arrays, Arrays], Batch], tuple[Arrays, Arrays, Arrays]]:
-    """(params, stats, totals), batch -> the same with the batch added to the totals."""
+    """(params, stats, totals), batch -> the same with the batch added to the totals.
+
+    Args:
+      program: the network.
+      preprocess: how pictures become its input.
+      objective: None: cross-entropy.
+      mirror: as in `outputs_for`.
+    """
     goal = objective or Objective(program.num_classes)
 
     def eval_step(
@@ -129,12 +140,23 @@ def make_eval_step(
     ) -> tuple[Arrays, Arrays, Arrays]:
         params, stats, totals = state
         labels, weight = batch["label"], batch["weight"]  # weight 0: filling, not a picture
-        logits = program.network(params, stats, dropout=None).logits(
-            preprocess.normalize(batch["image"])
-        )
+        network = program.network(params, stats, dropout=None)
+        logits = outputs_for(network, preprocess.normalize(batch["image"]), mirror=mirror)
         return params, stats, add(totals, goal.measure(logits, labels, weight))
 
     return eval_step
+
+
+def outputs_for(network: Network, x: jax.Array, *, mirror: bool) -> jax.Array:
+    """What a network says of images, and of their mirror images where asked for.
+
+    Args:
+      network: in inference mode.
+      x: images [N, H, W, C].
+      mirror: give the mean of the outputs for both.
+    """
+    outputs = network.logits(x)
+    return (outputs + network.logits(x[:, :, ::-1])) / 2 if mirror else outputs
 
 
 def in_parts(

@@ -58,6 +58,17 @@ def _uniform(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> np
     return rng.uniform(-limit, limit, shape).astype(np.float32)
 
 
+def _dirac(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The first outputs of a convolution without groups copy its inputs, the rest is He's."""
+    kernel = _truncated(rng, shape, _he(shape) / _TRUNCATION)
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        copies = np.arange(min(inputs, outputs))
+        kernel[..., : len(copies)] = 0
+        kernel[height // 2, width // 2, copies, copies] = 1
+    return kernel
+
+
 _TRUNCATION = 0.87962566103423978  # deviation of a unit normal cut off at two
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -68,6 +79,8 @@ INITIALIZERS: dict[str, Initializer] = {
     # Glorot and Bengio, 2010, equation 16
     "glorot_uniform": lambda rng, shape: _uniform(rng, shape, _glorot(shape)),
     "lecun_normal": lambda rng, shape: _truncated(rng, shape, _lecun(shape) / _TRUNCATION),
+    # Zagoruyko and Komodakis, 2017, arXiv:1706.00388; partly, as Jordan, 2024, arXiv:2404.00498
+    "dirac": _dirac,
     "zeros": lambda _rng, shape: np.zeros(shape, np.float32),
 }
 

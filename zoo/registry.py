@@ -154,9 +154,9 @@ def create(
       dtype: of the computation; logits and BN statistics are always float32.
       param_dtype: of the stored parameters.
       numerics: padding and batch-norm constants, such as `zoo.TF`; None takes the variant's own.
-      init: initialiser of every kernel: "he_normal", "glorot_uniform", "lecun_normal", "zeros", or
-        "truncated_normal" and "normal" with a standard deviation, "truncated_normal(0.1)", which is
-        0.01 unless given.
+      init: initialiser of every kernel: "he_normal", "glorot_uniform", "lecun_normal", "dirac" (the
+        first filters copy their inputs), "zeros", or "truncated_normal" and "normal" with a
+        standard deviation, "truncated_normal(0.1)", which is 0.01 unless given.
       norm: "batch", or "none" to build the network as before batch norm, with biases instead.
       act: activation to use wherever the paper has one; None keeps the paper's.
       without: parts to leave out, with commas between them: "residual" connections, "depthwise"

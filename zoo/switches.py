@@ -28,7 +28,7 @@ WITHOUT = {  # zoo/without.py says what stands in their places
     "residual": "residual connections",
     "small_kernels": "pairs of 3x3 convolutions",
 }
-FITTED = ("he_normal", "glorot_uniform", "lecun_normal", "zeros")  # to each kernel
+FITTED = ("he_normal", "glorot_uniform", "lecun_normal", "dirac", "zeros")  # to each kernel
 FIXED = ("truncated_normal", "normal")  # of one deviation for all kernels, which may be given
 DEVIATION = 0.01
 

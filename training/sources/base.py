@@ -249,6 +249,13 @@ class Subset:
         return [(len(self), digest((whole, self.indices.tobytes())), 0)]
 
 
+def spread(source: Source, most: int) -> Source:
+    """At most so many of the pictures, spread over all of them."""
+    if len(source) <= most:
+        return source
+    return Subset(source, np.arange(most) * len(source) // most)
+
+
 @dataclass(frozen=True)
 class Joined:
     """The pictures of several sources, one after the other."""

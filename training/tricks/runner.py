@@ -23,7 +23,7 @@ from zoo.registry import list_models, register
 from zoo.runtime import machine
 
 from .. import evaluation
-from ..config import PROBES, TrainConfig
+from ..config import PROBES, TrainConfig, differences
 from ..data import Dataset, open_dataset
 from ..logging import say
 from ..parallel import Devices
@@ -63,8 +63,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file: a digest of its settings."""
-        text = json.dumps(self.config.to_dict(), sort_keys=True)
+        """Of its file: a digest of its settings, without those that are the defaults.
+
+        So what was kept before a setting was added is still found.
+        """
+        usual = TrainConfig().to_dict()
+        asked = {name: x for name, x in self.config.to_dict().items() if x != usual[name]}
+        text = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -145,7 +150,9 @@ class Runner:
             return None
         except (OSError, ValueError) as error:
             raise ZooError(f"cannot read {self.folder / cell.name}.json: {error}") from error
-        return Training(cell, record)
+        # a default may have changed since
+        same = not differences(record["config"], cell.config)
+        return Training(cell, record) if same else None
 
     def search(self) -> list[Cell]:
         """The trainings that choose the learning rate of each arm."""
@@ -241,11 +248,12 @@ class Runner:
         devices = Devices(config.engine)
         devices.check_batch(config.batch_size)
         session.check(len(devices))
+        session.start_stem()
         session.start_classifier(devices)
         losses: list[tuple[int, float]] = []
         epochs: list[dict[str, float]] = []
         record: dict[str, Any] = dict(
-            trick=self.trick.name, arm=cell.arm, point=cell.point, config=config.to_dict()
+            trick=self.trick.name, arm=cell.arm, point=cell.point, config=cell.config.to_dict()
         )
         if self.trick.probed:
             record["probe"] = self._probed(session)
@@ -338,7 +346,7 @@ class Runner:
         settings |= {**(self.trick.quick if self.quick else {}), **self.asked, "seed": cell.seed}
         first = Cell("pretraining", None, None, cell.seed, TrainConfig(**settings))
         file = self.folder / f"{first.name}.safetensors"
-        if not file.exists():
+        if self.kept(first) is None or not file.exists():
             self.train(first, tell)
             zoo.save(self._last, file)
         return file

@@ -145,15 +145,17 @@ def branches(**tables: Table) -> Branches:
 
 @dataclass(frozen=True)
 class Dense:
-    """Fully connected layer with bias: `[N, C] -> [N, features]`."""
+    """Fully connected layer: `[N, C] -> [N, features]`."""
 
     features: int
     act: str | None = "relu"
+    bias: bool = True
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
         linear = nnx.Linear(
             channels,
             self.features,
+            use_bias=self.bias,
             kernel_init=nnx.initializers.zeros,
             dtype=ctx.dtype,
             param_dtype=ctx.param_dtype,

@@ -41,11 +41,11 @@ PAPER = Paper(
 
 
 class NormAct(nnx.Module):
-    """Batch norm and ReLU ahead of a convolution: the paper's pre-activation."""
+    """Batch norm and activation ahead of a convolution: the paper's pre-activation."""
 
-    def __init__(self, channels: int, ctx: Context):
+    def __init__(self, channels: int, ctx: Context, act: str):
         self.norm = batch_norm(channels, ctx) if ctx.has_norm else None
-        self.act = ctx.act("relu")
+        self.act = ctx.act(act)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.act(x) if self.norm is None else activated(self.norm, x, self.act)
@@ -53,10 +53,12 @@ class NormAct(nnx.Module):
 
 @dataclass(frozen=True)
 class PreAct:
-    """Batch norm -> ReLU."""
+    """Batch norm -> activation, the paper's ReLU."""
+
+    act: str = "relu"
 
     def build(self, channels: int, ctx: Context) -> tuple[Layer, int]:
-        return NormAct(channels, ctx), channels
+        return NormAct(channels, ctx, self.act), channels
 
 
 class PreActResidual(Skippable):

@@ -287,9 +287,13 @@ def adapt_channels(model: Network, values: Arrays, channels: int) -> Arrays:
 
 def classes_in(model: Network, arrays: Arrays, layout: Layout) -> int:
     """How many classes the source's classifier has; 0 if it has none."""
-    name = layout.source_name("classifier.linear.bias", layout.rules_for(model))
     arrays = layout.rename(model, arrays)
-    return arrays[name].size if name in arrays else 0
+    ours = [path for path in expected(model) if path.startswith("classifier.linear.")]
+    leaf = "kernel" if ours == ["classifier.linear.kernel"] else "bias"
+    found = arrays.get(layout.source_name(f"classifier.linear.{leaf}", layout.rules_for(model)))
+    if found is None:
+        return 0
+    return found.size // model.head.channels if leaf == "kernel" else found.size
 
 
 def auxiliary_in(model: Network, arrays: Arrays, layout: Layout) -> bool:
