@@ -14,6 +14,7 @@ from zoo.context import TF, Numerics
 from zoo.layers import Conv, ConvNormAct, GlobalAvgPool, Separable
 from zoo.models.resnet_v2 import PreAct
 from zoo.pretrained.convert import expected
+from zoo.runtime import calling
 
 HEAD = dict(pool=GlobalAvgPool())
 PLAIN = dict(stem=Conv(3, 8, stride=2), sep=Separable(12), grouped=Conv(3, 8, groups=4))
@@ -146,3 +147,49 @@ def test_every_family(name):
     if not norms(folded):
         assert expected(folded) == expected(registry.abstract(folded.spec))
     jax.clear_caches()
+
+
+@pytest.fixture
+def constant(network, monkeypatch) -> zoo.Network:
+    """A folded network whose weights a call compiles in, as where oneDNN computes."""
+    monkeypatch.setattr(calling, "_fastest", lambda _dtype: ("onednn", "cpu"))
+    return zoo.fold(trained(network(PLAIN, HEAD, num_classes=3)))
+
+
+def program(model: zoo.Network) -> calling.Compiled:
+    (compiled,) = calling._last[model].values()
+    return compiled
+
+
+def test_weights_compiled_in_compute_the_same(constant):
+    other = nnx.clone(constant)
+    other.constant = False
+    assert error(other, constant) < 1e-6
+    assert program(constant).constant is not None
+    assert program(other).constant is None
+    constant(np.zeros((3, 24, 24, 3), np.float32))  # another shape
+    assert program(constant).constant is not None
+
+
+def test_weights_that_change_are_arguments(constant):
+    images = np.ones((2, 16, 16, 3), np.float32)
+    before = np.asarray(constant(images))
+    constant.classifier.linear.bias[...] = constant.classifier.linear.bias[...] + 1
+    np.testing.assert_allclose(constant(images), before + 1, rtol=1e-5)
+    assert program(constant).constant is None
+    constant.classifier.linear.bias[...] = constant.classifier.linear.bias[...] - 1
+    np.testing.assert_allclose(constant(images), before, rtol=1e-5)
+
+
+def test_gradients_pass_weights_that_are_compiled_in(constant):
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    constant(images)
+    slope = jax.grad(lambda x: constant(x).sum())(images)
+    assert np.abs(slope).max() > 0
+    assert program(constant).constant is not None
+
+
+def test_large_networks_keep_their_weights_outside(constant, monkeypatch):
+    monkeypatch.setattr(calling, "MOST_CONSTANT", 1000)
+    constant(np.ones((2, 16, 16, 3), np.float32))
+    assert program(constant).constant is None

@@ -87,6 +87,7 @@ class Network(nnx.Module):
             if aux and row in self.aux_after:
                 setattr(self, f"aux_{row}", Auxiliary(width, aux[row], ctx))
         self.deterministic = True  # inference mode, as nnx names it
+        self.constant = False  # whether calls may compile its weights in
         self.spec: Spec = ctx.spec
         self.min_size = min_size
         self.preprocess = IMAGENET  # what its weights expect

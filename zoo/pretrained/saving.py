@@ -266,5 +266,5 @@ def _structure(model: Network) -> dict[str, Any]:
 
 _CHANGEABLE = {
     *("spec", "preprocess", "_classes", "notes", "origin", "deterministic", "use_running_average"),
-    *("axis_name", "axis_index_groups", "rngs", "_pytree__state", "_pytree__nodes"),
+    *("constant", "axis_name", "axis_index_groups", "rngs", "_pytree__state", "_pytree__nodes"),
 }

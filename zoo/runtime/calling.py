@@ -5,12 +5,16 @@ inference. So a call goes through the modules itself. If nothing but the values 
 changed since the last call, it runs the program compiled then, and writes back only the variables
 that the program changes (batch-norm statistics in training mode).
 
+A network that `zoo.fold` made has its weights compiled in, where oneDNN computes: they are laid out
+once as its kernels want them, and not at each call.
+
 A model that cannot be compiled like this runs operation by operation, as any `nnx.Module` does: see
 `Direct`.
 """
 
+import operator
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -26,12 +30,17 @@ Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
 Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `compiled`
 
 
+MOST_CONSTANT = 1 << 30  # bytes: XLA takes no program of 2 GB
+
+
 class Compiled(NamedTuple):
     """The settings of a model at its last call, and the programs that are valid for them."""
 
     settings: list[Any]
     program: Program  # for a call by itself
     part: Program  # for a call under a transformation such as `jax.grad` or `jax.vmap`
+    constant: Callable[[jax.Array], Any] | None = None  # a program with these values compiled in
+    values: list[Any] | None = None
 
 
 class Direct(Exception):
@@ -53,11 +62,19 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     try:
         settings, variables = inspect(model)
         last = _last.setdefault(model, {}).get(method)
-        if last is None or last.settings != settings:
-            last = _last[model][method] = compile_for(method, model, settings)
         values = [variable.get_raw_value() for variable in variables]
+        if last is None or last.settings != settings:
+            last = _last[model][method] = compile_for(method, model, settings, values)
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, x)))
-        y, changed = (last.part if traced else last.program)(values, x)
+        if last.values is not None and not all(map(operator.is_, values, last.values)):
+            # weights that change: from now on they are arguments
+            last = _last[model][method] = last._replace(constant=None, values=None)
+        if traced:
+            y, changed = last.part(values, x)
+        elif last.constant is not None:
+            y, changed = last.constant(x)
+        else:
+            y, changed = last.program(values, x)
     except Direct:
         return method(model, x)
     for i, value in changed.items():
@@ -112,7 +129,9 @@ def _kind(of: type) -> str:
     return "unknown" if arrays or of.__hash__ is None else "setting"
 
 
-def compile_for(method: Method, model: nnx.Module, settings: list[Any]) -> Compiled:
+def compile_for(
+    method: Method, model: nnx.Module, settings: list[Any], values: list[Any]
+) -> Compiled:
     """Compile a method for a model as it is now.
 
     Raises:
@@ -126,9 +145,20 @@ def compile_for(method: Method, model: nnx.Module, settings: list[Any]) -> Compi
         hash((tuple(settings), graphdef, treedef))
     except TypeError as error:
         raise Direct from error
-    dtypes = computes_in(model), None
-    program, part = (compiled(method, graphdef, treedef, dtype) for dtype in dtypes)
-    return Compiled(settings, program, part)
+    dtype = computes_in(model)
+    program, part = (compiled(method, graphdef, treedef, each) for each in (dtype, None))
+    if not getattr(model, "constant", False) or not _pays_as_constants(values, dtype):
+        return Compiled(settings, program, part)
+    run = partial(runs(method, graphdef, treedef), values)
+    return Compiled(settings, program, part, _for_default_backend(run, dtype), values)
+
+
+def _pays_as_constants(values: list[Any], dtype: str) -> bool:
+    """Whether a program is faster with these values in it than with them as arguments."""
+    leaves = jax.tree.leaves(values)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return False
+    return sum(leaf.nbytes for leaf in leaves) < MOST_CONSTANT and _fastest(dtype)[0] == "onednn"
 
 
 def computes_in(model: nnx.Module) -> str:
@@ -150,6 +180,12 @@ def compiled(method: Method, graphdef: Any, treedef: Any, dtype: str | None) -> 
       treedef: of the model's state.
       dtype: what the model computes in; None: for a part of a program, under a transformation.
     """
+    run = runs(method, graphdef, treedef)
+    return jax.jit(run) if dtype is None else _for_default_backend(run, dtype)
+
+
+def runs(method: Method, graphdef: Any, treedef: Any) -> Program:
+    """What `compiled` compiles."""
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         model = nnx.merge(graphdef, jax.tree.unflatten(treedef, [0] * treedef.num_leaves))
@@ -164,23 +200,27 @@ def compiled(method: Method, graphdef: Any, treedef: Any, dtype: str | None) -> 
         pairs = enumerate(zip(values, after, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
-    return jax.jit(run) if dtype is None else _for_default_backend(run, dtype)
+    return run
 
 
-def _for_default_backend(run: Program, dtype: str) -> Program:
-    """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had."""
-    program: Program
+def _fastest(dtype: str) -> tuple[str, str]:
+    """The library that is to compute, and the variants of `zoo.ops`."""
     if jax.default_backend() != "cpu":
-        program = backend.jit(run)  # the model may lie on the CPU all the same
-        return program
+        return "", ""  # the model may lie on the CPU all the same
     # what oneDNN computes cannot be cached: a command would compile it at every start
-    library, variants = "eigen", "cpu"
-    if not backend.caches_programs():
-        library, variants = backend.fastest(dtype, inference=True)
+    if backend.caches_programs():
+        return "eigen", "cpu"
+    return backend.fastest(dtype, inference=True)
 
-    def traced(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
+
+def _for_default_backend(run: Callable[..., Any], dtype: str) -> Any:
+    """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had."""
+    library, variants = _fastest(dtype)
+    if not library:
+        return backend.jit(run)
+
+    def traced(*arguments: Any) -> Any:
         with ops.platform_only(variants):
-            return run(values, x)
+            return run(*arguments)
 
-    program = backend.jit(traced, library=library)
-    return program
+    return backend.jit(traced, library=library)
