@@ -24,6 +24,7 @@ from .harness import PEERS, Contender, Contest, Measured, Row
 NETWORKS = [
     *("mobilenet_v1_100", "mobilenet_v2_100", "resnet18", "resnet50"),
     *("vgg16", "inception_v3"),
+    "mobilenet_v3_large_100",
 ]
 BATCHES = {"vgg16": 4, "inception_v3": 8}  # of training; 16 elsewhere
 SIDES = {"inception_v3": 299}  # pixels; 224 elsewhere

@@ -27,7 +27,9 @@ def versions() -> dict[str, str]:
 
 
 def make(work: dict[str, Any]) -> Callable[[], Any]:
-    network = plain_flax.NETWORKS[work["network"]]
+    network = plain_flax.NETWORKS.get(work["network"])
+    if network is None:
+        raise NotImplementedError(f"plain_flax has no {work['network']}")
     # in one compilation: initialising eagerly takes a network of this size 20 seconds
     model = nnx.jit(lambda: network(rngs=nnx.Rngs(params=0, dropout=1)))()
     jit = partial(jax.jit, compiler_options=ONEDNN) if work.get("onednn") else jax.jit

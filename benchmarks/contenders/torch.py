@@ -85,7 +85,7 @@ def network(name: str) -> nn.Module:
     models = torchvision_models()
     if name == "inception_v3":
         return models.inception_v3(weights=None, init_weights=False)
-    return getattr(models, {"mobilenet_v2_100": "mobilenet_v2"}.get(name, name))(weights=None)
+    return getattr(models, name.removesuffix("_100"))(weights=None)
 
 
 def torchvision_models() -> Any:
