@@ -116,7 +116,10 @@ def test_no_command_is_refused(capsys):
         (("weights", "vgg*", "--min-top1", "99"), "weights pass --min-top1 99.0"),
         (("weights", "--source", "tim"), "unknown source 'tim': did you mean 'timm'"),
         (("weights", "--own", "--cached"), "--own: expected alone, got --cached too"),
-        (("weights", "--own", "qq"), "no weights of our own match 'qq': there are inception_cifar"),
+        (
+            ("weights", "--own", "qq"),
+            "no weights of our own match 'qq': there are airbench94_cifar",
+        ),
         (("compare", "qq*"), "no networks match 'qq*'; without a pattern all are shown"),
         (("params", "vgg11", "--size", "x"), "params: --size: got 'x', expected a whole number"),
         (("train", "vgg11", "--lr", "0.1"), "such as stem=0.1, with a factor of 0 to 1000000; the"),

@@ -524,7 +524,10 @@ def command_whole(job, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+# tests/test_survival.py stops runs by SIGTERM too, within this process
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_killed_and_started_again(job, command_whole, tmp_path, number):
     out = tmp_path / "run"
     (process,) = job.start(out)
