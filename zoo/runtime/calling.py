@@ -30,7 +30,7 @@ Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
 Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `compiled`
 
 
-MOST_CONSTANT = 1 << 30  # bytes: XLA takes no program of 2 GB
+MOST_CONSTANT = 1 << 28  # bytes: a program with weights in it takes about four times their memory
 
 
 class Compiled(NamedTuple):
