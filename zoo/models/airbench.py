@@ -4,13 +4,12 @@ Its first convolution is meant to whiten patches of the pictures and to stay so:
 `stem_init` and `freeze` of training, and the recipe `airbench94_cifar10`.
 """
 
-from dataclasses import dataclass, replace
-
-import jax
+from dataclasses import replace
 
 from ..context import TORCH, Context
-from ..layers import Conv, Dense, FlattenAt, Layer, MaxPool, Network, Row, Sequence, Table
+from ..layers import Conv, Dense, FlattenAt, MaxPool, Network, Row, Sequence, Table
 from ..variant import Paper, Variant
+from .inception_resnet_v2 import Scale
 from .resnet_v2 import PreAct
 
 PAPER = Paper(
@@ -24,19 +23,6 @@ PAPER = Paper(
 )
 # Running statistics that forget within a few steps suit a run of some hundred. No scales.
 NUMERICS = replace(TORCH, bn_scale=False, bn_momentum=0.6, bn_epsilon=1e-12)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The features times a number."""
-
-    factor: float
-
-    def build(self, channels: int, _ctx: Context) -> tuple[Layer, int]:
-        return self, channels
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.factor
 
 
 def block(width: int) -> Row:
