@@ -297,7 +297,7 @@ class Session:
         """Make the first convolution what `config.stem_init` asks for, and say what it became."""
         if self.config.stem_init == "random":
             return ""
-        source = spread(self.dataset.train, whitening.MOST)
+        source = spread(self.dataset.train, whitening.MOST)  # all of them on every host
         batches = data.eval_batches(
             source, self.model.preprocess, batch_size=self.config.batch_size
         )

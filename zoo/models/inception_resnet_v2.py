@@ -30,7 +30,7 @@ from .inception_v4 import PAPER
 
 @dataclass(frozen=True)
 class Scale:
-    """`factor * x`: here it tames a residual before it is added (section 3.3, figure 20)."""
+    """`factor * x`: in figure 20, section 3.3, it tames a residual before it is added."""
 
     factor: float
 

@@ -40,7 +40,7 @@ class Compiled(NamedTuple):
     program: Program  # for a call by itself
     part: Program  # for a call under a transformation such as `jax.grad` or `jax.vmap`
     constant: Callable[[jax.Array], Any] | None = None  # a program with these values compiled in
-    values: list[Any] | None = None
+    values: list[Any] | None = None  # those
 
 
 class Direct(Exception):
