@@ -23,7 +23,7 @@ def fold(model: Network) -> Network:
     batches faster and takes about four times their memory more for each shape of images (ResNet-50:
     0.4 GB). After they are changed they are arguments as usual. JAX keeps part of that after the
     network is gone (ResNet-50: 0.15 GB): where many are folded in one process, `jax.clear_caches()`
-    gives it back.
+    gives most of it back.
 
     Source: Jacob et al., 2017, arXiv:1712.05877, section 3.2.
 
