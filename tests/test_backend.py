@@ -133,7 +133,7 @@ def test_a_single_cpu_device_trains_in_the_calling_thread(monkeypatch, environme
 
 def test_what_a_long_compilation_leaves_behind_is_given_back(monkeypatch):
     trims = []
-    monkeypatch.setattr(backend, "_trim", lambda: trims.append(1))
+    monkeypatch.setattr(backend, "trim", lambda: trims.append(1))
     backend._after_compiling(backend.COMPILED, 0.1)
     backend._after_compiling("/jax/core/compile/jaxpr_trace_duration", 5.0)
     assert not trims
@@ -198,7 +198,7 @@ def test_a_call_sees_what_was_changed_since_the_last(tiny):
 def test_a_call_writes_back_what_it_changed_and_returns_no_weights(tiny):
     tiny(X)
     *_, last = calling._last[tiny].values()
-    values = [variable.get_raw_value() for variable in calling.inspect(tiny)[1]]
+    values = [variable.get_raw_value() for variable in calling.inspect(tiny).variables]
     assert last.program(values, X)[1] == {}
     tiny.train()
     before = np.asarray(tiny.body.stem.norm.mean)

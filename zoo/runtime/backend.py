@@ -21,12 +21,14 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax, monitoring
+from jax.extend.core import get_opaque_trace_state
 
 from .machine import processor_flags
 
@@ -56,7 +58,16 @@ def jit(
 
 def under_jit() -> bool:
     """Whether we are inside a `jax.jit`, so that even constants are traced into its program."""
+    if get_opaque_trace_state() == _outside():  # in no time, where an operation takes 0.1 ms
+        return False
     return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+@cache
+def _outside() -> Any:
+    """What JAX says of its state outside of all transformations, as in a thread of its own."""
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(get_opaque_trace_state).result()
 
 
 def compiler_options(
@@ -167,11 +178,13 @@ def _after_compiling(event: str, duration_secs: float, **_: Any) -> None:
     a ResNet-50 or a MobileNet v2. JAX reports the event before the program runs.
     """
     if event == COMPILED and duration_secs > 1:
-        _trim()
+        trim()
 
 
-def _trim() -> None:
-    ctypes.CDLL(None).malloc_trim(0)
+def trim() -> None:
+    """Return the memory that is free in the heap to the system, if `keep_memory` kept it there."""
+    if keep_memory():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _training = False

@@ -5,8 +5,7 @@ inference. So a call goes through the modules itself. If nothing but the values 
 changed since the last call, it runs the program compiled then, and writes back only the variables
 that the program changes (batch-norm statistics in training mode).
 
-A network that `zoo.fold` made has its weights compiled in, where oneDNN computes: they are laid out
-once as its kernels want them, and not at each call.
+A network that `zoo.fold` made has its weights compiled in, where oneDNN computes: see `constants`.
 
 A model that cannot be compiled like this runs operation by operation, as any `nnx.Module` does: see
 `Direct`.
@@ -15,6 +14,7 @@ A model that cannot be compiled like this runs operation by operation, as any `n
 import operator
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import chain
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,22 +25,19 @@ from flax import nnx
 
 from .. import ops
 from . import backend
+from .constants import Constants
 
 Method = Callable[[Any, jax.Array], Any]  # (model, x) -> arrays
 Program = Callable[[list[Any], jax.Array], tuple[Any, dict[int, Any]]]  # see `compiled`
 
 
-MOST_CONSTANT = 1 << 28  # bytes: a program with weights in it takes about four times their memory
-
-
 class Compiled(NamedTuple):
-    """The settings of a model at its last call, and the programs that are valid for them."""
+    """A model as it was at its last call, and the programs that are valid for it."""
 
-    settings: list[Any]
+    seen: "Seen"
     program: Program  # for a call by itself
     part: Program  # for a call under a transformation such as `jax.grad` or `jax.vmap`
-    constant: Callable[[jax.Array], Any] | None = None  # a program with these values compiled in
-    values: list[Any] | None = None  # those
+    constants: Constants | None = None  # programs with the values of the last call in them
 
 
 class Direct(Exception):
@@ -60,19 +57,21 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     if backend.under_jit():  # the caller is compiling already
         return method(model, x)
     try:
-        settings, variables = inspect(model)
         last = _last.setdefault(model, {}).get(method)
+        if last is None or not last.seen.still(model):
+            seen = inspect(model)
+            if last is None or last.seen.settings != seen.settings:
+                last = compile_for(method, model, seen)
+            last = _last[model][method] = last._replace(seen=seen)
+        variables = last.seen.variables
         values = [variable.get_raw_value() for variable in variables]
-        if last is None or last.settings != settings:
-            last = _last[model][method] = compile_for(method, model, settings, values)
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, x)))
-        if last.values is not None and not all(map(operator.is_, values, last.values)):
+        if last.constants and not identical(values, last.constants.values):
             # weights that change: from now on they are arguments
-            last = _last[model][method] = last._replace(constant=None, values=None)
-        if traced:
+            last = _last[model][method] = last._replace(constants=None)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, x))):
             y, changed = last.part(values, x)
-        elif last.constant is not None:
-            y, changed = last.constant(x)
+        elif last.constants and (program := last.constants.program(x)):
+            y, changed = program(x)
         else:
             y, changed = last.program(values, x)
     except Direct:
@@ -82,11 +81,41 @@ def call(method: Method, model: nnx.Module, x: jax.Array) -> Any:
     return y
 
 
-def inspect(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
-    """Everything that decides how a model computes, as (settings, variables).
+class Seen(NamedTuple):
+    """Everything that decides how a model computes.
 
-    The settings are all attributes of all modules that are not variables, in a form that can be
-    compared with those of another call. The variables come in a fixed order.
+    Attributes:
+      settings: all attributes of all modules that are not variables, in a form that can be compared
+        with those of another call.
+      variables: in a fixed order.
+      below: the modules in the model. Not the model itself, which a cache would keep alive so.
+      attributes: of all modules, to see in a tenth of the time whether they are as they were.
+    """
+
+    settings: list[Any]
+    variables: list[nnx.Variable[Any]]
+    below: list[Any]
+    attributes: list[Any]
+
+    def still(self, model: nnx.Module) -> bool:
+        """Whether all attributes are the same objects as then; the variables' values may differ."""
+        return identical(self.attributes, attributes_of([model, *self.below]))
+
+
+def attributes_of(modules: list[Any]) -> list[Any]:
+    """How many attributes each module has, the names of all, and their values."""
+    every = [*map(vars, modules)]
+    values = chain.from_iterable(each.values() for each in every)
+    return [*map(len, every), *chain.from_iterable(every), *values]
+
+
+def identical(some: list[Any], others: list[Any]) -> bool:
+    """Whether both hold the same objects (numbers up to 256 are, if they are equal)."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def inspect(model: nnx.Module) -> Seen:
+    """See how a model computes.
 
     Raises:
       Direct: an attribute that cannot be compared.
@@ -94,14 +123,15 @@ def inspect(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
     settings: list[Any] = []
     variables: list[nnx.Variable[Any]] = []
     places = {id(model): 0}  # by id: a second path to an object is noted as its number
+    found: list[Any] = []
     modules: list[Any] = [model]
     while modules:
         module = modules.pop()
+        found.append(module)
         settings.append(type(module))
         attributes = vars(module)
-        for name in sorted(
-            attributes
-        ):  # not in the order in which they were set, which copies change
+        # not in the order in which they were set, which copies change
+        for name in sorted(attributes):
             value = attributes[name]
             kind = _kind(type(value))  # type: ignore[arg-type]
             if kind == "setting":
@@ -115,7 +145,7 @@ def inspect(model: nnx.Module) -> tuple[list[Any], list[nnx.Variable[Any]]]:
                 places[id(value)] = len(places)
                 settings += name, type(value)
                 (modules if kind == "module" else variables).append(value)
-    return settings, variables
+    return Seen(settings, variables, found[1:], attributes_of(found))
 
 
 @cache
@@ -129,9 +159,7 @@ def _kind(of: type) -> str:
     return "unknown" if arrays or of.__hash__ is None else "setting"
 
 
-def compile_for(
-    method: Method, model: nnx.Module, settings: list[Any], values: list[Any]
-) -> Compiled:
+def compile_for(method: Method, model: nnx.Module, seen: Seen) -> Compiled:
     """Compile a method for a model as it is now.
 
     Raises:
@@ -142,23 +170,22 @@ def compile_for(
         raise Direct  # a function, say, where a module was: to nnx it is data
     treedef = jax.tree.structure(state)
     try:
-        hash((tuple(settings), graphdef, treedef))
+        hash((tuple(seen.settings), graphdef, treedef))
     except TypeError as error:
         raise Direct from error
     dtype = computes_in(model)
     program, part = (compiled(method, graphdef, treedef, each) for each in (dtype, None))
+    values = [variable.get_raw_value() for variable in seen.variables]
     if not getattr(model, "constant", False) or not _pays_as_constants(values, dtype):
-        return Compiled(settings, program, part)
+        return Compiled(seen, program, part)
     run = partial(runs(method, graphdef, treedef), values)
-    return Compiled(settings, program, part, _for_default_backend(run, dtype), values)
+    return Compiled(seen, program, part, Constants(_for_default_backend(run, dtype), values))
 
 
 def _pays_as_constants(values: list[Any], dtype: str) -> bool:
     """Whether a program is faster with these values in it than with them as arguments."""
-    leaves = jax.tree.leaves(values)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        return False
-    return sum(leaf.nbytes for leaf in leaves) < MOST_CONSTANT and _fastest(dtype)[0] == "onednn"
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return not traced and _fastest(dtype)[0] == "onednn"
 
 
 def computes_in(model: nnx.Module) -> str:
@@ -189,15 +216,16 @@ def runs(method: Method, graphdef: Any, treedef: Any) -> Program:
 
     def run(values: list[Any], x: jax.Array) -> tuple[Any, dict[int, Any]]:
         model = nnx.merge(graphdef, jax.tree.unflatten(treedef, [0] * treedef.num_leaves))
-        settings, variables = inspect(model)
-        for variable, value in zip(variables, values, strict=True):
+        before = inspect(model)
+        for variable, value in zip(before.variables, values, strict=True):
             variable.set_raw_value(value)
         y = method(model, x)
-        settings_after, variables_after = inspect(model)
-        if settings_after != settings or [*map(id, variables_after)] != [*map(id, variables)]:
+        after = inspect(model)
+        same = after.settings == before.settings
+        if not same or not identical(after.variables, before.variables):
             raise Direct
-        after = [variable.get_raw_value() for variable in variables]
-        pairs = enumerate(zip(values, after, strict=True))
+        new_values = [variable.get_raw_value() for variable in after.variables]
+        pairs = enumerate(zip(values, new_values, strict=True))
         return y, {i: new for i, (old, new) in pairs if new is not old}
 
     return run
