@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from flax import nnx
 
 import zoo
 from training.state import flat
-from zoo import registry
+from zoo import ops, registry
 from zoo.context import TF, Numerics
 from zoo.layers import Conv, ConvNormAct, GlobalAvgPool, Separable
 from zoo.models.resnet_v2 import PreAct
@@ -196,6 +197,13 @@ def test_gradients_pass_weights_that_are_compiled_in(constant):
     assert compiled_in(constant) == 1
 
 
+def test_a_call_within_a_transformation_of_something_else(constant):
+    images = np.ones((2, 16, 16, 3), np.float32)
+    slope = jax.grad(lambda scale: (constant(images) * scale).sum())(1.0)
+    np.testing.assert_allclose(slope, constant(images).sum(), rtol=1e-5)
+    assert compiled_in(constant) == 1
+
+
 def test_only_so_many_copies_of_weights_are_compiled_in(constant, monkeypatch):
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(constant)))
     monkeypatch.setattr(constants, "MOST", 2 * size)
@@ -213,6 +221,20 @@ def test_weights_compiled_in_heed_the_settings_of_jax(constant):
     with jax.default_matmul_precision("highest"):
         constant(images)
     assert compiled_in(constant) == 2
+
+
+def test_onednn_has_activations_and_shortcuts_in_its_convolutions():
+    if not backend.onednn() or not backend.multiplies_bfloat16():
+        pytest.skip("oneDNN in bfloat16: jax 0.11 or later, a processor that multiplies it")
+    model = zoo.fold(zoo.create("resnet18", dtype="bfloat16", num_classes=10))
+    graphdef, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, 128, 128, 3), np.float32)
+    with ops.platform_only("onednn"):
+        jitted = backend.jit(lambda s, x: nnx.merge(graphdef, s).logits(x), library="onednn")
+        text = jitted.lower(state, images).compile().as_text()
+    joined = Counter(re.findall(r'"ops":\[([^\]]*)\]', text))
+    assert sum("RELU" in each for each in joined.elements()) == 17
+    assert sum("ADD" in each for each in joined.elements()) == 8
 
 
 GONE = """

@@ -545,3 +545,16 @@ def test_a_tpu_gets_xlas_own_operations_alone(name, convolutions, pools):
     assert not counts["pad"] + counts["optimization_barrier"]
     assert not counts["while"] + counts["concatenate"]
     assert "tensor<i8>" not in program  # places of maxima
+
+
+# --- activations ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_for_onednn_round_once(name):
+    x = (5 * normal(0, 1000)).astype(jnp.bfloat16)
+    with ops.only("onednn"):
+        y = ACTIVATIONS[name](x)
+    assert y.dtype == jnp.bfloat16
+    exact = ACTIVATIONS[name](x.astype(jnp.float32))
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))

@@ -19,11 +19,10 @@ def fold(model: Network) -> Network:
     the copy has no statistics to update: it is the network of `create(..., norm="none")`, and
     `zoo.save` saves it as such, unless norms stayed.
 
-    On a CPU where oneDNN computes, a call compiles weights of up to 256 MiB in, which makes small
-    batches faster and takes about four times their memory more for each shape of images (ResNet-50:
-    0.4 GB). After they are changed they are arguments as usual. JAX keeps part of that after the
-    network is gone (ResNet-50: 0.15 GB): where many are folded in one process, `jax.clear_caches()`
-    gives most of it back.
+    On a CPU where oneDNN computes, a call compiles the weights in, which makes small batches faster
+    and takes one copy of them more for each shape of images (ResNet-50: 0.1 GB; three times that
+    while it compiles). Shapes that would bring these copies to more than 1 GiB have the weights as
+    arguments, and so have all after a change to them.
 
     Source: Jacob et al., 2017, arXiv:1712.05877, section 3.2.
 

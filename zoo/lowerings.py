@@ -156,14 +156,14 @@ def padded_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pad
 
     It computes in float32 at least, which is faster than bfloat16 on CPU, element by element.
     """
-    wide = jnp.pad(_wide(x), ((0, 0), *pads, (0, 0)))
-    return _depthwise(wide, _wide(kernel), stride).astype(x.dtype)
+    padded = jnp.pad(wide(x), ((0, 0), *pads, (0, 0)))
+    return _depthwise(padded, wide(kernel), stride).astype(x.dtype)
 
 
 def wide_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
     """XLA's own depthwise convolution, in float32 at least, which oneDNN does best in."""
     groups = x.shape[-1]
-    y = xla_conv(_wide(x), _wide(kernel), stride=stride, pads=pads, groups=groups)
+    y = xla_conv(wide(x), wide(kernel), stride=stride, pads=pads, groups=groups)
     return y.astype(x.dtype)
 
 
@@ -210,7 +210,8 @@ def _shifted_sum_dx(
     return _shifted_sum(g, kernel[::-1, ::-1], (1, 1))
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def wide(x: jax.Array) -> jax.Array:
+    """In float32 at least: XLA computes in bfloat16 on CPU at a fraction of that speed."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -250,7 +251,7 @@ def whole_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _whole_depthwise(x: jax.Array, kernel: jax.Array, stride: Pair) -> jax.Array:
-    return _shifted_sum(_wide(x), _wide(kernel), stride).astype(x.dtype)
+    return _shifted_sum(wide(x), wide(kernel), stride).astype(x.dtype)
 
 
 @_whole_depthwise.defjvp
@@ -261,7 +262,7 @@ def _whole_depthwise_jvp(
     (x, kernel), (dx, dkernel) = primals, tangents
 
     def gradient(g: jax.Array) -> jax.Array:
-        return _shifted_sum_dx(_wide(g), _wide(kernel), x.shape, stride).astype(x.dtype)
+        return _shifted_sum_dx(wide(g), wide(kernel), x.shape, stride).astype(x.dtype)
 
     @partial(jax.checkpoint, prevent_cse=False)  # keeps x, not a slice for every tap
     def along(x: jax.Array, dkernel: jax.Array) -> jax.Array:
@@ -303,6 +304,12 @@ def _sum_pool_jvp(
         crop.append((low, length - total.shape[axis] - low, 0))
     total = lax.pad(total, zero, (*crop, (0, 0, 0)))
     return y, lax.slice(total, (0, 0, 0, 0), total.shape, (1, *stride, 1))
+
+
+def max_pool(x: jax.Array, window: Pair, stride: Pair, pads: Pads) -> jax.Array:
+    """Maximum over windows of `x` [N, H, W, C], as one of slices."""
+    largest: jax.Array = reduce(jnp.maximum, map(wide, taps(x, window, stride, pads, -jnp.inf)))
+    return largest.astype(x.dtype)
 
 
 def mean_hw(x: jax.Array) -> jax.Array:

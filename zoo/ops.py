@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from typing import Any, TypeVar, cast
 
 import jax
@@ -76,6 +76,21 @@ def by_platform(
         return variants[which](*operands)
     more = {"cuda": gpu, "rocm": gpu} if gpu else {}
     return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
+
+
+def activation(act: Activation) -> Activation:
+    """Have it computed in float32 by oneDNN: XLA joins it to the convolution before it only so.
+
+    It leaves the conversions out, between bfloat16 and float32 and back.
+    """
+
+    @wraps(act)
+    def joined(x: jax.Array) -> jax.Array:
+        if _only.get() != "onednn":
+            return act(x)
+        return act(lowerings.wide(x)).astype(x.dtype)
+
+    return joined
 
 
 def conv2d(
@@ -208,7 +223,7 @@ def batch_norm(
 def _max_pool(x: jax.Array, window: Pair, stride: Pair, pads: Pads) -> jax.Array:
     return by_platform(
         x,
-        cpu=lambda x: reduce(jnp.maximum, lowerings.taps(x, window, stride, pads, -jnp.inf)),
+        cpu=lambda x: lowerings.max_pool(x, window, stride, pads),
         default=lambda x: lowerings.xla_max_pool(x, window, stride, pads),
     )
 
@@ -222,7 +237,7 @@ def _max_pool_jvp(
     tangents: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, jax.Array]:
     def at_first_maximum(x: jax.Array, dx: jax.Array) -> jax.Array:
-        first, *others = lowerings.taps(x, window, stride, pads, -jnp.inf)
+        first, *others = map(lowerings.wide, lowerings.taps(x, window, stride, pads, -jnp.inf))
         largest, place = first, jnp.zeros(first.shape, jnp.int8)
         for i, tap in enumerate(others, 1):
             place = jnp.where(tap > largest, jnp.int8(i), place)

@@ -13,6 +13,8 @@ import numpy as np
 
 import zoo
 
+from .zoo import network
+
 
 def versions() -> dict[str, str]:
     found = {}
@@ -30,7 +32,7 @@ def make(work: dict[str, Any]) -> Callable[[], Any]:
     x = np.random.default_rng(0).normal(size=(work["batch"], work["side"], work["side"], 3))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
-        zoo.export(zoo.create(work["network"]), file, "onnx")
+        zoo.export(network(work), file, "onnx")
         return RUNTIMES[work["runtime"]](file, x.astype(np.float32), work.get("precision"))
 
 

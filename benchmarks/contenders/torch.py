@@ -1,5 +1,7 @@
 """PyTorch with torchvision's networks, channels last: eager, or through torch.compile.
 
+For inference torch.compile has the weights in its programs ("freezing").
+
 On CPU, float32, unless a work says `device` "cuda" or `dtype` "bfloat16" (by autocast).
 """
 
@@ -46,7 +48,12 @@ def infer(
     model: nn.Module, x: torch.Tensor, compiled: bool, half: torch.autocast
 ) -> Callable[[], Any]:
     model.eval()
-    forward = torch.compile(model) if compiled else model
+    forward = model
+    if compiled:
+        from torch._inductor import config
+
+        config.freezing = True  # weights compiled in: up to 1.5 times as fast
+        forward = torch.compile(model)
 
     def call() -> None:
         with torch.inference_mode(), half:

@@ -7,6 +7,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 import zoo
 
@@ -35,14 +36,26 @@ def infer(work: dict[str, Any]) -> Callable[[], Any]:
     """Images to logits, as `model(x)` does it. `cache` and `file` are those of `startup`."""
     if work.get("cache"):
         zoo.enable_compilation_cache()
-    if work.get("file"):
-        model = zoo.load(work["file"])
-    else:
-        model = zoo.create(work["network"], dtype=work.get("dtype", "float32"))
+    model = zoo.load(work["file"]) if work.get("file") else network(work)
     if work.get("fold"):
         model = zoo.fold(model)
     x = model.preprocess.normalize(jnp.asarray(images(work)))
     return lambda: model(x).block_until_ready()
+
+
+def network(work: dict[str, Any]) -> zoo.Network:
+    """With biases and statistics other than the zeros and ones of a network that is not trained.
+
+    Where weights are part of a program, adding zeros is not.
+    """
+    model = zoo.create(work["network"], dtype=work.get("dtype", "float32"))
+    random = np.random.default_rng(0)
+    for _, module in nnx.iter_modules(model):
+        for name, low, high in (("bias", -0.3, 0.3), ("mean", -0.3, 0.3), ("var", 0.5, 1.5)):
+            leaf = getattr(module, name, None)
+            if isinstance(leaf, nnx.Variable):
+                leaf[...] = random.uniform(low, high, leaf.shape).astype(np.float32)
+    return model
 
 
 def train(work: dict[str, Any]) -> Callable[[], Any]:
