@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from functools import partial, reduce, wraps
+from functools import partial, reduce
 from typing import Any, TypeVar, cast
 
 import jax
@@ -78,19 +78,16 @@ def by_platform(
     return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
 
 
-def activation(act: Activation) -> Activation:
-    """Have it computed in float32 by oneDNN: XLA joins it to the convolution before it only so.
+def relu(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`.
 
-    It leaves the conversions out, between bfloat16 and float32 and back.
+    For oneDNN in float32 at least: only so has XLA a convolution apply it, and leaves out the
+    conversions from bfloat16 and back. (It does not pay for relu6 beside depthwise convolutions,
+    whose conversions from and to float32 apply that in passing.)
     """
-
-    @wraps(act)
-    def joined(x: jax.Array) -> jax.Array:
-        if _only.get() != "onednn":
-            return act(x)
-        return act(lowerings.wide(x)).astype(x.dtype)
-
-    return joined
+    if _only.get() != "onednn":
+        return jax.nn.relu(x)
+    return jax.nn.relu(lowerings.wide(x)).astype(x.dtype)
 
 
 def conv2d(
