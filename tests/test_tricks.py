@@ -213,7 +213,14 @@ def test_the_target_is_what_an_arm_reaches():
 # --- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+# like `pointwise`, of less for as much, and the dearest
+LIKE_ANOTHER = {"depthwise", "small_kernels", "avgpool", "asymmetric"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_ANOTHER else n for n in NAMES],
+)
 def test_every_experiment_runs(name, tmp_path):
     section = run(name, tmp_path, quick=True, command="zoo tricks run")
     assert Section.load(tmp_path / name / "section.json") == section
