@@ -81,9 +81,9 @@ def by_platform(
 def relu(x: jax.Array) -> jax.Array:
     """`max(x, 0)`.
 
-    For oneDNN in float32 at least: only so has XLA a convolution apply it, and leaves out the
-    conversions from bfloat16 and back. (It does not pay for relu6 beside depthwise convolutions,
-    whose conversions from and to float32 apply that in passing.)
+    For oneDNN it is computed in float32 at least: only then does XLA let a convolution apply it,
+    leaving out the conversions from bfloat16 and back. This does not pay for ReLU6, which stands
+    beside depthwise convolutions: their conversions from and to float32 apply it in passing.
     """
     if _only.get() != "onednn":
         return jax.nn.relu(x)

@@ -21,7 +21,7 @@ SETTINGS = ("default_device", "default_matmul_precision", "enable_x64")  # what 
 class Constants:
     """The programs of a network whose weights have these values: one for each shape of images.
 
-    Each holds one copy of the weights, which the first call with images of its shape makes.
+    Each holds one copy of the weights, and is compiled at the first call with images of its shape.
     """
 
     def __init__(self, jitted: Any, values: list[Any]) -> None:
@@ -39,7 +39,8 @@ class Constants:
     def program(self, x: Any) -> Callable[[Any], Any] | None:
         """The program for images such as these; None if their weights are to be arguments.
 
-        So they are beyond `MOST`, under `jax.disable_jit`, and for what is no array.
+        That is so where the copies would exceed `MOST`, under `jax.disable_jit`, and where x is no
+        array.
         """
         if jax.config.jax_disable_jit or not isinstance(x, np.ndarray | jax.Array):  # type: ignore[attr-defined]
             return None
@@ -52,10 +53,10 @@ class Constants:
         return self._programs[key]
 
     def _compile(self, x: Any) -> Callable[[Any], Any]:
-        """In a thread of its own, and kept without what led to it.
+        """Lower it in a thread of its own, and keep nothing but the executable.
 
-        Each thread of JAX writes several programs into one MLIR context, which would keep a copy of
-        the weights as long as any of them is there.
+        JAX reuses one MLIR context for several programs of a thread, which would keep a copy of the
+        weights as long as any of those programs is there.
         """
         with ThreadPoolExecutor(1) as own:
             program = own.submit(self._jitted.trace(x).lower).result().compile()
