@@ -1,8 +1,8 @@
 """Convolutions and pools, forward and gradient, at batch 8: who is fastest at each kind of layer.
 
 The rules of `zoo.ops` and `backend.fastest`, measured. Contenders: our lowerings by Eigen ("ours"),
-what is given to oneDNN where jaxlib has it ("onednn": depthwise convolutions in float32 and as XLA
-has them, the others as ours), our lowerings by oneDNN ("ours, onednn"), XLA's own operations by
+what is given to oneDNN where jaxlib has it ("onednn": depthwise and other grouped convolutions as
+XLA has them, the others as ours), our lowerings by oneDNN ("ours, onednn"), XLA's own operations by
 oneDNN ("xla, onednn"), and what plain JAX makes of them ("xla"). "chosen" marks what the rules
 take, and "holds" says where another is more than 15 % faster, with its name. "it / ours" is a time
 over that of "ours". And a large matrix product, by JAX and by torch: the peak of the convolutions.

@@ -156,7 +156,9 @@ class Devices:
             )
         if self.engine == "pmap" and jax.process_count() > 1:
             return mapped  # under a jit, pmap would see this process's devices only
-        return backend.jit(mapped, self.platform, library=library, donate_argnums=donated)
+        return backend.jit(
+            mapped, self.platform, library=library, inference=inference, donate_argnums=donated
+        )
 
 
 def check_share(devices: int, batch_size: int, parts: int = 1) -> None:

@@ -114,41 +114,49 @@ KERAS = Numerics(
 # cannot find most functions of jax.nn by name.
 
 
+@ops.activation
 def relu(x: jax.Array) -> jax.Array:
     """`max(x, 0)`."""
-    return ops.relu(x)
+    return jax.nn.relu(x)
 
 
+@ops.activation
 def relu6(x: jax.Array) -> jax.Array:
     """`min(max(x, 0), 6)`."""
     return jax.nn.relu6(x)
 
 
+@ops.activation
 def tanh(x: jax.Array) -> jax.Array:
     """The hyperbolic tangent."""
     return jnp.tanh(x)
 
 
+@ops.activation
 def sigmoid(x: jax.Array) -> jax.Array:
     """`1 / (1 + exp(-x))`."""
     return jax.nn.sigmoid(x)
 
 
+@ops.activation
 def silu(x: jax.Array) -> jax.Array:
     """`x * sigmoid(x)`, also called swish."""
     return jax.nn.silu(x)
 
 
+@ops.activation
 def gelu(x: jax.Array) -> jax.Array:
     """`x` times the normal distribution function of `x`: the exact GELU, by `erf`."""
     return jax.nn.gelu(x, approximate=False)
 
 
+@ops.activation
 def hard_sigmoid(x: jax.Array) -> jax.Array:
     """`relu6(x + 3) / 6`."""
     return jax.nn.hard_sigmoid(x)
 
 
+@ops.activation
 def hard_swish(x: jax.Array) -> jax.Array:
     """`x * hard_sigmoid(x)`."""
     return jax.nn.hard_swish(x)

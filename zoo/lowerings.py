@@ -160,13 +160,6 @@ def padded_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pad
     return _depthwise(padded, wide(kernel), stride).astype(x.dtype)
 
 
-def wide_depthwise(x: jax.Array, kernel: jax.Array, *, stride: Pair, pads: Pads) -> jax.Array:
-    """XLA's own depthwise convolution, in float32 at least, which oneDNN does best in."""
-    groups = x.shape[-1]
-    y = xla_conv(wide(x), wide(kernel), stride=stride, pads=pads, groups=groups)
-    return y.astype(x.dtype)
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _depthwise(x: jax.Array, kernel: jax.Array, stride: Pair) -> jax.Array:
     return _shifted_sum(x, kernel, stride)

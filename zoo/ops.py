@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from typing import Any, TypeVar, cast
 
 import jax
@@ -78,16 +78,20 @@ def by_platform(
     return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
 
 
-def relu(x: jax.Array) -> jax.Array:
-    """`max(x, 0)`.
+def activation(act: Activation) -> Activation:
+    """An elementwise function, computed in float32 at least where oneDNN computes convolutions.
 
-    For oneDNN it is computed in float32 at least: only then does XLA let a convolution apply it,
-    leaving out the conversions from bfloat16 and back. This does not pay for ReLU6, which stands
-    beside depthwise convolutions: their conversions from and to float32 apply it in passing.
+    Only then does XLA let a convolution apply ReLU, ReLU6, SiLU, GELU, the sigmoid or tanh: it
+    leaves out the conversions from bfloat16 and back. The others round once and not at every step.
     """
-    if _only.get() != "onednn":
-        return jax.nn.relu(x)
-    return jax.nn.relu(lowerings.wide(x)).astype(x.dtype)
+
+    @wraps(act)
+    def activate(x: jax.Array) -> jax.Array:
+        if _only.get() != "onednn":
+            return act(x)
+        return act(lowerings.wide(x)).astype(x.dtype)
+
+    return activate
 
 
 def conv2d(
@@ -102,13 +106,13 @@ def conv2d(
 
     On CPU a 1x1 convolution becomes a matrix product, a depthwise one (as many groups as channels
     in and out) a sum of shifted products, and any other grouped one several dense convolutions,
-    each for a few of the groups; oneDNN is faster at the depthwise ones. On GPU a depthwise
+    each for a few of the groups; oneDNN is faster at both kinds as they are. On GPU a depthwise
     convolution is a sum of shifted products too, and a strided one of an image runs over blocks of
     its pixels.
     """
     native = partial(lowerings.xla_conv, stride=stride, pads=pads, groups=groups)
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
-    gpu = onednn = None
+    gpu = None
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
         cpu = partial(lowerings.ungrouped, stride=stride, pads=pads)
         if channels <= IMAGE_CHANNELS and stride != (1, 1):
@@ -118,9 +122,9 @@ def conv2d(
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
         cpu = partial(lowerings.padded_depthwise, stride=stride, pads=pads)
         gpu = partial(lowerings.whole_depthwise, stride=stride, pads=pads)
-        onednn = partial(lowerings.wide_depthwise, stride=stride, pads=pads)
     else:
         cpu = partial(lowerings.grouped, stride=stride, pads=pads, groups=groups)
+    onednn = native if groups > 1 else None
     return by_platform(x, kernel, cpu=cpu, gpu=gpu, onednn=onednn, default=native)
 
 

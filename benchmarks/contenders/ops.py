@@ -33,7 +33,9 @@ def make(work: dict[str, Any]) -> Callable[[], Any]:
             return function(*args)
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(function) if library == "xla" else backend.jit(function, library=library)
+        if library == "xla":
+            return jax.jit(function)
+        return backend.jit(function, library=library, inference=not work["gradient"])
 
     run = compiled(forward)
     if work["gradient"]:

@@ -35,6 +35,8 @@ from .machine import processor_flags
 COMPILED = "/jax/core/compile/backend_compile_duration"  # the event of jax.monitoring
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+DISABLED = "xla_disable_hlo_passes"
+MAKES_DENSE = "convolution-group-converter"  # a pass: grouped convolutions, unless in float32
 BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # what processors call it
 UNCACHED = "Error writing persistent compilation cache entry .* std::bad_alloc"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # mallopt(3)
@@ -45,15 +47,18 @@ def jit(
     platform: str | None = None,
     *,
     library: str = "eigen",
+    inference: bool = False,
     **settings: Any,
 ) -> Any:
     """`jax.jit` with our compiler options for `platform`.
 
     None means the default backend, which is then started. Do not use it inside another `jax.jit`:
-    compiler options belong to the outermost one. `library` is that of `compiler_options`.
+    compiler options belong to the outermost one. `library` and `inference` are those of
+    `compiler_options`.
     """
     keep_memory()
-    return jax.jit(function, compiler_options=compiler_options(platform, library), **settings)
+    options = compiler_options(platform, library, inference=inference)
+    return jax.jit(function, compiler_options=options, **settings)
 
 
 def under_jit() -> bool:
@@ -71,7 +76,7 @@ def _outside() -> Any:
 
 
 def compiler_options(
-    platform: str | None = None, library: str = "eigen"
+    platform: str | None = None, library: str = "eigen", *, inference: bool = False
 ) -> dict[str, str | bool] | None:
     """The value for `jax.jit(..., compiler_options=)` on a platform; None as in `jit`.
 
@@ -79,11 +84,17 @@ def compiler_options(
       platform: what the program is for.
       library: of convolutions and products on CPU, "eigen" or "onednn"; Eigen where `onednn()` is
         false.
+      inference: the program takes no gradients, so that XLA need not rewrite the gradients of
+        grouped convolutions. It then leaves grouped ones of bfloat16 to oneDNN too.
     """
     if (platform or jax.default_backend()) != "cpu" or YNN in os.environ.get("XLA_FLAGS", ""):
         return None
     options: dict[str, str | bool] = {YNN: "LIBRARY_FUSION_TYPE_REDUCE"}
-    return {**options, ONEDNN: True} if library == "onednn" and onednn() else options
+    if library == "onednn" and onednn():
+        options[ONEDNN] = True
+        if inference:
+            options[DISABLED] = MAKES_DENSE
+    return options
 
 
 def fastest(dtype: str, *, inference: bool) -> tuple[str, str]:
@@ -124,11 +135,11 @@ def onednn() -> bool:
     """Whether XLA gives convolutions on CPU to oneDNN if told to: asked once, of a small program.
 
     jaxlib 0.10 knows the option and ignores it. False as well where a GPU or TPU is the default, or
-    where `XLA_FLAGS` says something of the option. No version can write such programs to the
-    compilation cache; each says so with a warning, which is then ignored.
+    where `XLA_FLAGS` says something of an option that comes with it. No version can write such
+    programs to the compilation cache; each says so with a warning, which is then ignored.
     """
     asked = os.environ.get("XLA_FLAGS", "")
-    if jax.default_backend() != "cpu" or YNN in asked or ONEDNN in asked:
+    if jax.default_backend() != "cpu" or any(o in asked for o in (YNN, ONEDNN, DISABLED)):
         return False
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -137,7 +148,8 @@ def onednn() -> bool:
         )
 
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8, 8, 8), (3, 3, 8, 8))]
-    options: dict[str, str | bool] = {YNN: "LIBRARY_FUSION_TYPE_REDUCE", ONEDNN: True}
+    options: dict[str, str | bool] = {ONEDNN: True, DISABLED: MAKES_DENSE}
+    options[YNN] = "LIBRARY_FUSION_TYPE_REDUCE"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", UNCACHED)

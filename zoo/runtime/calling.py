@@ -251,4 +251,4 @@ def _for_default_backend(run: Callable[..., Any], dtype: str) -> Any:
         with ops.platform_only(variants):
             return run(*arguments)
 
-    return backend.jit(traced, library=library)
+    return backend.jit(traced, library=library, inference=True)
