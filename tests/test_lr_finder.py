@@ -131,6 +131,15 @@ def test_the_digits(tmp_path):
         assert np.asarray(drawn.convert("L")).std() > 5  # something is drawn
 
 
+def test_it_begins_with_the_layers_that_the_run_begins_with():
+    config = TrainConfig(
+        **{"model": "resnet20_cifar", "weights": "resnet20_cifar.cifar10", "head_init": "ridge"},
+        **{"data": "digits", "image_size": 16, "batch_size": 64},
+    )
+    found = find_learning_rate(config, steps=10, low=1e-6, high=1e-2)
+    assert found.losses[0] < 0.75 * math.log(10)  # the ridge regression's, not that of chance
+
+
 def test_without_matplotlib_there_is_the_table(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert Finding((0.1, 0.2), (2.0, 1.0), 0.1).save(tmp_path) == [tmp_path / "lr_finder.csv"]

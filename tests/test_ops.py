@@ -127,11 +127,12 @@ def test_conv2d_and_its_derivatives_in_many_cases(kind, data):
         pytest.param((17, 16), (11, 11, 3, 4), (4, 4), ((2, 2), (2, 2)), 1, id="alexnet-stem"),
         pytest.param((9, 9), (3, 3, 2, 3), (2, 3), ((1, 1), (0, 2)), 1, id="two-strides"),
         pytest.param((5, 5), (2, 2, 1, 2), (3, 3), ops.NO_PADS, 1, id="stride-beyond-kernel"),
+        pytest.param((5, 4), (1, 1, 4, 6), (2, 1), ops.NO_PADS, 1, id="pointwise"),
         pytest.param((8, 7), (5, 5, 1, 3), (1, 1), ((2, 2), (2, 2)), 3, id="depthwise"),
         pytest.param((8, 7), (3, 3, 1, 3), (2, 1), ((0, 1), (1, 0)), 3, id="strided-depthwise"),
     ],
 )
-@pytest.mark.parametrize("variant", ["gpu", "onednn"])
+@pytest.mark.parametrize("variant", ["gpu", "onednn", "constant"])
 def test_conv2d_in_other_variants(variant, sides, kernel, stride, pads, groups):
     x, kernel = normal(0, 2, *sides, kernel[2] * groups), normal(1, *kernel)
     check_conv2d(x, kernel, stride, pads, groups, variant)
@@ -552,10 +553,11 @@ def test_a_tpu_gets_xlas_own_operations_alone(name, convolutions, pools):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_the_same_everywhere(name, dtype):
+@pytest.mark.parametrize("which", ops.ONEDNN)
+def test_activations_are_the_same_everywhere(which, name, dtype):
     act = ACTIVATIONS[name]
     x = jnp.asarray([np.nan, np.inf, *np.asarray(normal(0, 1000)) * 4], dtype)
-    with ops.only("onednn"):
+    with ops.only(which):
         got = act(x)
     assert got.dtype == dtype
     want = act(x.astype(jnp.float32)).astype(dtype)  # rounded once

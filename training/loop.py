@@ -28,8 +28,9 @@ from .objects import path_of
 from .parallel import Devices
 from .phases import Phase
 from .prefetch import Prefetch
-from .recalibration import Recalibrate, adapt, recalibration
+from .recalibration import Recalibrate, recalibration
 from .session import Session
+from .starting import start_layers
 from .state import TrainState, no_totals, put_together
 from .step import elsewhere_on_the_way
 from .stopping import Interrupted, Stop
@@ -91,7 +92,8 @@ class Loop:
     def train(self) -> None:
         """Train from where the run stands to its end; afterwards the model has the weights."""
         if not self.position:
-            self._start_layers()
+            for line in start_layers(self.session, self.devices):
+                say(line)
         for phase in self.session.phases:
             while self.position <= phase.stop * self.steps_per_epoch:  # else done before a break
                 try:
@@ -99,13 +101,6 @@ class Loop:
                     break
                 except Diverged as diverged:
                     self._roll_back(phase, diverged)
-
-    def _start_layers(self) -> None:
-        if self.config.stem_init != "random":
-            say(self.session.start_stem())
-        if self.config.head_init != "random":
-            adapt(self.session, self.devices)
-            say(self.session.start_classifier(self.devices))
 
     def _phase(self, phase: Phase) -> None:
         if self._stopped:

@@ -18,6 +18,7 @@ from . import plots
 from .config import TrainConfig
 from .parallel import Devices
 from .session import Session, check_batch_norm
+from .starting import start_layers
 
 SMOOTHING = 0.98  # decay of the running average of the losses
 BLOWN_UP = 4.0  # the test ends where the loss is this many times its best
@@ -59,8 +60,8 @@ def find_learning_rate(
 
     The learning rate range test of Smith, 2015 (arXiv:1506.01186, section 3.3) with the settings of
     fastai: the rate rises exponentially, the loss is smoothed, and the test ends where the loss is
-    four times its best or not finite. What is trained, and how, is the first phase of the run that
-    `config` describes; nothing is written.
+    four times its best or not finite. What is trained, from where, and how, is the first phase of
+    the run that `config` describes; nothing is written.
 
     Args:
       config: of the run.
@@ -138,6 +139,7 @@ def _losses(config: TrainConfig, rates: np.ndarray, bar: "tqdm[Any]") -> Iterato
     devices.check_batch(config.batch_size)
     session = Session.open(config)
     check_batch_norm(config, session.model, len(devices))
+    start_layers(session, devices)
     table = np.asarray(rates, np.float32)
     parts = session.assemble(
         session.phases[0], lambda step: jnp.asarray(table)[step], period=len(table)

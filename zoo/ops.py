@@ -33,12 +33,14 @@ MAX_TAPS = 49  # the largest window that is unrolled: 7x7
 IMAGE_CHANNELS = 4  # the most that an image has; cuDNN pads so few channels to 8
 FAR = 10  # standard deviations: a mean farther from 0 costs the variance more than two digits
 
+ONEDNN = ("onednn", "constant")  # for inference on a CPU where `backend.onednn()`
+
 _only = ContextVar("only", default="")
 
 
 @contextmanager
 def only(which: str) -> Iterator[None]:
-    """Trace the "cpu", "onednn", "gpu" or "default" variants on any platform."""
+    """Trace the "cpu", "onednn", "constant", "gpu" or "default" variants on any platform."""
     token = _only.set(which)
     try:
         yield
@@ -52,11 +54,11 @@ def native_only() -> AbstractContextManager[None]:
 
 
 def platform_only(platform: str) -> AbstractContextManager[None]:
-    """Trace only the variants for a platform, or for "onednn"; `only` takes precedence.
+    """Trace only the variants for a platform, or one of `ONEDNN`; `only` takes precedence.
 
     That takes a third of the time.
     """
-    ours = platform in ("cpu", "onednn", "gpu")
+    ours = platform in ("cpu", "gpu", *ONEDNN)
     return only(_only.get() or (platform if ours else "default"))
 
 
@@ -66,14 +68,17 @@ def by_platform(
     default: Callable[..., T],
     gpu: Callable[..., T] | None = None,
     onednn: Callable[..., T] | None = None,
+    constant: Callable[..., T] | None = None,
 ) -> T:
     """`lax.platform_dependent`, which traces all functions and compiles one; see `only`.
 
-    `onednn` is for inference on a CPU where `backend.onednn()`; it is never chosen by platform.
+    `onednn` is for inference on a CPU where `backend.onednn()`, and `constant` for that with the
+    weights in the program. Neither is ever chosen by platform.
     """
     if which := _only.get():
-        variants = {"cpu": cpu, "onednn": onednn or cpu, "gpu": gpu or default, "default": default}
-        return variants[which](*operands)
+        onednn = onednn or cpu
+        variants = {"cpu": cpu, "onednn": onednn, "constant": constant or onednn}
+        return {**variants, "gpu": gpu or default, "default": default}[which](*operands)
     more = {"cuda": gpu, "rocm": gpu} if gpu else {}
     return cast(T, lax.platform_dependent(*operands, cpu=cpu, **more, default=default))
 
@@ -87,7 +92,7 @@ def activation(act: Activation) -> Activation:
 
     @wraps(act)
     def activate(x: jax.Array) -> jax.Array:
-        if _only.get() != "onednn":
+        if _only.get() not in ONEDNN:
             return act(x)
         return act(lowerings.wide(x)).astype(x.dtype)
 
@@ -106,26 +111,29 @@ def conv2d(
 
     On CPU a 1x1 convolution becomes a matrix product, a depthwise one (as many groups as channels
     in and out) a sum of shifted products, and any other grouped one several dense convolutions,
-    each for a few of the groups; oneDNN is faster at both kinds as they are. On GPU a depthwise
-    convolution is a sum of shifted products too, and a strided one of an image runs over blocks of
-    its pixels.
+    each for a few of the groups; oneDNN is faster at both kinds as they are, and in bfloat16 at 1x1
+    convolutions whose weights are in the program. On GPU a depthwise convolution is a sum of
+    shifted products too, and a strided one of an image runs over blocks of its pixels.
     """
     native = partial(lowerings.xla_conv, stride=stride, pads=pads, groups=groups)
     size, channels, features = kernel.shape[:2], x.shape[-1], kernel.shape[-1]
-    gpu = None
+    gpu = constant = None
     if groups == 1 and (size != (1, 1) or pads != NO_PADS):
         cpu = partial(lowerings.ungrouped, stride=stride, pads=pads)
         if channels <= IMAGE_CHANNELS and stride != (1, 1):
             gpu = partial(lowerings.blocked, stride=stride, pads=pads)
     elif groups == 1:
         cpu = partial(lowerings.pointwise, stride=stride)
+        constant = native if x.dtype == jnp.bfloat16 else None
     elif groups == channels == features and math.prod(size) <= MAX_TAPS:
         cpu = partial(lowerings.padded_depthwise, stride=stride, pads=pads)
         gpu = partial(lowerings.whole_depthwise, stride=stride, pads=pads)
     else:
         cpu = partial(lowerings.grouped, stride=stride, pads=pads, groups=groups)
     onednn = native if groups > 1 else None
-    return by_platform(x, kernel, cpu=cpu, gpu=gpu, onednn=onednn, default=native)
+    return by_platform(
+        x, kernel, cpu=cpu, gpu=gpu, onednn=onednn, constant=constant, default=native
+    )
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings: Any) -> jax.Array:

@@ -29,6 +29,7 @@ from ..logging import say
 from ..parallel import Devices
 from ..phases import Phase
 from ..session import Assembly, Session
+from ..starting import start_layers
 from ..state import no_totals, put_together, take_apart
 from .experiment import PRETRAINED, Settings, Trick, kind_of
 
@@ -248,8 +249,7 @@ class Runner:
         devices = Devices(config.engine)
         devices.check_batch(config.batch_size)
         session.check(len(devices))
-        session.start_stem()
-        session.start_classifier(devices)
+        start_layers(session, devices)
         losses: list[tuple[int, float]] = []
         epochs: list[dict[str, float]] = []
         record: dict[str, Any] = dict(

@@ -179,7 +179,8 @@ def compile_for(method: Method, model: nnx.Module, seen: Seen) -> Compiled:
     if not getattr(model, "constant", False) or not _pays_as_constants(values, dtype):
         return Compiled(seen, program, part)
     run = partial(runs(method, graphdef, treedef), values)
-    return Compiled(seen, program, part, Constants(_for_default_backend(run, dtype), values))
+    jitted = _for_default_backend(run, dtype, constant=True)
+    return Compiled(seen, program, part, Constants(jitted, values))
 
 
 def _pays_as_constants(values: list[Any], dtype: str) -> bool:
@@ -241,11 +242,19 @@ def _fastest(dtype: str) -> tuple[str, str]:
     return backend.fastest(dtype, inference=True)
 
 
-def _for_default_backend(run: Callable[..., Any], dtype: str) -> Any:
-    """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had."""
+def _for_default_backend(run: Callable[..., Any], dtype: str, *, constant: bool = False) -> Any:
+    """Compile it for the platform that JAX chooses, and by oneDNN where that is to be had.
+
+    Args:
+      run: the function.
+      dtype: what it computes in.
+      constant: its weights are in it.
+    """
     library, variants = _fastest(dtype)
     if not library:
         return backend.jit(run)
+    if constant and variants == "onednn":
+        variants = "constant"
 
     def traced(*arguments: Any) -> Any:
         with ops.platform_only(variants):
