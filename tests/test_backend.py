@@ -29,8 +29,10 @@ def test_onednn_is_asked_for_only_where_xla_has_it(monkeypatch):
         assert backend.onednn() == (jax.__version_info__ >= (0, 11))
     monkeypatch.setattr(backend, "ONEDNN", "xla_cpu_no_such_option")
     assert not backend.onednn.__wrapped__()
-    monkeypatch.setenv("XLA_FLAGS", f"--{backend.YNN}=LIBRARY_FUSION_TYPE_DOT")
-    assert not backend.onednn.__wrapped__()
+    monkeypatch.undo()
+    for own in (f"{backend.YNN}=LIBRARY_FUSION_TYPE_DOT", f"{backend.DISABLED}=dce"):
+        monkeypatch.setenv("XLA_FLAGS", f"--{own}")
+        assert not backend.onednn.__wrapped__()
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,17 @@ def test_onednn_has_activations_and_shortcuts_in_its_convolutions(
     assert sum("_ADD" in call for call in calls) == added
 
 
+def test_a_call_hands_all_convolutions_to_onednn(monkeypatch):
+    if not backend.onednn() or not backend.multiplies_bfloat16():
+        pytest.skip("oneDNN in bfloat16: jax 0.11 or later, a processor that multiplies it")
+    monkeypatch.setattr(backend, "caches_programs", lambda: False)
+    model = zoo.fold(zoo.create("mobilenet_v1_025", dtype="bfloat16", num_classes=10))
+    model(np.ones((1, 64, 64, 3), np.float32))
+    (program,) = calling._last[model].values()
+    (compiled,) = program.constants._programs.values()
+    assert compiled.as_text().count('"__onednn$convolution"') == 27  # depthwise and 1x1 ones too
+
+
 GONE = """
 import gc, re
 from pathlib import Path

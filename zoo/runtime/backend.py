@@ -148,8 +148,11 @@ def onednn() -> bool:
         )
 
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8, 8, 8), (3, 3, 8, 8))]
-    options: dict[str, str | bool] = {ONEDNN: True, DISABLED: MAKES_DENSE}
-    options[YNN] = "LIBRARY_FUSION_TYPE_REDUCE"
+    options: dict[str, str | bool] = {
+        YNN: "LIBRARY_FUSION_TYPE_REDUCE",
+        ONEDNN: True,
+        DISABLED: MAKES_DENSE,
+    }
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", UNCACHED)
