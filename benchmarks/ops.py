@@ -6,6 +6,9 @@ XLA has them, the others as ours), our lowerings by oneDNN ("ours, onednn"), XLA
 oneDNN ("xla, onednn"), and what plain JAX makes of them ("xla"). "chosen" marks what the rules
 take, and "holds" says where another is more than 15 % faster, with its name. "it / ours" is a time
 over that of "ours". And a large matrix product, by JAX and by torch: the peak of the convolutions.
+
+With --constant, the weights are in the program, as in that of a network from `zoo.fold`: forward
+convolutions alone, and one contender more, the variants for that ("constant").
 """
 
 import itertools
@@ -22,11 +25,8 @@ WAYS = {  # the library, and the variants of `zoo.ops`
     "onednn": ("onednn", "onednn"),
     "xla, onednn": ("onednn", "default"),
     "xla": ("xla", "default"),
+    "constant": ("onednn", "constant"),
 }
-CONTENDERS = [
-    Contender(name, "ops", options={"library": library, "variants": variants})
-    for name, (library, variants) in WAYS.items()
-]
 SLACK = 1.15  # a rule holds while nothing else is this many times as fast
 
 
@@ -69,6 +69,8 @@ WORKS = [
 def judged(work: Row, done: dict[str, Measured]) -> list[Row]:
     """A line for each contender; that of the chosen one says whether the rule holds."""
     rule = backend.fastest(work["dtype"], inference=not work["gradient"])
+    if work["constant"] and rule[1] == "onednn":
+        rule = WAYS["constant"]
     times = {name: [s * 1e3 for s in measured["seconds"]] for name, measured in done.items()}
     best = min(times, key=lambda name: statistics.median(times[name]))
     lines = harness.lines(work["work"], times, "ms")
@@ -84,6 +86,7 @@ def main() -> None:
     parser = harness.parser(__doc__, "python -m benchmarks.ops --json benchmarks/results/ops.json")
     parser.set_defaults(seconds=0.2)
     parser.add_argument("--dtype", default="float32,bfloat16", help="default: %(default)s")
+    parser.add_argument("--constant", action="store_true", help="the weights are in the program")
     args = parser.parse_args()
     dtypes = args.dtype.split(",")
     if unknown := set(dtypes) - {"float32", "bfloat16"}:
@@ -93,8 +96,18 @@ def main() -> None:
         args.rounds, args.seconds, batch, size = 1, 0.0, 1, 256
         works = [{**w, "side": 14} for w in (WORKS[3], WORKS[-1])]
     result = harness.Result("ops", args)
-    contenders = [c for c in CONTENDERS if backend.onednn() or c.options["library"] != "onednn"]
-    turns = 2 * len(dtypes) * len(works) * len(contenders) + 2
+    ways = dict(WAYS)
+    if not args.constant:
+        del ways["constant"]
+    contenders = [
+        Contender(name, "ops", options={"library": library, "variants": variants})
+        for name, (library, variants) in ways.items()
+        if library != "onednn" or backend.onednn()
+    ]
+    if args.constant:
+        works = [work for work in works if work["op"] == "conv"]
+    directions = (False,) if args.constant else (False, True)
+    turns = len(directions) * len(dtypes) * len(works) * len(contenders) + 2
     with harness.progress(turns * (1 + args.rounds)) as bar:
         gemm = {"work": f"matrix product {size}", "kind": "gemm", "size": size}
         with Contest([PEERS["zoo"], PEERS["torch"]], bar) as contest:
@@ -106,9 +119,10 @@ def main() -> None:
                 lines.append({**line, **harness.spread(speeds, "GFLOP/s")})
             result.add(contest, lines)
         with Contest(contenders, bar) as contest:
-            for dtype, work, gradient in itertools.product(dtypes, works, (False, True)):
+            for dtype, work, gradient in itertools.product(dtypes, works, directions):
                 title = f"{work['work']}, {dtype}, {'gradient' if gradient else 'forward'}"
                 task = {**work, "work": title, "batch": batch, "gradient": gradient, "dtype": dtype}
+                task["constant"] = args.constant
                 done = contest.measure(task, rounds=args.rounds, seconds=args.seconds)
                 result.add(contest, judged(task, done))
     result.finish()

@@ -20,7 +20,7 @@ from zoo.report.definitions import DEFINITIONS, notes
 card = cache(cards.info)
 
 # Of many weights, with an alias and many authors, of a long title, and of no weights
-SHOWN = ["resnet50", "mobilenet_v3_small_100", "squeezenet1_1", "nin_cifar"]
+SHOWN = ["resnet50", "mobilenet_v3_small_100", "squeezenet1_1", "plain18"]
 
 
 def test_resnet50():
@@ -124,11 +124,11 @@ def test_html_is_escaped():
 
 def test_without_published_weights_it_says_so():
     for shown in (
-        card("nin_cifar").text(),
-        card("nin_cifar").md(),
-        card("nin_cifar")._repr_html_(),
+        card("plain18").text(),
+        card("plain18").md(),
+        card("plain18")._repr_html_(),
     ):
-        assert "No published weights of nin_cifar are known." in shown
+        assert "No published weights of plain18 are known." in shown
         assert "zoo.load" not in shown
 
 

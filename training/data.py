@@ -6,7 +6,6 @@
 (32, 32, 32, 3)
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ import grain
 import numpy as np
 
 from zoo.preprocess import Preprocess
+from zoo.runtime import machine
 
 from .decode import crop
 from .sources import Dataset as Dataset
@@ -53,7 +53,7 @@ def train_batches(
             to 3/4 .. 4/3 of its shape (Szegedy et al., 2014, arXiv:1409.4842, section 6).
         shard: (process index, process count). Hosts take turns in one common order, so that each
             epoch is shared out exactly, and all batches together do not depend on their number.
-        threads: how many decode; by default one per core, 16 at most.
+        threads: how many decode; by default one for each core that the process may use, 16 at most.
         balanced: show every class equally often, to within one picture in an epoch. An epoch is as
             long as without: pictures of small classes repeat, some of large classes are left out.
         alternate_flip: mirror half of the pictures, drawn by the seed, in the first epoch, the
@@ -271,7 +271,7 @@ def _batched(
         threads: likewise.
     """
     process, processes = shard
-    threads = threads or min(16, os.cpu_count() or 1)
+    threads = threads or min(16, machine.cores())
     # A thread takes several pictures at once. For every element that it passes on, Grain asks all
     # pending ones whether they are done, which took longer than decoding a small picture.
     chunk = next(n for n in range(min(CHUNK, batch_size), 0, -1) if batch_size % n == 0)

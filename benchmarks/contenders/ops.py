@@ -1,7 +1,8 @@
 """Single operations by `zoo.ops`, forward or the gradient, in a variant and by a library.
 
 `variants` is that of `ops.only` ("cpu", "onednn", or "default": XLA's own operations), `library`
-that of `backend.jit`, or "xla" for `jax.jit` as it comes.
+that of `backend.jit`, or "xla" for `jax.jit` as it comes. Where `constant`, the kernel is in the
+program, not an argument of it.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,10 @@ def make(work: dict[str, Any]) -> Callable[[], Any]:
             return jax.jit(function)
         return backend.jit(function, library=library, inference=not work["gradient"])
 
+    if work["constant"]:
+        x, kernel = args
+        run = compiled(lambda x: forward(x, kernel))
+        return lambda: jax.block_until_ready(run(x))
     run = compiled(forward)
     if work["gradient"]:
         args.append(run(*args))

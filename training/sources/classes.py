@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zoo.errors import ZooError, few
+from zoo.runtime import machine
 from zoo.text import plain
 
 from ..decode import check
@@ -275,7 +276,7 @@ def _unreadable(paths: list[str], archive: "Archive | None") -> dict[str, str]:
             return str(error).removeprefix(f"cannot read image {plain(name)}: ")
         return None
 
-    with ThreadPool(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+    with ThreadPool(machine.cores()) as pool:  # Pillow decodes outside the interpreter's lock
         reasons = tqdm(
             pool.imap(reason, paths, chunksize=16),
             desc="checking images",
