@@ -96,13 +96,10 @@ def main() -> None:
         args.rounds, args.seconds, batch, size = 1, 0.0, 1, 256
         works = [{**w, "side": 14} for w in (WORKS[3], WORKS[-1])]
     result = harness.Result("ops", args)
-    ways = dict(WAYS)
-    if not args.constant:
-        del ways["constant"]
     contenders = [
         Contender(name, "ops", options={"library": library, "variants": variants})
-        for name, (library, variants) in ways.items()
-        if library != "onednn" or backend.onednn()
+        for name, (library, variants) in WAYS.items()
+        if (library != "onednn" or backend.onednn()) and (args.constant or name != "constant")
     ]
     if args.constant:
         works = [work for work in works if work["op"] == "conv"]
